@@ -1,0 +1,1 @@
+"""How a trial runs: data, frozen backbone, reprogrammer, mapper, training, study."""

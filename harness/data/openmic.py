@@ -1,0 +1,186 @@
+"""Reading a data set in OpenMIC-2018's own disk layout: the real one, the demo, or one of the reader's own.
+
+    ROOT/class-map.json                           {"accordion": 0, ...}
+    ROOT/openmic-2018.npz                         sample_key, Y_true, Y_mask; X (VGGish) is optional. Or else:
+    ROOT/openmic-2018-aggregated-labels.csv       sample_key, instrument, relevance
+    ROOT/openmic-2018-metadata.csv                sample_key, artist_name (optional)
+    ROOT/partitions/split01_{train,test}.csv      one key a line
+    ROOT/audio/000/000046_3840.ogg                the folder is the key's first three characters
+
+Conventions: row i of every array is `keys[i]`; keys are sorted. A target is the probability that the
+instrument plays, positive from 0.5; where `observed` is False nobody was asked, and the target says nothing.
+
+Source: Humphrey, Durand and McFee, "OpenMIC-2018", ISMIR 2018; the layout of openmic-2018-v1.0.0.tgz.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from harness.data.npz import member_names, read_array, read_strings
+from harness.data.tables import (
+    LabelTable,
+    few,
+    key_order,
+    read_artists,
+    read_class_map,
+    read_label_csv,
+    read_label_npz,
+    read_partition,
+)
+
+NPZ = "openmic-2018.npz"
+LABELS_CSV = "openmic-2018-aggregated-labels.csv"
+METADATA_CSV = "openmic-2018-metadata.csv"
+CLASS_MAP = "class-map.json"
+POSITIVE = 0.5
+"""From this probability on, an instrument counts as playing."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClipDataset:
+    """The clips of a data set: keys, labels and the official partition. Audio and VGGish stay on disk.
+
+    `artists` is "" where the metadata names none, and None without metadata; `digest` is the sha256 of
+    labels, keys, targets, observed, train and test.
+    """
+
+    name: str
+    root: Path
+    labels: tuple[str, ...]
+    keys: tuple[str, ...]
+    targets: Float[np.ndarray, "clip label"]
+    observed: Bool[np.ndarray, "clip label"]
+    train: Int[np.ndarray, " row"]
+    test: Int[np.ndarray, " row"]
+    artists: tuple[str, ...] | None
+    vggish: Path | None
+    digest: str
+
+    def audio_path(self, row: int) -> Path:
+        """Return where the clip of a row lies."""
+        return self.root / "audio" / audio_name(self.keys[row])
+
+
+def audio_name(key: str) -> str:
+    """Return a clip's place below `audio/`."""
+    return f"{key[:3]}/{key}.ogg"
+
+
+def read_dataset(root: Path) -> ClipDataset:
+    """Read and check everything about a data set but its audio, of which it checks that it is there.
+
+    Raises:
+        FileNotFoundError: a file of the layout is missing, or the audio of a key.
+        ValueError: a file's content breaks the layout's rules; the message names file and row or key.
+    """
+    root = root.resolve()
+    if not (root / CLASS_MAP).is_file():
+        raise FileNotFoundError(f"{root}: no {CLASS_MAP} in it, so it is not the root of an OpenMIC-2018 layout")
+    labels = read_class_map(root / CLASS_MAP)
+    table = _read_labels(root, labels)
+    targets = _checked_targets(table, labels)
+    train, test = _read_partitions(root / "partitions", table.keys)
+    _check_every_label_is_observed(table.observed[train], labels=labels, source=table.source)
+    _check_audio(root / "audio", table.keys)
+    metadata = root / METADATA_CSV
+    for array in (targets, table.observed, train, test):
+        array.setflags(write=False)
+    return ClipDataset(
+        name=root.name,
+        root=root,
+        labels=labels,
+        keys=table.keys,
+        targets=targets,
+        observed=table.observed,
+        train=train,
+        test=test,
+        artists=read_artists(metadata, table.keys) if metadata.is_file() else None,
+        vggish=table.source if table.source.name == NPZ and "X" in member_names(table.source) else None,
+        digest=_digest([*labels, "", *table.keys], arrays=[targets, table.observed, train, test]),
+    )
+
+
+def read_vggish(dataset: ClipDataset) -> Float[np.ndarray, "clip second feature"]:
+    """Return the VGGish features, (clip, 10, 128) in 0 to 255, as float32 in the order of `dataset.keys`.
+
+    Raises:
+        ValueError: the data set has none, or an array that does not fit its keys.
+    """
+    if dataset.vggish is None:
+        raise ValueError(f"{dataset.root}: no array 'X' in a file {NPZ}, so there are no VGGish features to read")
+    features = read_array(dataset.vggish, "X")
+    expected = (len(dataset.keys), 10, 128)
+    if features.shape != expected:
+        raise ValueError(f"{dataset.vggish}: X has shape {features.shape}; the keys ask for {expected}")
+    order = key_order(read_strings(dataset.vggish, "sample_key"))
+    sorted_features: np.ndarray = features[order].astype(np.float32)
+    return sorted_features
+
+
+def _read_labels(root: Path, labels: tuple[str, ...]) -> LabelTable:
+    if (root / NPZ).is_file():
+        return read_label_npz(root / NPZ, labels)
+    if (root / LABELS_CSV).is_file():
+        return read_label_csv(root / LABELS_CSV, labels)
+    raise FileNotFoundError(f"{root}: neither {NPZ} nor {LABELS_CSV} is in it; one of them must hold the labels")
+
+
+def _checked_targets(table: LabelTable, labels: tuple[str, ...]) -> Float[np.ndarray, "clip label"]:
+    """Return the targets as float32, each on the side of 0.5 on which it was written."""
+    in_range = (table.targets >= 0) & (table.targets <= 1)
+    if not in_range.all():
+        row, label = np.argwhere(~in_range)[0]
+        raise ValueError(
+            f"{table.source}: key {table.keys[row]}, {labels[label]}: label {table.targets[row, label]}; "
+            f"a label is a probability, 0 to 1 ({np.count_nonzero(~in_range)} are not)"
+        )
+    targets = table.targets.astype(np.float32)
+    rounded_up = (targets >= POSITIVE) & (table.targets < POSITIVE)
+    targets[rounded_up] = np.nextafter(np.float32(POSITIVE), np.float32(0))
+    return targets
+
+
+def _read_partitions(folder: Path, keys: tuple[str, ...]) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " row"]]:
+    train_csv, test_csv = folder / "split01_train.csv", folder / "split01_test.csv"
+    train, test = read_partition(train_csv, keys), read_partition(test_csv, keys)
+    if both := [keys[row] for row in np.intersect1d(train, test)]:
+        raise ValueError(f"{folder}: {few(both)} in both {train_csv.name} and {test_csv.name}")
+    if neither := [keys[row] for row in np.setdiff1d(np.arange(len(keys)), np.union1d(train, test))]:
+        raise ValueError(f"{folder}: {few(neither)} in neither {train_csv.name} nor {test_csv.name}")
+    return train, test
+
+
+def _check_every_label_is_observed(
+    observed: Bool[np.ndarray, "clip label"], *, labels: tuple[str, ...], source: Path
+) -> None:
+    unseen = [labels[column] for column in np.flatnonzero(observed.sum(axis=0) == 0)]
+    if unseen:
+        raise ValueError(f"{source}: no train clip has an observed label for {few(unseen)}; each needs at least one")
+
+
+def _check_audio(folder: Path, keys: tuple[str, ...]) -> None:
+    """Check that every key has its file, by listing each folder once."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; the clips belong there")
+    present = {
+        f"{subfolder.name}/{file.name}"
+        for subfolder in folder.iterdir()
+        if subfolder.is_dir()
+        for file in subfolder.iterdir()
+    }
+    if missing := [key for key in keys if audio_name(key) not in present]:
+        raise FileNotFoundError(
+            f"{folder}: {len(missing)} of {len(keys)} clips are missing: {few(audio_name(key) for key in missing)}"
+        )
+
+
+def _digest(names: list[str], *, arrays: list[np.ndarray]) -> str:
+    digest = hashlib.sha256("\n".join(names).encode())
+    for array in arrays:
+        digest.update(f"\n{array.shape}".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()

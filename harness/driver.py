@@ -1,0 +1,193 @@
+"""The driver of a study: Optuna's storage, Ray Tune and the trackers put together.
+
+Nothing here reads Tune's own results or restores Tune's state: every driver, the first and each that resumes, starts
+a new Tune run over what the Optuna storage and the trials' own checkpoints say.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+import ray
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from ray import tune
+
+from harness.console import StudyConsole
+from harness.progress_callback import ProgressCallback
+from harness.scheduler import StudyScheduler
+from harness.searcher import StudySearcher, make_sampler
+from harness.spec import StudyPlace, StudySpec
+from harness.study_storage import open_storage
+from harness.tracker import Tracker, TrackingCallback
+from harness.trial import TrialTask, run_trial
+from search_spaces import load
+
+_RETRIES_OF_A_LOST_WORKER = 2
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a study may use. `concurrent` and `gpus_per_trial` are chosen by what the cluster has if None."""
+
+    address: str | None = None
+    concurrent: int | None = None
+    gpus_per_trial: float | None = None
+    cpus_per_trial: int | None = None
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trials run at a time, and what each is given."""
+
+    concurrent: int
+    cpus: float
+    gpus: float
+
+
+def open_study(spec: StudySpec, place: StudyPlace) -> optuna.Study:
+    """Return the Optuna study, with the paper's configurations first in line if it is new."""
+    storage = open_storage(place.home)
+    directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: len(spec.objectives)]
+    study = optuna.create_study(storage=storage, study_name=spec.name, directions=directions, load_if_exists=True)
+    trials = study.get_trials(deepcopy=False)
+    study.sampler = make_sampler(spec.seed, n_trials_so_far=len(trials), fixed=spec.fixed)
+    if not trials:
+        for paper in load(spec.space).paper:
+            study.enqueue_trial({**paper, **spec.fixed})
+    return study
+
+
+def connect(resources: Resources) -> Slots:
+    """Start Ray on this machine, or join the cluster at `address`; return what its trials get.
+
+    Raises:
+        ValueError: no trial would fit.
+    """
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if resources.address is None:
+        options |= {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
+    ray.init(address=resources.address or "local", **options)
+    return slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+def slots(resources: Resources, available: Mapping[str, float]) -> Slots:
+    """Return how many trials to run at a time on a cluster with these resources, and what each gets.
+
+    Raises:
+        ValueError: no trial would fit.
+    """
+    cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
+    per_trial = resources.gpus_per_trial if resources.gpus_per_trial is not None else float(gpus > 0)
+    concurrent = resources.concurrent or int(gpus / per_trial if per_trial else cpus / (resources.cpus_per_trial or 1))
+    if concurrent < 1:
+        raise ValueError(
+            f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs, which is not enough for one trial with "
+            f"{per_trial:g} GPUs; give --gpus-per-trial, or --concurrent if the cluster grows on demand"
+        )
+    if resources.cpus_per_trial is not None or resources.address is not None:
+        return Slots(concurrent, resources.cpus_per_trial or 1, per_trial)
+    return Slots(concurrent, cpus // concurrent or cpus / concurrent, per_trial)
+
+
+def run(
+    spec: StudySpec,
+    place: StudyPlace,
+    *,
+    study: optuna.Study,
+    slots: Slots,
+    tracker: Tracker,
+    console: StudyConsole,
+    time_budget: float = float("inf"),
+) -> bool:
+    """Run the trials that the study still owes; return whether a signal ended it before."""
+    deadline = time.monotonic() + time_budget
+    progress = ProgressCallback(study, console, total=spec.trials, deadline=deadline, epochs=spec.epochs)
+    searcher = StudySearcher(
+        study,
+        load(spec.space).suggest,
+        make_task=lambda number, paths: make_task(spec, place, number=number, paths=paths, slots=slots),
+        objectives=spec.objectives,
+        n_trials=spec.trials,
+        epochs=spec.epochs,
+        deadline=deadline,
+    )
+    history = {t.number: t.intermediate_values for t in study.get_trials(deepcopy=False)}
+    # Tune ends in order, with its workers, on SIGUSR1; on SIGTERM it aborts
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, {"cpu": slots.cpus, "gpu": slots.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=StudyScheduler(spec.scheduler, epochs=spec.epochs, history=history),
+            num_samples=-1,  # the searcher counts, over all drivers of the study
+            max_concurrent_trials=slots.concurrent,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=place.shared,
+            verbose=0,
+            stop=_StopAt(deadline) if time_budget < float("inf") else None,
+            failure_config=tune.FailureConfig(max_failures=_RETRIES_OF_A_LOST_WORKER),
+            callbacks=[progress, TrackingCallback(tracker)],
+        ),
+    )
+    console.start()
+    try:
+        tuner.fit()
+    finally:
+        console.stop()
+    return time.monotonic() < deadline and owes(study, spec)
+
+
+def owes(study: optuna.Study, spec: StudySpec) -> bool:
+    """Return whether a trial of the budget has not ended."""
+    return sum(t.state.is_finished() for t in study.get_trials(deepcopy=False)) < spec.trials
+
+
+def prune_what_is_left(study: optuna.Study) -> None:
+    """End, as pruned, the trials that a spent time budget left running."""
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == TrialState.RUNNING:
+            study.tell(trial.number, state=TrialState.PRUNED)
+
+
+def make_task(spec: StudySpec, place: StudyPlace, *, number: int, paths: Mapping[str, Any], slots: Slots) -> str:
+    """Return what a worker is sent to run one trial."""
+    return TrialTask(
+        number=number,
+        paths=paths,
+        epochs=spec.epochs,
+        seed=spec.trial_seed(number),
+        backbone=spec.backbone,
+        backbone_digest=spec.provenance["backbone_digest"],
+        data=asdict(spec.data),
+        data_digest=spec.provenance["data_digest"],
+        precision=spec.precision,
+        shared=place.shared,
+        threads=max(1, int(slots.cpus)),
+    ).to_json()
+
+
+class _StopAt(tune.Stopper):
+    """Stops every trial at a time."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return time.monotonic() >= self._deadline
+
+    def stop_all(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial-{trial.config['number']:03d}"

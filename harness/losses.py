@@ -1,0 +1,30 @@
+"""Losses over labels of which most are unknown."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def masked_bce(
+    logits: Float[Tensor, "clip label"],
+    targets: Float[Tensor, "clip label"],
+    observed: Bool[Tensor, "clip label"],
+) -> Float[Tensor, ""]:
+    """Return the mean binary cross-entropy, in nats, over the labels someone annotated.
+
+    OpenMIC leaves about nine labels in ten unannotated. Those are unknown, not negative: they take no part in the
+    mean, neither above nor below the line.
+
+    Raises:
+        ValueError: `observed` is False everywhere, so the mean is over nothing.
+    """
+    if not observed.any():
+        raise ValueError("observed: no label of this batch was annotated, so there is no loss to take the mean of")
+    # selected, not multiplied by zero: 0 * nan is nan, and a hidden label must not reach the gradient
+    return F.binary_cross_entropy_with_logits(logits[observed], targets[observed])
+
+
+def binarised(targets: Float[Tensor, "clip label"]) -> Float[Tensor, "clip label"]:
+    """Return 1 where the annotators' probability is at least 0.5, else 0."""
+    return (targets >= 0.5).to(torch.float32)

@@ -1,0 +1,1 @@
+"""The frozen backbone and what learns around it: reprogrammers and mappers."""

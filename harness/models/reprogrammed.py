@@ -1,0 +1,40 @@
+"""The whole of what learns: normalisation, reprogrammer and mapper around a frozen backbone."""
+
+from collections.abc import Iterator
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from harness.models.ast import Backbone
+
+
+class Reprogrammed(nn.Module):
+    """`log-mel -> normalisation -> reprogrammer -> backbone -> mapper -> logits`.
+
+    The backbone is an argument of `forward`, not a part: it belongs to no trial, appears in no checkpoint, and cannot
+    be switched to training mode from here.
+    """
+
+    def __init__(self, normalisation: nn.Module, reprogrammer: nn.Module, mapper: nn.Module) -> None:
+        super().__init__()
+        self.normalisation = normalisation
+        self.reprogrammer = reprogrammer
+        self.mapper = mapper
+
+    def rewrite(self, log_mel: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip frame mel"]:
+        """Return what the backbone hears."""
+        rewritten: Tensor = self.reprogrammer(self.normalisation(log_mel))
+        return rewritten
+
+    def forward(self, log_mel: Float[Tensor, "clip frame mel"], backbone: Backbone) -> Float[Tensor, "clip label"]:
+        """Return the labels' logits."""
+        logits: Tensor = self.mapper(backbone.embed(self.rewrite(log_mel)), backbone)
+        return logits
+
+    def learned(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that learn: all there are, since the backbone is none of them."""
+        yield from self.parameters()
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return the number of learned values of each part."""
+        return {name: sum(p.numel() for p in part.parameters()) for name, part in self.named_children()}

@@ -1,0 +1,158 @@
+"""Reprogrammers: small learned rewrites of the spectrogram, placed before the frozen backbone.
+
+Each maps `clip frame mel` to the same shape.
+
+Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 3.2.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from harness.config import Reprogrammer
+
+Spectrograms = Float[Tensor, "clip frame mel"]
+Maps = Float[Tensor, "clip channel frame mel"]
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh}
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "none": lambda _: nn.Identity(),
+    "batch": nn.BatchNorm2d,
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+}
+
+
+class Noise(nn.Module):
+    """Adds one learned pattern, the same for every clip."""
+
+    def __init__(self, n_frames: int, n_mels: int, *, shape: str, init_scale: float) -> None:
+        super().__init__()
+        size = {"full": (n_frames, n_mels), "mel": (1, n_mels), "frame": (n_frames, 1)}[shape]
+        self.pattern = nn.Parameter(torch.randn(size) * init_scale)
+
+    def forward(self, spectrogram: Spectrograms) -> Spectrograms:
+        """Return the spectrogram plus the pattern."""
+        return spectrogram + self.pattern
+
+
+class Cnn(nn.Module):
+    """Convolutions at full resolution, `1 -> width -> ... -> 1` channels."""
+
+    def __init__(
+        self,
+        *,
+        depth: int,
+        width: int,
+        kernel: int,
+        norm: str,
+        hidden_activation: str,
+        output_activation: str,
+        is_residual: bool,
+        init_scale: float,
+    ) -> None:
+        super().__init__()
+        self.is_residual = is_residual
+        channels = [1, *[width] * (depth - 1), 1]
+        activations = [*[hidden_activation] * (depth - 1), output_activation]
+        self.blocks = nn.Sequential(
+            *(
+                _conv_block(*pair, kernel=kernel, norm=norm, activation=activation)
+                for pair, activation in zip(pairwise(channels), activations, strict=True)
+            )
+        )
+        _scale_output(self.blocks[-1], init_scale)
+
+    def forward(self, spectrogram: Spectrograms) -> Spectrograms:
+        """Return the filtered spectrogram, added to the input if residual."""
+        rewritten: Tensor = self.blocks(spectrogram.unsqueeze(1)).squeeze(1)
+        return spectrogram + rewritten if self.is_residual else rewritten
+
+
+class UNet(nn.Module):
+    """A U-Net whose skips are additions; the last but one level's width is kept at the bottom.
+
+    Channels down are `1 -> w -> 2w -> 4w ... -> 4w` (depth 3: w, 2w, 2w), up the same in reverse to 1, then a final
+    block 1 -> 1 at full resolution. Each down block halves frames and mels; each up block follows a bilinear doubling.
+
+    Source: Chen and Lerch, MMM 2023, section 3.2.1, and its released code for widths and skips.
+    """
+
+    def __init__(
+        self,
+        n_frames: int,
+        n_mels: int,
+        *,
+        depth: int,
+        width: int,
+        kernel: int,
+        norm: str,
+        output_activation: str,
+        has_input_skip: bool,
+        is_residual: bool,
+        init_scale: float,
+    ) -> None:
+        super().__init__()
+        for axis, size in (("frames", n_frames), ("mel bins", n_mels)):
+            if size % 2**depth:
+                raise ValueError(
+                    f"reprogrammer/depth={depth}: each level halves the {size} {axis}, which {2**depth} does not divide"
+                )
+        self.has_input_skip, self.is_residual = has_input_skip, is_residual
+        levels = [width * 2**level for level in range(depth - 1)]
+        down = [1, *levels, levels[-1]]
+        up = [*reversed(levels), 1]
+        block = partial(_conv_block, kernel=kernel, norm=norm)
+        self.down = nn.ModuleList(block(*pair) for pair in pairwise(down))
+        self.up = nn.ModuleList(block(*pair) for pair in pairwise(up))
+        self.last = block(1, 1, activation=output_activation)
+        self.halve, self.upsample = nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear")
+        _scale_output(self.last, init_scale)
+
+    def forward(self, spectrogram: Spectrograms) -> Spectrograms:
+        """Return the rewritten spectrogram."""
+        image = spectrogram.unsqueeze(1)
+        maps, skips = image, []
+        for block in self.down:
+            maps = self.halve(block(maps))
+            skips.append(maps)
+        for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
+            maps = block(self.upsample(maps) + skip)
+        maps = self.upsample(maps)
+        rewritten: Tensor = self.last(maps + image if self.has_input_skip else maps).squeeze(1)
+        return spectrogram + rewritten if self.is_residual else rewritten
+
+
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "none": nn.Identity,  # which ignores the size
+    "noise": lambda *, n_frames, n_mels, **axes: Noise(n_frames, n_mels, **axes),
+    "cnn": lambda *, n_frames, n_mels, **axes: Cnn(**axes),  # noqa: ARG005, PLW0108
+    "unet": lambda *, n_frames, n_mels, **axes: UNet(n_frames, n_mels, **axes),
+}
+
+
+def build_reprogrammer(config: Reprogrammer, *, n_frames: int, n_mels: int) -> nn.Module:
+    """Return the reprogrammer of a configuration, at its initial weights.
+
+    Raises:
+        ValueError: the configuration does not fit spectrograms of this size.
+    """
+    return BUILDERS[config.kind](n_frames=n_frames, n_mels=n_mels, **asdict(config))
+
+
+def _conv_block(inputs: int, outputs: int, *, kernel: int, norm: str, activation: str = "relu") -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
+    return nn.Sequential(convolution, _NORMS[norm](outputs), _ACTIVATIONS[activation]())
+
+
+def _scale_output(block: nn.Module, init_scale: float) -> None:
+    """Scale what the block gives at the start: through its norm, or else through its convolution."""
+    convolution, norm, _ = block.children()
+    scaled = convolution if isinstance(norm, nn.Identity) else norm
+    with torch.no_grad():
+        for parameter in scaled.parameters():
+            parameter.mul_(init_scale)

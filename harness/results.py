@@ -1,0 +1,82 @@
+"""What a study found, read from its storage alone: the ranked table and the Pareto front."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.config import TrialConfig
+from harness.searcher import PATHS, REASON, SUMMARY
+
+STATE_WORDS = {
+    TrialState.COMPLETE: "done",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "interrupted",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial of the final table. `macro_f1` is that of its best epoch, on validation; None if it had none."""
+
+    number: int
+    state: str
+    macro_f1: float | None
+    params: int | None
+    reprogrammer: str
+    mapper: str
+    schedule: str
+    epochs: int
+    seconds: float
+    reason: str
+    f1_by_label: Mapping[str, float]
+
+
+def ranked_rows(trials: Iterable[FrozenTrial]) -> list[Row]:
+    """Return the trials that began, the best first, those without a figure last."""
+    rows = [_row(trial) for trial in trials if trial.state in STATE_WORDS]
+    return sorted(rows, key=lambda row: (row.macro_f1 is None, -(row.macro_f1 or 0.0), row.number))
+
+
+def pareto_front(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that no other beats on macro-F1 without more parameters, the smallest first."""
+    front: list[Row] = []
+    scored = [row for row in rows if row.macro_f1 is not None and row.params is not None]
+    for row in sorted(scored, key=lambda r: (r.params or 0, -(r.macro_f1 or 0.0), r.number)):
+        if not front or (row.macro_f1 or 0.0) > (front[-1].macro_f1 or 0.0):
+            front.append(row)
+    return front
+
+
+def _row(trial: FrozenTrial) -> Row:
+    summary = json.loads(trial.user_attrs.get(SUMMARY, "{}"))
+    best = summary.get("best", {})
+    values = trial.intermediate_values
+    return Row(
+        number=trial.number,
+        state=STATE_WORDS[trial.state],
+        macro_f1=best.get("macro_f1", max(values.values(), default=None)),
+        params=summary.get("params"),
+        epochs=summary.get("epochs", max(values, default=0)),
+        seconds=summary.get("seconds", 0.0),
+        reason=trial.user_attrs.get(REASON, ""),
+        f1_by_label=best.get("f1_by_label", {}),
+        **_words(json.loads(trial.user_attrs.get(PATHS, "{}"))),
+    )
+
+
+def _words(paths: Mapping[str, Any]) -> dict[str, str]:
+    """Return reprogrammer, mapper and schedule of a configuration in a few words each."""
+    if "reprogrammer/kind" not in paths:
+        return {"reprogrammer": "?", "mapper": "?", "schedule": "?"}
+    config = TrialConfig.from_paths(paths)
+    reprogrammer = config.reprogrammer.kind
+    if "reprogrammer/depth" in paths:
+        reprogrammer += f" depth {paths['reprogrammer/depth']} width {config.to_paths()['reprogrammer/width']}"
+    elif "reprogrammer/shape" in paths:
+        reprogrammer += f" {paths['reprogrammer/shape']}"
+    schedule = f"{config.schedule.kind} {config.optimiser.lr:.1e}"
+    return {"reprogrammer": reprogrammer, "mapper": config.mapper.kind, "schedule": schedule}

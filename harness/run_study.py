@@ -1,0 +1,244 @@
+"""A study from its flags to its exit code: begin it or take it up, carry it out, say what it found."""
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import ray
+import torch
+from filelock import FileLock, Timeout
+from optuna.exceptions import ExperimentalWarning
+
+from harness import driver
+from harness.console import StudyConsole
+from harness.data.progress import track
+from harness.data.sources import open_dataset, open_study_data
+from harness.data.study_data import StudyData
+from harness.driver import Resources
+from harness.metrics import majority_floor
+from harness.models.checkpoints import backbone_digest, load_backbone
+from harness.provenance import git_commit, versions
+from harness.results import Row, pareto_front, ranked_rows
+from harness.spec import StudyPlace, StudySpec
+from harness.study import DONE, FELL_SHORT, INTERRUPTED
+from harness.subspace import explore, parse_fixed
+from harness.tracker import Tracker
+from search_spaces import load
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that is ready to run: its data are on disk, its flags are checked."""
+
+    spec: StudySpec
+    place: StudyPlace
+    labels: tuple[str, ...]
+    floor: float
+    console: StudyConsole
+
+
+def free_name(storage: str, space: str) -> str:
+    """Return the first of `space-1`, `space-2`, ... that no study has taken."""
+    number = 1
+    while StudyPlace.of(storage, f"{space}-{number}").home.exists():
+        number += 1
+    return f"{space}-{number}"
+
+
+def begin(spec: StudySpec, assignments: Sequence[str]) -> Prepared:
+    """Check a new study, prepare its data and write its specification.
+
+    Raises:
+        ValueError: a flag, the data set or the backbone is not what it must be, or the name is taken.
+        FileNotFoundError: the data set or the backbone is not there.
+    """
+    place = StudyPlace.of(spec.storage, spec.name)
+    if place.spec_file.exists():
+        raise ValueError(
+            f"name={spec.name}: this study exists in {place.home}; go on with it by --resume {spec.name}, "
+            "or choose another --name"
+        )
+    space = load(spec.space)
+    spec = replace(spec, fixed=parse_fixed(assignments, explore(space), space=spec.space))
+    prepared = _prepare(spec, place)
+    place.home.mkdir(parents=True, exist_ok=True)
+    temporary = place.spec_file.with_suffix(".part")
+    temporary.write_text(prepared.spec.to_json())
+    temporary.replace(place.spec_file)
+    return prepared
+
+
+def take_up(place: StudyPlace, *, trials: int | None, tracking_uri: str | None) -> Prepared:
+    """Read a study that was begun, extend its budget if asked, and check that its data and backbone are the same.
+
+    Raises:
+        FileNotFoundError: there is no such study.
+        ValueError: the data or the backbone has changed since.
+    """
+    if not place.spec_file.exists():
+        raise FileNotFoundError(f"resume={place.home.name}: no study in {place.home}")
+    spec = StudySpec.from_json(place.spec_file.read_text()).extended(trials=trials, tracking_uri=tracking_uri)
+    prepared = _prepare(spec, place)
+    for name in ("data_digest", "backbone_digest"):
+        before, now = spec.provenance[name], prepared.spec.provenance[name]
+        if before != now:
+            raise ValueError(
+                f"resume={spec.name}: {name} is {now[:12]}, the study began with {before[:12]}; its trials would not "
+                "be comparable"
+            )
+    kept = replace(spec, provenance=spec.provenance)
+    place.spec_file.write_text(kept.to_json())
+    return replace(prepared, spec=kept)
+
+
+def carry_out(prepared: Prepared, resources: Resources, *, time_budget: float) -> int:
+    """Run what the study owes, print what it found, and return the exit code."""
+    spec, place = prepared.spec, prepared.place
+    with _only_driver(place), _no_experimental_warnings():
+        study = driver.open_study(spec, place)
+        tracker = Tracker(study, spec, place, labels=prepared.labels)
+        try:
+            slots = driver.connect(resources)
+            prepared.console.header(
+                [("running", f"{slots.concurrent} at a time, {slots.cpus:g} CPU and {slots.gpus:g} GPU each")]
+            )
+            interrupted = driver.run(
+                spec,
+                place,
+                study=study,
+                slots=slots,
+                tracker=tracker,
+                console=prepared.console,
+                time_budget=time_budget,
+            )
+        finally:
+            ray.shutdown()
+        if not interrupted:
+            driver.prune_what_is_left(study)
+        rows = ranked_rows(study.get_trials(deepcopy=False))
+        results = _write_results(place, rows)
+        closing = tracker.close(is_finished=not interrupted)
+        _conclude(prepared, rows, tracker, results=results, interrupted=interrupted, undelivered=closing.message)
+    if interrupted:
+        return INTERRUPTED
+    return FELL_SHORT if any(row.state == "failed" for row in rows) else DONE
+
+
+def _prepare(spec: StudySpec, place: StudyPlace) -> Prepared:
+    """Announce the study, then load the backbone and the data as every worker will."""
+    console = StudyConsole()
+    space = load(spec.space)
+    axes = explore(space)
+    searched = tuple(path for path in axes.searched if path not in spec.fixed)
+    cores = len(os.sched_getaffinity(0))
+    held = "".join(f", {path}={value}" for path, value in spec.fixed.items())
+    console.header(
+        [
+            ("study", f"{spec.name}, seed {spec.seed}, in {place.home}"),
+            ("data", f"{spec.data.source}, {spec.data.split} validation split"),
+            ("backbone", f"{spec.backbone}, frozen, {spec.precision}"),
+            ("space", f"{spec.space}, {len(searched)} axes{held}: {space.summary}"),
+            ("budget", f"{spec.trials} trials of {spec.epochs} epochs, stopped early by: {spec.scheduler}"),
+            ("objective", spec.objective),
+            ("device", f"{_device()}, {cores} CPU cores on this machine"),
+        ]
+    )
+    backbone = load_backbone(spec.backbone)
+    dataset = open_dataset(spec.data, workers=cores, progress=track)
+    front_end = backbone.geometry.front_end
+    data = open_study_data(spec.data, dataset, front_end=front_end, workers=cores, progress=track)
+    floor = _floor(data)
+    console.header(
+        [
+            (
+                "clips",
+                f"{len(data.train)} to train on, {len(data.validation)} to validate on, {len(data.labels)} labels",
+            ),
+            (
+                "floor",
+                f"macro-F1 {floor:.3f} on validation by always guessing each label's more frequent answer",
+            ),
+        ]
+    )
+    provenance = {
+        "data_digest": dataset.digest,
+        "backbone_digest": backbone_digest(backbone),
+        "git_commit": git_commit(),
+        **versions(),
+    }
+    return Prepared(replace(spec, provenance=provenance), place, data.labels, floor, console)
+
+
+def _floor(data: StudyData) -> float:
+    return majority_floor(
+        data.train.targets,
+        data.validation.targets,
+        train_observed=data.train.observed,
+        observed=data.validation.observed,
+        labels=data.labels,
+    ).macro_f1
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def _write_results(place: StudyPlace, rows: Sequence[Row]) -> Path:
+    file = place.home / "results.json"
+    file.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+    return file
+
+
+def _conclude(
+    prepared: Prepared,
+    rows: Sequence[Row],
+    tracker: Tracker,
+    *,
+    results: Path,
+    interrupted: bool,
+    undelivered: str,
+) -> None:
+    """Print the table and what the user may do next."""
+    spec, say = prepared.spec, prepared.console.say
+    say()
+    prepared.console.table(f"Study {spec.name}: validation macro-F1 of each trial's best epoch", rows)
+    if len(spec.objectives) > 1:
+        prepared.console.table("Pareto front: no trial scores higher with fewer parameters", pareto_front(rows))
+    say(f"floor     {prepared.floor:.3f} by always guessing each label's more frequent answer")
+    say(f"results   {results}")
+    say(f"MLflow    {tracker.ui_command()}")
+    say(f"          then open {tracker.ui_link()}")
+    if undelivered:
+        say(undelivered)
+    storage = "" if spec.storage == "studies" else f" --storage {spec.storage}"
+    command = f"python -m harness.study --resume {spec.name}{storage}"
+    if interrupted:
+        say(f"interrupted; go on with   {command}")
+    else:
+        say(f"extend    {command} --trials {2 * spec.trials}")
+
+
+@contextmanager
+def _only_driver(place: StudyPlace) -> Iterator[None]:
+    """Hold the study's lock, which ends with the process however it ends.
+
+    Raises:
+        ValueError: another driver holds it.
+    """
+    try:
+        with FileLock(place.home / "driver.lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(f"study {place.home.name} is being run by another process; let it end first") from None
+
+
+@contextmanager
+def _no_experimental_warnings() -> Iterator[None]:
+    """Silence Optuna on its experimental features, which were chosen knowingly."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield

@@ -1,0 +1,95 @@
+"""Tune's early-stopping schedulers, able to pick up a study that another driver began.
+
+A scheduler of Tune's remembers its rungs by Tune's trial ids, which change when a driver starts anew. Here it sees
+the Optuna numbers instead, and before the first trial starts it is shown every epoch that the study has stored.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+METRIC, TIME = "best_macro_f1", "epoch"
+
+
+@dataclass(frozen=True)
+class _StandIn:
+    """What a scheduler needs of a trial: an id that lasts as long as the study."""
+
+    trial_id: str
+
+
+def _asha(epochs: int) -> TrialScheduler:
+    return AsyncHyperBandScheduler(
+        time_attr=TIME,
+        metric=METRIC,
+        mode="max",
+        max_t=epochs,
+        grace_period=min(2, epochs),
+        reduction_factor=2,
+    )
+
+
+def _median(epochs: int) -> TrialScheduler:  # noqa: ARG001
+    # a time slice without end keeps the rule from pausing trials to gather samples
+    return MedianStoppingRule(time_attr=TIME, metric=METRIC, mode="max", grace_period=2, min_time_slice=10**9)
+
+
+def _none(epochs: int) -> TrialScheduler:  # noqa: ARG001
+    return FIFOScheduler()  # type: ignore[no-untyped-call]
+
+
+SCHEDULERS: dict[str, Callable[[int], TrialScheduler]] = {"asha": _asha, "median": _median, "none": _none}
+
+
+class StudyScheduler(FIFOScheduler):
+    """Runs trials in order and asks a scheduler of Tune's, by study number, which to stop.
+
+    `history` maps the number of each trial of the study to its stored values by epoch.
+    """
+
+    def __init__(self, kind: str, *, epochs: int, history: Mapping[int, Mapping[int, float]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._inner: Any = SCHEDULERS[kind](epochs)
+        self._seen: set[tuple[str, int]] = set()
+        for number, values in sorted(history.items()):
+            self._replay(_StandIn(str(number)), sorted(values.items()))
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Begin to follow a trial."""
+        self._inner.on_trial_add(tune_controller, self._stand_in(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Return whether the trial goes on; an epoch that was reported before decides nothing."""
+        stand_in = self._stand_in(trial)
+        seen = (stand_in.trial_id, result.get(TIME, -1))
+        if METRIC not in result or seen in self._seen:
+            return str(TrialScheduler.CONTINUE)
+        self._seen.add(seen)
+        return str(self._inner.on_trial_result(tune_controller, stand_in, result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """End following a trial that reached its end."""
+        if METRIC in result:
+            self._inner.on_trial_complete(tune_controller, self._stand_in(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """End following a trial that was taken away."""
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """End following a trial whose worker was lost."""
+
+    def debug_string(self) -> str:
+        """Return the inner scheduler's state."""
+        return str(self._inner.debug_string())
+
+    def _replay(self, stand_in: _StandIn, values: Iterable[tuple[int, float]]) -> None:
+        self._inner.on_trial_add(None, stand_in)
+        for epoch, value in values:
+            self._seen.add((stand_in.trial_id, epoch))
+            self._inner.on_trial_result(None, stand_in, {TIME: epoch, METRIC: value})
+
+    @staticmethod
+    def _stand_in(trial: Any) -> _StandIn:
+        return _StandIn(str(trial.config["number"]))

@@ -1,0 +1,51 @@
+"""Learning-rate schedules: pure functions from the fraction of training done to a factor on the base rate."""
+
+import math
+from collections.abc import Callable
+
+Curve = Callable[[float], float]
+
+
+def paper(progress: float) -> float:
+    """Hold for the first fifth, then halve after each tenth.
+
+    Source: Chen and Lerch, MMM 2023, section 4.2: 10 of 50 epochs held, then halved every 5.
+    Differs: in fractions of the budget, so that short trainings decay alike.
+    """
+    if progress < 0.2:
+        return 1.0
+    return 0.5 ** (1 + math.floor((progress - 0.2) / 0.1 + 1e-9))
+
+
+def cosine(progress: float) -> float:
+    """Fall from 1 to 0 along half a cosine."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def one_cycle(progress: float) -> float:
+    """Rise from 1/25 to 1 over the first three tenths, then fall to nearly 0, both along half a cosine.
+
+    Source: Smith and Topin, "Super-convergence", 2019, with the usual constants.
+    """
+    rise, low, last = 0.3, 1 / 25, 1 / 25e4
+    if progress < rise:
+        return low + (1 - low) * (1 - cosine(progress / rise))
+    return last + (1 - last) * cosine((progress - rise) / (1 - rise))
+
+
+def constant(progress: float) -> float:  # noqa: ARG001
+    """Stay at 1."""
+    return 1.0
+
+
+SCHEDULES: dict[str, Curve] = {"paper": paper, "cosine": cosine, "one_cycle": one_cycle, "constant": constant}
+
+
+def learning_rate_factor(kind: str, *, step: int, n_steps: int, warmup: float) -> float:
+    """Return the factor on the base learning rate at `step` of `n_steps`, counted from 0.
+
+    The first `warmup` of the steps rise linearly; the schedule runs over all steps, beneath the rise.
+    """
+    progress = min(step / n_steps, 1.0)
+    rise = min(1.0, (step + 1) / (warmup * n_steps)) if warmup > 0 else 1.0
+    return rise * SCHEDULES[kind](progress)

@@ -1,0 +1,154 @@
+"""Optuna proposes, Ray Tune schedules: a searcher whose only memory is the Optuna study's storage.
+
+Ray's own OptunaSearch keeps trials in two places and breaks or repeats them on resume. Here the storage is the one
+truth: a trial that it shows as running when a driver starts was interrupted, and is handed out again with the
+parameters that it already has; its checkpoint makes it go on where it stopped.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+PATHS = "paths"
+SUMMARY = "summary"
+REASON = "reason"
+"""Names of the user attributes of a trial: its whole configuration, its last report, why it ended early."""
+
+MakeTask = Callable[[int, Mapping[str, Any]], str]
+
+
+class StudySearcher(Searcher):
+    """Hands interrupted trials out again, then asks Optuna, up to the study's budget.
+
+    `make_task` turns a trial's number and its paths into what the worker is sent. `deadline` is a
+    `time.monotonic()` after which no new trial begins.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        suggest: Callable[[optuna.trial.BaseTrial], Mapping[str, Any]],
+        *,
+        make_task: MakeTask,
+        objectives: tuple[str, ...],
+        n_trials: int,
+        epochs: int,
+        deadline: float = math.inf,
+    ) -> None:
+        super().__init__()
+        self._study, self._suggest, self._make_task = study, suggest, make_task
+        self._objectives, self._n_trials, self._epochs = objectives, n_trials, epochs
+        self._deadline = deadline
+        self._max_concurrent = 1
+        self._numbers: dict[str, int] = {}
+        self._interrupted = [t.number for t in self._trials() if t.state == TrialState.RUNNING]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out: Tune's snapshots of a searcher are never read, and a study cannot be pickled."""
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "StudySearcher":
+        """Return itself: there is one study."""
+        return self
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Take over from Tune's limiter, which loses completions of trials that it has not seen begin."""
+        self._max_concurrent = max_concurrent
+        return True
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **_: Any) -> bool:
+        """Refuse a space of Tune's: the search space is Optuna's."""
+        return False
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next trial's task, None while all workers are busy, or FINISHED."""
+        trials = self._trials()
+        if sum(trials[n].state == TrialState.RUNNING for n in self._numbers.values()) >= self._max_concurrent:
+            return None
+        if time.monotonic() >= self._deadline:
+            return str(Searcher.FINISHED)
+        if self._interrupted:
+            number = self._interrupted.pop(0)
+            paths = {**trials[number].params, **self._suggest(trials[number])}
+        else:
+            if sum(t.state != TrialState.WAITING for t in trials) >= self._n_trials:
+                return str(Searcher.FINISHED)
+            trial = self._study.ask()
+            number, constants = trial.number, self._suggest(trial)
+            paths = {**trial.params, **constants}
+            trial.set_user_attr(PATHS, json.dumps(paths))
+        self._numbers[trial_id] = number
+        return {"number": number, "task": self._make_task(number, paths)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Store the best macro-F1 so far as the trial's intermediate value."""
+        trial = self._trial(trial_id)
+        if trial is None or trial.state.is_finished() or "best_macro_f1" not in result:
+            return
+        # Trial.report would do, but only on the object that `ask` gave, which does not outlive a driver
+        self._study._storage.set_trial_intermediate_value(
+            trial._trial_id,
+            int(result["epoch"]),
+            float(result["best_macro_f1"]),
+        )
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell Optuna how the trial ended: COMPLETE after its last epoch, PRUNED before, FAIL for a reason."""
+        trial = self._trial(trial_id)
+        if trial is None or trial.state.is_finished():
+            return
+        result = result or {}
+        if "best_macro_f1" in result:
+            self.on_trial_result(trial_id, result)
+            self._note(trial, SUMMARY, json.dumps(summary_of(result)))
+        if error or "failed" in result or "best_macro_f1" not in result:
+            reason = result.get("failed", "its worker was lost more often than is retried")
+            self._note(trial, REASON, str(reason))
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        elif int(result["epoch"]) < self._epochs:
+            self._note(trial, REASON, "time budget" if time.monotonic() >= self._deadline else "scheduler")
+            self._study.tell(trial.number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial.number, [float(result[name]) for name in self._objectives])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing: the storage is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read nothing: the storage is the state."""
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _trial(self, trial_id: str) -> FrozenTrial | None:
+        number = self._numbers.get(trial_id)
+        return None if number is None else self._trials()[number]
+
+    def _note(self, trial: FrozenTrial, key: str, value: str) -> None:
+        self._study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the final table needs of a trial's last report."""
+    detail = json.loads(result["detail"])
+    return {
+        "epochs": result["epoch"],
+        "seconds": result["seconds"],
+        "params": result["params"],
+        "parameters": detail["parameters"],
+        "best": detail["best"],
+    }
+
+
+def make_sampler(seed: int, *, n_trials_so_far: int, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
+    """Return a TPE sampler whose draws move on with the study: a resumed study does not repeat them."""
+    sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
+        seed=seed + n_trials_so_far, multivariate=True, group=True, constant_liar=True
+    )
+    return optuna.samplers.PartialFixedSampler(dict(fixed), sampler) if fixed else sampler

@@ -1,0 +1,153 @@
+"""What a study is: everything that decides its result, written beside the results and read again on resume."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from harness.config import one_of
+
+OBJECTIVES: dict[str, tuple[str, ...]] = {"f1": ("best_macro_f1",), "f1,params": ("best_macro_f1", "params")}
+"""The reported figures that each objective compares; the first goes up, the second down."""
+
+SCHEDULERS = ("asha", "median", "none")
+SPLIT_KINDS = ("random", "public", "artist")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which clips a study sees.
+
+    `source` is `demo`, `openmic` or a directory in OpenMIC-2018's layout. `demo_clips` and `demo_seed` apply to the
+    demo alone, `validation_fraction` and `split_seed` to the random and the artist-disjoint split.
+    """
+
+    source: str = "demo"
+    demo_clips: int | None = None
+    demo_seed: int = 0
+    split: str = "random"
+    validation_fraction: float = 0.15
+    split_seed: int = 0
+    skips_corrupt: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no split can be."""
+        one_of("split", self.split, SPLIT_KINDS)
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"validation-fraction={self.validation_fraction}: must lie between 0 and 1")
+        if self.demo_clips is not None and self.demo_clips < 1:
+            raise ValueError(f"demo-clips={self.demo_clips}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """One study. `provenance` holds the digests and versions it began with; `storage` is a directory or a URI."""
+
+    name: str
+    space: str
+    trials: int
+    epochs: int
+    backbone: str
+    data: DataSpec
+    seed: int
+    storage: str
+    objective: str = "f1"
+    scheduler: str = "asha"
+    precision: str = "fp32"
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    tracking_uri: str | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what no study can be, naming the flag."""
+        if not self.name or not all(c.isalnum() or c in "-_." for c in self.name) or self.name.startswith("."):
+            raise ValueError(f"name={self.name!r}: letters, digits, '-', '_' and '.' only, no '.' first")
+        for flag in ("trials", "epochs"):
+            if getattr(self, flag) < 1:
+                raise ValueError(f"{flag}={getattr(self, flag)}: must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must not be negative")
+        one_of("objective", self.objective, tuple(OBJECTIVES))
+        one_of("scheduler", self.scheduler, SCHEDULERS)
+        one_of("precision", self.precision, ("fp32", "bf16"))
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Return the reported figures that the study compares."""
+        return OBJECTIVES[self.objective]
+
+    def trial_seed(self, number: int) -> int:
+        """Return the seed of one trial's weights and batches."""
+        return self.seed * 1_000_003 + number
+
+    def to_json(self) -> str:
+        """Return the study as JSON."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "StudySpec":
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: a field is unknown, such as from another version of this program.
+        """
+        values = json.loads(text)
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"study.json: unknown fields {', '.join(unknown)}; was it written by another version?")
+        return cls(**{**values, "data": DataSpec(**values["data"])})
+
+    def extended(self, *, trials: int | None, tracking_uri: str | None) -> "StudySpec":
+        """Return the study with a larger budget or another tracking store; nothing else may change on resume.
+
+        Raises:
+            ValueError: the budget would shrink.
+        """
+        if trials is not None and trials < self.trials:
+            raise ValueError(f"trials={trials}: study {self.name} already has a budget of {self.trials}; it only grows")
+        return replace(self, trials=trials or self.trials, tracking_uri=tracking_uri or self.tracking_uri)
+
+
+@dataclass(frozen=True)
+class StudyPlace:
+    """Where a study keeps its files. `home` is local to the driver; `shared` is where every worker can write."""
+
+    home: Path
+    shared: str
+
+    @classmethod
+    def of(cls, storage: str, name: str) -> "StudyPlace":
+        """Return the place of the named study under a directory or a URI such as `s3://bucket/studies`."""
+        if "://" in storage:
+            return cls(Path("studies").absolute() / name, f"{storage.rstrip('/')}/{name}")
+        home = Path(storage).expanduser().absolute() / name
+        return cls(home, str(home))
+
+    @property
+    def spec_file(self) -> Path:
+        """Return the file that holds the study's specification."""
+        return self.home / "study.json"
+
+    @property
+    def default_tracking_uri(self) -> str:
+        """Return the MLflow store shared by all studies beside this one."""
+        return f"sqlite:///{self.home.parent / 'mlflow.db'}"
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds of a duration such as `90`, `90s`, `15m` or `2h`.
+
+    Raises:
+        ValueError: it is no duration, or none above 0.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"time-budget={text!r}: must be a duration such as 90s, 15m or 2h")
+    return seconds

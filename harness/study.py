@@ -1,0 +1,132 @@
+"""Run a hyperparameter study of model reprogramming: `python -m harness.study --space unet`."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.spec import DataSpec, StudyPlace, StudySpec, parse_seconds
+from search_spaces import names
+
+DEFAULT_TRIALS, DEFAULT_EPOCHS = 12, 8
+
+DONE, FELL_SHORT, INTERRUPTED = 0, 1, 130
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def main(
+    space: Annotated[str | None, typer.Option(help=f"Search space: {', '.join(names())}.")] = None,
+    trials: Annotated[int | None, typer.Option(help=f"Number of trials, over all runs. [{DEFAULT_TRIALS}]")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help=f"Epochs of a trial that is not stopped. [{DEFAULT_EPOCHS}]")
+    ] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Stop after this long: 90s, 15m, 2h.")] = None,
+    data: Annotated[str, typer.Option(help="demo, openmic, or a directory in OpenMIC-2018's layout.")] = "demo",
+    demo_clips: Annotated[int | None, typer.Option(help="Size of the demo set.")] = None,
+    split: Annotated[str, typer.Option(help="Validation split: random, public or artist.")] = "random",
+    validation_fraction: Annotated[float, typer.Option(help="Share of the train clips to validate on.")] = 0.15,
+    skip_corrupt: Annotated[bool, typer.Option(help="Leave out unreadable clips, listing them.")] = False,
+    backbone: Annotated[
+        str,
+        typer.Option(help="ast-nano, ast-base384-random, a .safetensors file, or a directory that holds one."),
+    ] = "ast-nano",
+    seed: Annotated[int, typer.Option(help="Seed of the split, the proposals and the trials.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the new study. [the space and a number]")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with the study of this name; --trials extends it.")] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Trials at a time. [as many as fit]")] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs of a trial, 0.25 for four on one.")] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(help="CPU cores of a trial. [an equal share]")] = None,
+    fix: Annotated[list[str] | None, typer.Option(help="PATH=VALUE: hold a part of the space. Repeatable.")] = None,
+    storage: Annotated[str, typer.Option(help="Directory or URI for results.")] = "studies",
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store. [SQLite beside the results]")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, such as auto. [this machine]")] = None,
+    scheduler: Annotated[str, typer.Option(help="Early stopping: asha, median or none.")] = "asha",
+    objective: Annotated[str, typer.Option(help="f1, or f1,params for a Pareto front.")] = "f1",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16, the backbone's arithmetic in training.")] = "fp32",
+) -> None:
+    """Parse the flags, run the study, exit with its code."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+    prepare_environment()
+    from harness.driver import Resources  # noqa: PLC0415  (Ray reads the environment when it is imported)
+    from harness.run_study import begin, carry_out, free_name, take_up  # noqa: PLC0415
+
+    try:
+        if resume is not None:
+            _refuse_with_resume(space, name, fix, epochs=epochs)
+            prepared = take_up(StudyPlace.of(storage, resume), trials=trials, tracking_uri=tracking_uri)
+        else:
+            if space is None:
+                raise ValueError(f"space: missing; give --space with one of {', '.join(names())}, or --resume NAME")
+            spec = StudySpec(
+                name=name or free_name(storage, space),
+                space=space,
+                trials=DEFAULT_TRIALS if trials is None else trials,
+                epochs=DEFAULT_EPOCHS if epochs is None else epochs,
+                backbone=_absolute(backbone),
+                data=DataSpec(
+                    source=_absolute(data),
+                    demo_clips=demo_clips,
+                    split=split,
+                    validation_fraction=validation_fraction,
+                    split_seed=seed,
+                    skips_corrupt=skip_corrupt,
+                ),
+                seed=seed,
+                storage=storage,
+                objective=objective,
+                scheduler=scheduler,
+                precision=precision,
+                tracking_uri=tracking_uri,
+            )
+            prepared = begin(spec, fix or [])
+        outcome = carry_out(
+            prepared,
+            Resources(address, concurrent, gpus_per_trial, cpus_per_trial),
+            time_budget=parse_seconds(time_budget) if time_budget else float("inf"),
+        )
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FELL_SHORT) from None
+    raise typer.Exit(outcome)
+
+
+def prepare_environment() -> None:
+    """Set what Ray, Tune and MLflow read from the environment when they are imported, unless the user has."""
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+
+
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without a GPU leaves CUDA_VISIBLE_DEVICES alone
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0, the only quiet setting
+    "RAY_AUTH_MODE": "token",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoardX alone imports torch in the driver
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # snapshots of Tune's that nothing reads
+}
+
+
+def _absolute(place: str) -> str:
+    """Return a path that exists as an absolute one, since a worker has another working directory."""
+    path = Path(place).expanduser()
+    return str(path.absolute()) if path.exists() else place
+
+
+def _refuse_with_resume(space: str | None, name: str | None, fix: list[str] | None, *, epochs: int | None) -> None:
+    given = {"space": space, "name": name, "fix": fix, "epochs": epochs}
+    names_given = [f"--{flag}" for flag, value in given.items() if value is not None]
+    if names_given:
+        raise ValueError(f"resume: cannot go with {', '.join(names_given)}; a study keeps what it began with")
+
+
+if __name__ == "__main__":
+    sys.exit(app())

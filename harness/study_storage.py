@@ -1,0 +1,48 @@
+"""The Optuna storage of a study: SQLite, or a journal file where SQLite's locks are not to be trusted."""
+
+from pathlib import Path
+
+import optuna
+import psutil
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+NETWORK_FILE_SYSTEMS = (
+    "nfs",
+    "cifs",
+    "smb",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "fuse",
+    "efs",
+    "ceph",
+    "glusterfs",
+    "9p",
+)
+
+
+def open_storage(home: Path) -> BaseStorage:
+    """Return the storage under a study's home; a file that is there decides its kind, else the file system does."""
+    journal = home / "optuna.journal"
+    if journal.exists() or (not (home / "optuna.db").exists() and is_network_path(home)):
+        return JournalStorage(JournalFileBackend(str(journal)))
+    return RDBStorage(f"sqlite:///{home / 'optuna.db'}", engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+def is_network_path(path: Path) -> bool:
+    """Return whether the path lies on a file system that several machines may share."""
+    mounts = [p for p in psutil.disk_partitions(all=True) if path.is_relative_to(p.mountpoint)]
+    deepest = max(mounts, key=lambda p: len(p.mountpoint), default=None)
+    return deepest is not None and deepest.fstype.startswith(NETWORK_FILE_SYSTEMS)
+
+
+def ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials that ended, well or not."""
+    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+
+
+def unfinished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials that began and did not end."""
+    return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]

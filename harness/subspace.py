@@ -1,0 +1,105 @@
+"""Holding a part of a search space: which paths and values a define-by-run space can give, and `--fix`."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from search_spaces import Space
+
+_DRAWS = 400
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a space was seen to give: the distributions of its parameters and the values of its constants, by path."""
+
+    drawn: Mapping[str, BaseDistribution]
+    constants: Mapping[str, frozenset[Any]]
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """Return the paths that a study of the space searches, in alphabetical order."""
+        return tuple(sorted(self.drawn))
+
+
+def explore(space: Space) -> Axes:
+    """Return the axes of a space, found by drawing from it at random, since a function cannot be asked."""
+    drawn: dict[str, BaseDistribution] = {}
+    constants: dict[str, set[Any]] = {}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(_DRAWS):
+        trial = study.ask()
+        for path, value in space.suggest(trial).items():
+            constants.setdefault(path, set()).add(value)
+        for path, distribution in trial.distributions.items():
+            drawn[path] = _wider(drawn.get(path, distribution), distribution)
+    return Axes(drawn, {path: frozenset(values) for path, values in constants.items()})
+
+
+def parse_fixed(assignments: Sequence[str], axes: Axes, *, space: str) -> dict[str, Any]:
+    """Return the values that `PATH=VALUE` strings hold fixed, as the space's own types.
+
+    Raises:
+        ValueError: a path or a value is not the space's; the message names the valid ones.
+    """
+    fixed: dict[str, Any] = {}
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator:
+            raise ValueError(f"fix={assignment!r}: must be PATH=VALUE, such as reprogrammer/depth=3")
+        if path in fixed:
+            raise ValueError(f"fix={assignment!r}: {path} is already fixed to {fixed[path]!r}")
+        if path in axes.drawn:
+            fixed[path] = _parsed(path, text, axes.drawn[path])
+        elif path not in axes.constants:
+            raise ValueError(f"fix={assignment!r}: space {space} has no path {path}; it has {', '.join(axes.searched)}")
+        elif text not in {str(value) for value in axes.constants[path]}:
+            values = ", ".join(sorted(str(value) for value in axes.constants[path]))
+            raise ValueError(f"fix={assignment!r}: space {space} holds {path} at {values}")
+    return fixed
+
+
+def describe(distribution: BaseDistribution) -> str:
+    """Return the values of an axis in words."""
+    if isinstance(distribution, CategoricalDistribution):
+        return "one of " + ", ".join(_text(choice) for choice in distribution.choices)
+    if isinstance(distribution, IntDistribution | FloatDistribution):
+        log = ", drawn by its logarithm" if distribution.log else ""
+        kind = "a whole number" if isinstance(distribution, IntDistribution) else "a number"
+        return f"{kind} from {distribution.low} to {distribution.high}{log}"
+    raise TypeError(f"distribution {distribution!r} is of no known kind")
+
+
+def _parsed(path: str, text: str, distribution: BaseDistribution) -> Any:
+    problem = f"fix={path}={text}: {path} must be {describe(distribution)}"
+    if isinstance(distribution, CategoricalDistribution):
+        for choice in distribution.choices:
+            if _text(choice) == text or str(choice) == text:
+                return choice
+        raise ValueError(problem)
+    try:
+        value = int(text) if isinstance(distribution, IntDistribution) else float(text)
+    except ValueError:
+        raise ValueError(problem) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not distribution._contains(distribution.to_internal_repr(value)):
+            raise ValueError(problem)
+    return value
+
+
+def _text(choice: Any) -> str:
+    return str(choice).lower() if isinstance(choice, bool) else str(choice)
+
+
+def _wider(one: BaseDistribution, other: BaseDistribution) -> BaseDistribution:
+    """Return a distribution over both ranges; Optuna lets numeric ranges differ between trials."""
+    if isinstance(one, IntDistribution) and isinstance(other, IntDistribution):
+        return IntDistribution(min(one.low, other.low), max(one.high, other.high), log=one.log, step=one.step)
+    if isinstance(one, FloatDistribution) and isinstance(other, FloatDistribution):
+        return FloatDistribution(min(one.low, other.low), max(one.high, other.high), log=one.log, step=one.step)
+    return one

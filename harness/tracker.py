@@ -1,0 +1,208 @@
+"""From a study to its tracking records: what the driver writes down for MLflow, and when.
+
+Epochs are written as they are reported. How a trial ended is read from the Optuna storage, so that a driver that was
+killed between the two leaves nothing out: the next one writes what is missing.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune
+
+from harness.config import TrialConfig
+from harness.searcher import PATHS, REASON, SUMMARY
+from harness.spec import StudyPlace, StudySpec
+from harness.trial_artifacts import FIGURES
+from harness.trial_files import BEST, TrialFiles
+from tracking import records, ui
+from tracking.names import experiment_name
+from tracking.outbox import Closing, Outbox
+
+logger = logging.getLogger(__name__)
+
+_STATUS: dict[TrialState, records.Status] = {
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "FINISHED",
+    TrialState.FAIL: "FAILED",
+}
+
+
+class Tracker:
+    """Writes one study's runs to its outbox."""
+
+    def __init__(self, study: optuna.Study, spec: StudySpec, place: StudyPlace, *, labels: Sequence[str]) -> None:
+        self._study, self._spec, self._place = study, spec, place
+        self._uri = spec.tracking_uri or place.default_tracking_uri
+        data = Path(spec.data.source).name
+        self._outbox = Outbox(
+            place.home, self._uri, experiment=experiment_name(data, Path(spec.backbone).stem or spec.backbone)
+        )
+        self._tags = {"study": spec.name, "space": spec.space, "seed": spec.seed, **spec.provenance}
+        facts = {"trials": spec.trials, "epochs": spec.epochs, "scheduler": spec.scheduler, "objective": spec.objective}
+        params = {**facts, "backbone": spec.backbone, "data": spec.data.source, "split": spec.data.split}
+        self._outbox.add(
+            records.open_study(self._outbox.study_key, name=spec.name, params=params, tags=self._tags, labels=labels)
+        )
+        self.finish_ended()
+
+    def start(self, number: int) -> None:
+        """Open the run of a trial that begins or goes on."""
+        self._open(self._study.get_trials(deepcopy=False)[number])
+
+    def epoch(self, result: dict[str, Any]) -> None:
+        """Write down an epoch, unless it was reported before."""
+        number, epoch = result["number"], result["epoch"]
+        if self._outbox.has_epoch(number, epoch):
+            return
+        last = json.loads(result["detail"])["last"]
+        self._outbox.add(
+            records.log_epoch(
+                self._outbox.study_key,
+                number,
+                epoch=epoch,
+                val={
+                    "macro_f1": last["macro_f1"],
+                    "positive_f1": last["positive_f1"],
+                    "map": last["map"],
+                    "loss": last["validation_loss"],
+                },
+                train={"loss": last["train_loss"]},
+                val_f1=last["f1_by_label"],
+                lr=last["lr"],
+            )
+        )
+
+    def finish_ended(self) -> None:
+        """End the runs of all trials that the storage says have ended."""
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state in _STATUS and not self._outbox.has_ended(trial.number):
+                self._finish(trial)
+
+    def close(self, *, is_finished: bool) -> Closing:
+        """End the study's run and give delivery a few seconds more."""
+        self.finish_ended()
+        trials = self._study.get_trials(deepcopy=False)
+        best = max((max(t.intermediate_values.values(), default=0.0) for t in trials), default=0.0)
+        ended = sum(t.state.is_finished() for t in trials)
+        self._outbox.add(
+            records.finish_study(
+                self._outbox.study_key,
+                status="FINISHED" if is_finished else "KILLED",
+                metrics={"best_macro_f1": best, "trials_ended": ended},
+            )
+        )
+        return self._outbox.close()
+
+    def ui_command(self) -> str:
+        """Return the line that serves the MLflow UI, or where it is served."""
+        return ui.ui_command(self._uri) or f"is served at {self._uri}"
+
+    def ui_link(self) -> str:
+        """Return the link to the study's table in the UI."""
+        experiment = self._outbox.experiment_id
+        return ui.ui_link(self._uri, experiment) if experiment else "http://127.0.0.1:5000"
+
+    def _open(self, trial: FrozenTrial) -> None:
+        paths = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS])).to_paths()
+        self._outbox.add(
+            records.open_trial(
+                self._outbox.study_key,
+                trial.number,
+                name=f"{paths['reprogrammer/kind']}-{trial.number:03d}",
+                params=paths,
+                tags={**self._tags, "trial_seed": self._spec.trial_seed(trial.number)},
+            )
+        )
+
+    def _finish(self, trial: FrozenTrial) -> None:
+        self._open(trial)
+        summary = json.loads(trial.user_attrs.get(SUMMARY, "{}"))
+        best = summary.get("best", {})
+        self._outbox.add(
+            records.finish_trial(
+                self._outbox.study_key,
+                trial.number,
+                status=_STATUS[trial.state],
+                metrics={name: best[name] for name in ("macro_f1", "positive_f1", "map") if name in best},
+                f1=best.get("f1_by_label", {}),
+                params_by_part=summary.get("parameters", {}),
+                epochs=summary.get("epochs"),
+                seconds=summary.get("seconds"),
+                tags={"optuna_state": trial.state.name},
+                reason=trial.user_attrs.get(REASON),
+                artifacts={
+                    "figures": self._local_files(trial.number, FIGURES),
+                    "checkpoint": self._local_files(trial.number, (BEST,)),
+                },
+            )
+        )
+
+    def _local_files(self, number: int, names: Sequence[str]) -> list[Path]:
+        """Return those of a trial's files that are there, fetched from the shared storage if it is not local."""
+        files = TrialFiles(self._place.shared, number)
+        found = []
+        for name in names:
+            path = Path(TrialFiles(str(self._place.home), number).path(name))
+            if "://" in self._place.shared and (content := files.read(name)) is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            if path.exists():
+                found.append(path)
+        return found
+
+
+def _harmless(method: Callable[..., None]) -> Callable[..., None]:
+    """Log what goes wrong in tracking: an exception in a callback would end the study."""
+
+    @wraps(method)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            method(*args, **kwargs)
+        except Exception:
+            logger.exception("tracking: %s failed; the study goes on", method.__name__)
+
+    return guarded
+
+
+class TrackingCallback(tune.Callback):
+    """Tells the tracker what Tune reports."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._has_news = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out: Tune's snapshots are never read."""
+        return {}
+
+    @_harmless
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Open the trial's run."""
+        self._tracker.start(trial.config["number"])
+
+    @_harmless
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """Write the epoch down."""
+        if "best_macro_f1" in result:
+            self._tracker.epoch(result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note that a trial ended; the storage will say how."""
+        self._has_news = True
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note that a trial's worker was lost; the storage will say whether for good."""
+        self._has_news = True
+
+    @_harmless
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        """End the runs of what has ended since the last step."""
+        if self._has_news:
+            self._has_news = False
+            self._tracker.finish_ended()

@@ -1,0 +1,37 @@
+"""CNN reprogramming (the paper's AST-CNNRP): a few convolutions filter the spectrogram at full resolution.
+
+    python -m harness.study --space cnn
+
+Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 3.2.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import BaseTrial
+
+from search_spaces import _shared
+
+PAPER: Mapping[str, Any] = {
+    **_shared.PAPER,
+    "reprogrammer/depth": 2,
+    "reprogrammer/width": 1,
+    "reprogrammer/kernel": 3,
+    "reprogrammer/norm": "none",
+    "reprogrammer/hidden_activation": "none",
+    "reprogrammer/output_activation": "none",
+    "reprogrammer/is_residual": False,
+    "reprogrammer/init_scale": 1.0,
+}
+
+
+def suggest(trial: BaseTrial) -> dict[str, Any]:
+    """Draw one stack of convolutions, one mapper and one training recipe."""
+    depth = trial.suggest_int("reprogrammer/depth", 1, 4)
+    if depth > 1:  # a single convolution has no hidden channels
+        trial.suggest_int("reprogrammer/width", 1, 16, log=True)
+        trial.suggest_categorical("reprogrammer/hidden_activation", ["none", "relu"])
+    _shared.suggest_convolutions(trial)
+    constants = _shared.suggest_mapper(trial)
+    _shared.suggest_training(trial)
+    return {"reprogrammer/kind": "cnn", **constants}

@@ -1,0 +1,22 @@
+"""No reprogramming (the paper's AST-BS): only a mapper learns, on what the frozen AST hears.
+
+    python -m harness.study --space none
+
+Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 4.3.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import BaseTrial
+
+from search_spaces import _shared
+
+PAPER: Mapping[str, Any] = _shared.PAPER
+
+
+def suggest(trial: BaseTrial) -> dict[str, Any]:
+    """Draw one mapper that learns and one training recipe."""
+    constants = _shared.suggest_mapper(trial, must_learn=True)
+    _shared.suggest_training(trial)
+    return {"reprogrammer/kind": "none", **constants}

@@ -1,0 +1,36 @@
+"""U-Net reprogramming (the paper's AST-URP): a small U-Net rewrites the spectrogram before the frozen AST hears it.
+
+    python -m harness.study --space unet
+
+Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 3.2.1.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import BaseTrial
+
+from search_spaces import _shared
+
+PAPER: Mapping[str, Any] = {
+    **_shared.PAPER,
+    "reprogrammer/depth": 3,
+    "reprogrammer/width": 4,
+    "reprogrammer/kernel": 3,
+    "reprogrammer/norm": "batch",
+    "reprogrammer/output_activation": "relu",
+    "reprogrammer/has_input_skip": True,
+    "reprogrammer/is_residual": False,
+    "reprogrammer/init_scale": 1.0,
+}
+
+
+def suggest(trial: BaseTrial) -> dict[str, Any]:
+    """Draw one U-Net, one mapper and one training recipe."""
+    trial.suggest_int("reprogrammer/depth", 2, 5)
+    trial.suggest_int("reprogrammer/width", 2, 16, log=True)
+    trial.suggest_categorical("reprogrammer/has_input_skip", [True, False])
+    _shared.suggest_convolutions(trial)
+    constants = _shared.suggest_mapper(trial)
+    _shared.suggest_training(trial)
+    return {"reprogrammer/kind": "unet", **constants}

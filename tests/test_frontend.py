@@ -1,0 +1,222 @@
+"""Log-mel as AST was trained on, from any sound file; what is no whole sound file is refused by name."""
+
+import io
+import os
+from pathlib import Path
+
+import midirenderer
+import numpy as np
+import pretty_midi
+import pytest
+import soundfile
+import soxr
+import torch
+
+from harness.data.frontend import FrontEnd, decode, log_mel
+from tests.layouts import write_tone
+
+SILENCE = float(np.log(np.finfo(np.float32).eps))  # -15.94
+NANO = FrontEnd(window_ms=50, hop_ms=40, n_frames=256)
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    """Ten seconds of piano, strings and drums as an Ogg file in 44.1 kHz stereo."""
+    score = pretty_midi.PrettyMIDI()
+    for program, is_drum, pitches in ((0, False, (60, 64, 67)), (48, False, (36, 43)), (0, True, (36, 42))):
+        part = pretty_midi.Instrument(program, is_drum=is_drum)
+        part.notes = [pretty_midi.Note(90, pitches[i % len(pitches)], i / 2, i / 2 + 0.6) for i in range(20)]
+        score.instruments.append(part)
+    midi = io.BytesIO()
+    score.write(midi)
+    soundfont = Path(pretty_midi.__file__).with_name("TimGM6mb.sf2").read_bytes()
+    wave = io.BytesIO(midirenderer.render_wave_from(soundfont, midi.getvalue()))
+    samples, sample_rate = soundfile.read(wave, dtype="float32", always_2d=True)
+    path = tmp_path_factory.mktemp("music") / "music.ogg"
+    stereo = soxr.resample(samples, sample_rate, 44100)[:441_000]
+    soundfile.write(path, stereo, 44100, format="OGG", subtype="VORBIS")
+    return path
+
+
+@pytest.fixture
+def tone(tmp_path):
+    write_tone(tmp_path / "tone.ogg", seconds=2)
+    return tmp_path / "tone.ogg"
+
+
+def noise(seconds, *, sample_rate=16000, channels=1, seed=0):
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal((round(seconds * sample_rate), channels))).astype(np.float32)
+
+
+def test_log_mel_equals_the_ast_feature_extractor_on_music(music):
+    """Set OPENMIC_SAMPLE to a clip of OpenMIC-2018 to hold it equal on that clip too."""
+    from transformers import ASTFeatureExtractor
+
+    for path in [music, *map(Path, filter(None, [os.environ.get("OPENMIC_SAMPLE")]))]:
+        samples, sample_rate = decode(path)
+        mono = soxr.resample(samples.mean(axis=1), sample_rate, 16000)
+        reference = ASTFeatureExtractor(do_normalize=False)(mono, sampling_rate=16000, return_tensors="pt")
+        ours = log_mel(samples, sample_rate, FrontEnd())
+        difference = float((ours - reference.input_values[0]).abs().max())
+        print(f"{path.name}: {len(samples)} samples at {sample_rate} Hz, largest difference {difference:.2e}")
+        assert difference < 1e-4
+
+
+def test_ten_seconds_fill_998_frames_and_the_rest_is_zero():
+    mels = log_mel(noise(10), 16000, FrontEnd())
+    assert (mels.shape, mels.dtype) == ((1024, 128), torch.float32)
+    assert (mels[:998] != 0).any(dim=1).all()
+    assert (mels[998:] == 0).all()
+
+
+def test_a_coarser_front_end_hears_the_same_seconds_in_fewer_frames():
+    mels = log_mel(noise(10), 16000, NANO)
+    assert mels.shape == (256, 128)
+    assert int((mels != 0).any(dim=1).sum()) == 249
+    assert NANO.clip_samples / NANO.sample_rate == pytest.approx(10.25)
+
+
+def test_silence_is_the_log_of_epsilon_and_fits_float16():
+    mels = log_mel(np.zeros((160_000, 2), np.float32), 16000, FrontEnd())[:998]
+    assert float(mels.min()) == float(mels.max()) == pytest.approx(SILENCE)
+    assert mels.half().isfinite().all()
+
+
+def test_a_short_clip_is_the_start_of_a_long_one_then_zeros():
+    long = noise(10)
+    short = log_mel(long[:32_000], 16000, FrontEnd())
+    torch.testing.assert_close(short[:198], log_mel(long, 16000, FrontEnd())[:198])
+    assert (short[198:] == 0).all()
+
+
+def test_what_comes_after_the_last_frame_is_not_heard():
+    long = noise(14)
+    heard = log_mel(long, 16000, FrontEnd())
+    long[FrontEnd().clip_samples :] = 0
+    torch.testing.assert_close(heard, log_mel(long, 16000, FrontEnd()), rtol=0, atol=0)
+    assert (heard != 0).any(dim=1).all()
+
+
+@pytest.mark.parametrize("front_end", [FrontEnd(), NANO], ids=["ast", "nano"])
+@pytest.mark.parametrize("n_samples", [1, 2, 3, 399, 400, 401, 799, 801])
+def test_a_clip_shorter_than_a_window_gives_one_frame(front_end, n_samples):
+    mels = log_mel(np.full((n_samples, 1), 0.5, np.float32), 16000, front_end)
+    n_frames = max(1, 1 + (n_samples - front_end.window_samples) // front_end.hop_samples)
+    assert int((mels != 0).any(dim=1).sum()) == n_frames
+    assert mels.isfinite().all()
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 44100, 192_000])
+def test_a_single_sample_of_any_rate_is_heard(sample_rate):
+    assert log_mel(np.full((1, 1), 0.5, np.float32), sample_rate, FrontEnd()).isfinite().all()
+
+
+def test_channels_are_averaged():
+    left, right = noise(1, seed=1), noise(1, seed=2)
+    both = log_mel(np.hstack([left, right]), 16000, FrontEnd())
+    torch.testing.assert_close(both, log_mel((left + right) / 2, 16000, FrontEnd()))
+    opposite = log_mel(np.hstack([left, -left]), 16000, FrontEnd())
+    assert float(opposite[:98].max()) == pytest.approx(SILENCE)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("sample_rate", [8000, 22050, 44100, 48000])
+def test_a_tone_is_heard_at_its_pitch_whatever_the_file(tmp_path, sample_rate, channels):
+    write_tone(tmp_path / "a.ogg", hertz=1000, seconds=1, sample_rate=sample_rate, channels=channels)
+    samples, decoded_rate = decode(tmp_path / "a.ogg")
+    assert (samples.shape[1], decoded_rate) == (channels, sample_rate)
+    mels = log_mel(samples, sample_rate, FrontEnd())
+    assert int(mels[10:90].mean(dim=0).argmax()) == 43
+    assert int((mels != 0).any(dim=1).sum()) == 98
+
+
+def test_resampling_keeps_the_level(music):
+    samples, sample_rate = decode(music)
+    ours = log_mel(samples, sample_rate, FrontEnd())
+    twice = log_mel(soxr.resample(samples, sample_rate, 48000), 48000, FrontEnd())
+    assert float((ours - twice)[:998, 10:100].abs().mean()) < 0.01
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_finite_are_refused(tmp_path, bad):
+    samples = noise(1, channels=2)
+    samples[77, 1] = bad
+    with pytest.raises(ValueError, match=rf"samples: sample 77 is \[.*, {bad}\]; samples must be finite"):
+        log_mel(samples, 16000, FrontEnd())
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, samples, 16000, format="WAV", subtype="FLOAT")  # an Ogg Vorbis file cannot hold NaN
+    with pytest.raises(ValueError, match=rf"a\.ogg: sample 77 is \[.*, {bad}\]; samples must be finite"):
+        decode(path)
+
+
+def test_no_samples_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="samples: holds no samples"):
+        log_mel(np.zeros((0, 1), np.float32), 16000, FrontEnd())
+    soundfile.write(tmp_path / "a.ogg", np.zeros((0, 1)), 16000, format="OGG", subtype="VORBIS")
+    with pytest.raises(ValueError, match=r"a\.ogg: "):
+        decode(tmp_path / "a.ogg")
+    soundfile.write(tmp_path / "b.ogg", np.zeros((0, 1)), 16000, format="WAV")
+    with pytest.raises(ValueError, match=r"b\.ogg: holds no samples"):
+        decode(tmp_path / "b.ogg")
+
+
+@pytest.mark.parametrize("shape", [(100,), (100, 0), (1, 100, 2)])
+def test_samples_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"the rule is \(sample, channel\)"):
+        log_mel(np.zeros(shape, np.float32), 16000, FrontEnd())
+
+
+@pytest.mark.parametrize("content", [b"", b"Og", b"<html>not found</html>" * 100, bytes(5000)])
+def test_what_is_no_sound_is_refused(tmp_path, content):
+    (tmp_path / "a.ogg").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.ogg: not readable as sound"):
+        decode(tmp_path / "a.ogg")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a\.ogg"):
+        decode(tmp_path / "a.ogg")
+
+
+@pytest.mark.parametrize("kept", [0.001, 0.1, 0.5, 0.9, 0.9999])
+def test_a_truncated_file_is_refused(tone, kept):
+    whole = tone.read_bytes()
+    decode(tone)
+    tone.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(
+        ValueError, match=r"tone\.ogg: truncated, its \d+ bytes end before the last Ogg page does"
+    ):
+        decode(tone)
+
+
+def test_a_file_truncated_between_two_pages_is_refused(tone):
+    whole = tone.read_bytes()
+    tone.write_bytes(whole[: whole.rindex(b"OggS")])
+    with pytest.raises(ValueError, match=r"tone\.ogg: truncated"):
+        decode(tone)
+
+
+def test_a_file_damaged_in_its_middle_is_refused(music, tmp_path):
+    content = bytearray(music.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 50] = bytes(50)
+    (tmp_path / "a.ogg").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.ogg: damaged, \d+ of its 441000 samples can be decoded"):
+        decode(tmp_path / "a.ogg")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("sample_rate", 0), ("n_mels", 3), ("window_ms", -1.0), ("hop_ms", float("nan")), ("n_frames", 0)],
+)
+def test_a_front_end_out_of_range_is_refused_by_its_field(field, value):
+    with pytest.raises(ValueError, match=f"front end {field}={value}"):
+        FrontEnd(**{field: value})
+
+
+def test_a_front_end_without_whole_samples_is_refused():
+    with pytest.raises(ValueError, match=r"hop_ms=0\.01: at 16000 Hz the window must span 2 samples or more"):
+        FrontEnd(hop_ms=0.01)

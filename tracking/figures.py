@@ -1,0 +1,144 @@
+"""Pictures of one trial, as small PNG files: F1 by label, learning curves, what the reprogrammer does to a clip.
+
+Drawn with matplotlib's objects and its Agg canvas: no pyplot, hence no state, no window and no leak in a long study.
+Colours are told apart by colour-blind readers. Every function writes `path`, makes its directory, and returns it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+_DPI = 100
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#666666"
+_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_TEXT_PT = 9
+
+
+def f1_by_label(
+    path: Path,
+    f1: Mapping[str, float],
+    *,
+    floor: Mapping[str, float] | None = None,
+    title: str = "",
+    is_sorted: bool = True,
+) -> Path:
+    """Draw a bar for each label, best first or in the order given.
+
+    `floor` is the F1 of always giving a label's more frequent answer: a bar that does not pass its mark learned nothing.
+    """
+    labels = sorted(f1, key=lambda label: -f1[label]) if is_sorted else list(f1)
+    rows = np.arange(len(labels))
+    figure = Figure(figsize=(6.4, 1.1 + 0.22 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(rows, [f1[label] for label in labels], height=0.72, color=_BLUE)
+    for row, label in enumerate(labels):
+        axes.text(f1[label] + 0.008, row, f"{f1[label]:.2f}", va="center", fontsize=_TEXT_PT - 1)
+    if floor is not None:
+        marks = [floor.get(label, np.nan) for label in labels]
+        axes.scatter(
+            marks, rows, marker="|", s=110, linewidths=2.2, color=_ORANGE, label="majority class", zorder=3
+        )
+    mean = float(np.mean(list(f1.values())))
+    axes.axvline(mean, color=_GREY, linewidth=1, linestyle="--", label=f"macro-F1 {mean:.3f}", zorder=0)
+    axes.set_yticks(rows, [label.replace("_", " ") for label in labels])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.06)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.set_xlabel("F1, mean of both classes", fontsize=_TEXT_PT)
+    _finish(axes)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=_TEXT_PT, frameon=False)
+    return _save(figure, path, title)
+
+
+def learning_curves(
+    path: Path,
+    *,
+    losses: Mapping[str, Sequence[float]],
+    scores: Mapping[str, Sequence[float]],
+    floor: float | None = None,
+    title: str = "",
+) -> Path:
+    """Draw losses (nats) and scores (fractions) over the epochs, from 1. `floor` is the majority class's macro-F1."""
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, curves, name in ((left, losses, "loss (nats)"), (right, scores, "score on validation")):
+        for colour, (label, values) in zip(_LINES, curves.items(), strict=False):
+            epochs = np.arange(1, len(values) + 1)
+            axes.plot(epochs, values, color=colour, label=label, marker="o", markersize=3, linewidth=1.6)
+        axes.set_ylabel(name, fontsize=_TEXT_PT)
+        axes.set_xlabel("epoch", fontsize=_TEXT_PT)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _finish(axes, grid="y")
+    if floor is not None:
+        right.axhline(floor, color=_GREY, linewidth=1, linestyle="--", label="majority class")
+    for axes in (left, right):
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=_TEXT_PT, frameon=False)
+    return _save(figure, path, title)
+
+
+def input_change(
+    path: Path,
+    before: Float[np.ndarray, "frame mel"],
+    after: Float[np.ndarray, "frame mel"],
+    *,
+    hop_ms: float,
+    title: str = "",
+) -> Path:
+    """Draw a clip's log-mel before and after the reprogrammer, on one colour scale, and the difference."""
+    before, after = np.asarray(before, np.float32), np.asarray(after, np.float32)
+    difference = after - before
+    reach = max(-_span(difference)[0], _span(difference)[1])
+    level = _span(np.concatenate([before, after]))
+    extent = (0.0, len(before) * hop_ms / 1000, 0.0, float(before.shape[1]))
+    figure = Figure(figsize=(8, 6))
+    # Fixed places: the layout engine would take longer than all the rest.
+    panels = [figure.add_axes((0.07, bottom, 0.84, 0.23)) for bottom in (0.67, 0.375, 0.08)]
+    scales = [figure.add_axes((0.925, bottom, 0.015, height)) for bottom, height in ((0.375, 0.525), (0.08, 0.23))]
+    images = [
+        axes.imshow(
+            picture.T, origin="lower", aspect="auto", extent=extent, interpolation="nearest",
+            cmap=colours, vmin=low, vmax=high,
+        )
+        for axes, picture, colours, (low, high) in (
+            (panels[0], before, "magma", level),
+            (panels[1], after, "magma", level),
+            (panels[2], difference, "RdBu_r", (-reach, reach)),
+        )
+    ]  # fmt: skip
+    figure.colorbar(images[1], cax=scales[0])
+    figure.colorbar(images[2], cax=scales[1])
+    names = ("before: the clip's log-mel", "after: what the frozen backbone hears", "after minus before")
+    for axes, name in zip(panels, names, strict=True):
+        axes.set_title(name, fontsize=_TEXT_PT, loc="left")
+        axes.set_ylabel("mel bin", fontsize=_TEXT_PT)
+        axes.tick_params(labelsize=_TEXT_PT - 1, labelbottom=axes is panels[2])
+    for scale in scales:
+        scale.tick_params(labelsize=_TEXT_PT - 1)
+    panels[2].set_xlabel("time (s)", fontsize=_TEXT_PT)
+    return _save(figure, path, title)
+
+
+def _span(values: Float[np.ndarray, "frame mel"]) -> tuple[float, float]:
+    """Span what is there but for the farthest half percent, so that one spike does not leave the rest dark."""
+    low, high = np.quantile(values[:, ::4], [0.005, 0.995])
+    return float(low), float(max(high, low + 1e-6))
+
+
+def _finish(axes: Axes, *, grid: str = "x") -> None:
+    axes.tick_params(labelsize=_TEXT_PT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _save(figure: Figure, path: Path, title: str) -> Path:
+    if title:
+        figure.suptitle(title, fontsize=_TEXT_PT + 2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=_DPI)
+    return path

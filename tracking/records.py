@@ -1,0 +1,220 @@
+"""What a study writes down: records built from plain mappings, each one JSON line of the outbox.
+
+A record does one thing to one MLflow run. `key` names the run, `name` the record among those of its run, so that the
+same thing said twice is written once; `time_ms` is when it happened, so that it may be delivered at any later time,
+and twice, without a trace of that in MLflow.
+
+    outbox.add(open_trial(outbox.study_key, 7, name="unet-007", params={"reprogrammer/kind": "unet"}))
+"""
+
+import json
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tracking import names
+
+Op = Literal["run", "params", "metrics", "artifact", "end"]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+OPS = ("run", "params", "metrics", "artifact", "end")
+STATUSES = ("FINISHED", "FAILED", "KILLED")
+_NOTHING: Mapping[str, Any] = {}
+_FINAL_DIGITS = 4  # the UI's columns show no more, and cut off what is longer
+
+
+@dataclass(frozen=True)
+class Record:
+    """One thing to do to one run.
+
+    `body` by `op`: `run` (name, parent, tags, labels), `params` (values), `metrics` (step, values), `artifact` (path,
+    folder), `end` (status, tags).
+    """
+
+    op: Op
+    key: str
+    name: str
+    body: Mapping[str, Any] = field(default_factory=dict)
+    time_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+
+    def to_line(self) -> str:
+        """Write the record as one line of JSON, line end included."""
+        return json.dumps(self.__dict__, separators=(",", ":")) + "\n"
+
+
+def from_line(line: str) -> Record:
+    """Read what `to_line` wrote.
+
+    Raises:
+        ValueError: the line is not JSON, or lacks what a record needs.
+    """
+    fields = json.loads(line)
+    try:
+        record = Record(**fields)
+    except TypeError as error:
+        raise ValueError(f"not a record: {error}") from None
+    if record.op not in OPS:
+        raise ValueError(f"op={record.op!r}: must be one of {', '.join(OPS)}")
+    return record
+
+
+def trial_key(study: str, number: int) -> str:
+    """Name a trial's run. `study` is the outbox's `study_key`, `number` counts from 0."""
+    return f"{study}/{number:04d}"
+
+
+def is_trial_key(key: str) -> bool:
+    """Tell a trial's run from a study's."""
+    return "/" in key
+
+
+def epoch_name(epoch: int) -> str:
+    """Name the record of an epoch (from 1)."""
+    return f"epoch {epoch}"
+
+
+def open_study(
+    study: str,
+    *,
+    name: str,
+    params: Mapping[str, Any] = _NOTHING,
+    tags: Mapping[str, Any] = _NOTHING,
+    labels: Sequence[str] = (),
+) -> list[Record]:
+    """Open a study's run, or open it again on resume. `labels`, in class order, become columns of the views."""
+    opening = {
+        "name": name,
+        "parent": None,
+        "tags": _texts({**tags, names.KIND: names.STUDY_KIND, names.STUDY: name}),
+        "labels": list(labels),
+    }
+    return [Record("run", study, "run", opening), *_params(study, params)]
+
+
+def open_trial(
+    study: str,
+    number: int,
+    *,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, Any] = _NOTHING,
+    log_scaled: Collection[str] = (),
+) -> list[Record]:
+    """Open a trial's run, or open it again on resume.
+
+    `params` are keyed by path (`reprogrammer/width`). Learning rates, and the paths in `log_scaled`, get a twin with
+    their decimal logarithm.
+    """
+    key = trial_key(study, number)
+    colour = names.colour_of(str(params.get(names.REPROGRAMMER, "")))
+    opening = {
+        "name": name,
+        "parent": study,
+        "tags": _texts({**tags, names.KIND: names.TRIAL_KIND, "mlflow.runColor": colour}),
+    }
+    return [Record("run", key, "run", opening), *_params(key, {**params, **_log10(params, log_scaled)})]
+
+
+def log_epoch(
+    study: str,
+    number: int,
+    *,
+    epoch: int,
+    val: Mapping[str, float],
+    train: Mapping[str, float] = _NOTHING,
+    val_f1: Mapping[str, float] = _NOTHING,
+    lr: float | None = None,
+) -> list[Record]:
+    """Write an epoch (from 1): `val` and `train` by bare metric name, `val_f1` by label."""
+    values: dict[str, Any] = {f"val/{name}": value for name, value in val.items()}
+    values |= {f"train/{name}": value for name, value in train.items()}
+    values |= {names.val_f1(label): value for label, value in val_f1.items()}
+    values[names.LR] = lr
+    body = {"step": epoch, "values": _numbers(values)}
+    return [Record("metrics", trial_key(study, number), epoch_name(epoch), body)]
+
+
+def finish_trial(
+    study: str,
+    number: int,
+    *,
+    status: Status,
+    metrics: Mapping[str, float] = _NOTHING,
+    f1: Mapping[str, float] = _NOTHING,
+    params_by_part: Mapping[str, int] = _NOTHING,
+    epochs: int | None = None,
+    seconds: float | None = None,
+    tags: Mapping[str, Any] = _NOTHING,
+    reason: str | None = None,
+    artifacts: Mapping[str, Sequence[Path]] = _NOTHING,
+) -> list[Record]:
+    """End a trial's run.
+
+    `metrics` hold `macro_f1`, `positive_f1`, `map`; `f1` is keyed by label, `params_by_part` by part of the model;
+    `artifacts` hold local files by the folder they go to. A file must stay where it is until it is delivered.
+    """
+    key = trial_key(study, number)
+    values: dict[str, Any] = {**metrics, names.EPOCHS: epochs, names.SECONDS: seconds}
+    values |= {names.f1(label): value for label, value in f1.items()}
+    values |= {names.params_of(part): count for part, count in params_by_part.items()}
+    if total := sum(params_by_part.values()):
+        values |= {names.PARAMS: total, names.PARAMS_LOG10: math.log10(total)}
+    return _finish(key, status, values=values, tags={**tags, names.REASON: reason}, artifacts=artifacts)
+
+
+def finish_study(
+    study: str,
+    *,
+    status: Status,
+    metrics: Mapping[str, float] = _NOTHING,
+    tags: Mapping[str, Any] = _NOTHING,
+    artifacts: Mapping[str, Sequence[Path]] = _NOTHING,
+) -> list[Record]:
+    """End a study's run; `metrics` sum it up (the best macro-F1, the trials)."""
+    return _finish(study, status, values=metrics, tags=tags, artifacts=artifacts)
+
+
+def _finish(
+    key: str,
+    status: Status,
+    *,
+    values: Mapping[str, Any],
+    tags: Mapping[str, Any],
+    artifacts: Mapping[str, Sequence[Path]],
+) -> list[Record]:
+    if status not in STATUSES:
+        raise ValueError(f"status={status!r}: a run ends as one of {', '.join(STATUSES)}")
+    final = {name: round(value, _FINAL_DIGITS) for name, value in _numbers(values).items()}
+    records = [Record("metrics", key, "final", {"step": 0, "values": final})]
+    for folder, paths in artifacts.items():
+        for path in paths:
+            body = {"path": str(path.absolute()), "folder": folder}
+            records.append(Record("artifact", key, f"artifact {folder}/{path.name}", body))
+    return [*records, Record("end", key, "end", {"status": status, "tags": _texts(tags)})]
+
+
+def _params(key: str, params: Mapping[str, Any]) -> list[Record]:
+    return [Record("params", key, "params", {"values": _texts(params)})] if params else []
+
+
+def _log10(params: Mapping[str, Any], log_scaled: Collection[str]) -> dict[str, str]:
+    """Pair every positive number that is read on a logarithmic axis with its logarithm."""
+    return {
+        names.log10_path(path): f"{math.log10(value):.4f}"
+        for path, value in params.items()
+        if (path in log_scaled or names.is_learning_rate(path)) and _is_positive(value)
+    }
+
+
+def _is_positive(value: Any) -> bool:
+    return not isinstance(value, str | bool) and value is not None and float(value) > 0
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if value is not None}

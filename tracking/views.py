@@ -1,0 +1,226 @@
+"""The named views of an experiment: which columns, which charts, in what order the MLflow UI shows its trials.
+
+MLflow keeps a view as an experiment tag that holds the UI's own, undocumented state (deflated JSON): found by saving
+one and by reading the UI of MLflow 3.17, to which pyproject.toml is pinned. A UI that no longer understands them
+falls back on its plain list of runs.
+
+The UI's parallel coordinates leave out every run that lacks one of their axes, and a parameter that only some trials
+draw would leave out the others. Hence one such chart with what all trials draw, and one for each reprogrammer.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tracking import names
+
+RANKED = "harness_ranked"
+SIZE = "harness_size"
+SEARCHED = "harness_searched"
+GROUPED = "harness_grouped"
+_AXES_PER_CHART = 4
+_MAX_RUNS = 100
+_UNSEARCHED = ("seed",)
+_FIGURES = (
+    names.MACRO_F1,
+    names.PARAMS,
+    names.EPOCHS,
+    names.SECONDS,
+    names.POSITIVE_F1,
+    names.MEAN_AVERAGE_PRECISION,
+)
+_ALWAYS_SHOWN = (names.REPROGRAMMER, names.MAPPER, names.SCHEDULE)
+
+_Params = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The parameter paths that differ between trials: those that all trials have, and those that all trials of one reprogrammer have."""
+
+    reprogrammers: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    by_reprogrammer: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+def searched_paths(trials: Iterable[_Params]) -> Searched:
+    """Find out what was searched from the parameters of the trials there are."""
+    trials = list(trials)
+    kinds = sorted({trial.get(names.REPROGRAMMER, "") for trial in trials} - {""})
+    shared = _differing(trials)
+    by_kind = []
+    for kind in kinds:
+        differing = _differing([trial for trial in trials if trial.get(names.REPROGRAMMER) == kind])
+        if own := tuple(path for path in differing if path not in shared):
+            by_kind.append((kind, own))
+    return Searched(tuple(kinds), shared, tuple(by_kind))
+
+
+def view_tags(labels: Sequence[str], searched: Searched, *, time_ms: int = 0) -> dict[str, str]:
+    """Return the experiment tags that hold the views. `labels` are in class order."""
+    columns = _columns(labels, searched)
+    views = {
+        RANKED: ("1 Ranked trials", {}),
+        SIZE: ("2 F1 against size", _charts(*_size_sections())),
+        SEARCHED: ("3 What was searched", _charts(*_searched_sections(searched))),
+        GROUPED: ("4 Mean by reprogrammer", _grouped(labels, searched)),
+    }
+    return {
+        f"mlflow.sharedViewState.{key}": _tag(title, {**_STATE, **columns, **state}, time_ms=time_ms)
+        for key, (title, state) in views.items()
+    }
+
+
+def view_url(base: str, experiment_id: str, *, view: str = RANKED) -> str:
+    """Return the link that opens a view; `base` is the server's address."""
+    mode = "TABLE" if view in (RANKED, GROUPED) else "CHART"
+    return (
+        f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+        f"&viewStateShareKey={view}&compareRunsMode={mode}"
+    )
+
+
+_STATE: dict[str, Any] = {
+    "searchFilter": f"tags.{names.KIND} = '{names.TRIAL_KIND}'",
+    "orderByKey": f"metrics.`{names.MACRO_F1}`",
+    "orderByAsc": False,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "datasetsFilter": [],
+    "modelVersionFilter": "All Runs",
+    "runsExpanded": {},
+    "runsPinned": [],
+    "runsHidden": [],
+    "runsVisibilityMap": {},
+    "runsHiddenMode": "SHOW_ALL",
+    "viewMaximized": False,
+    "runListHidden": False,
+    "isAccordionReordered": False,
+    "useGroupedValuesInCharts": True,
+    "hideEmptyCharts": True,
+    "groupBy": None,
+    "groupsExpanded": {},
+    "autoRefreshEnabled": True,
+    "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+}
+
+
+def _columns(labels: Sequence[str], searched: Searched) -> dict[str, Any]:
+    """Put first what a stranger asks: how good, with which reprogrammer, at what size."""
+    own = [path for _, paths in searched.by_reprogrammer for path in paths]
+    searched_first_to_last = dict.fromkeys([*searched.shared, *own])
+    selected = [
+        f"metrics.`{names.MACRO_F1}`",
+        f"params.`{names.REPROGRAMMER}`",
+        f"metrics.`{names.PARAMS}`",
+        *(f"params.`{path}`" for path in (names.MAPPER, names.SCHEDULE)),
+        *(f"metrics.`{name}`" for name in (names.EPOCHS, names.SECONDS)),
+        f"tags.`{names.OPTUNA_STATE}`",
+        *(f"metrics.`{name}`" for name in (names.POSITIVE_F1, names.MEAN_AVERAGE_PRECISION)),
+        *(f"metrics.`{names.f1(label)}`" for label in labels),
+        *(f"params.`{path}`" for path in searched_first_to_last if path not in _ALWAYS_SHOWN),
+        *(f"tags.`{name}`" for name in (names.STUDY, names.REASON)),
+    ]
+    return _column_state(selected, min_width=76)
+
+
+def _column_state(columns: Sequence[str], *, min_width: int) -> dict[str, Any]:
+    """Show columns in this order, each at least as wide (in pixels) as its name needs."""
+    return {
+        "selectedColumns": list(columns),
+        "columnOrder": ["attributes.`Run Name`", "runDateAndNestInfo", *columns, "duration"],
+        "columnWidths": {column: max(20 + 7 * len(column.split("`")[1]), min_width) for column in columns},
+    }
+
+
+def _charts(sections: list[dict[str, Any]], charts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"compareRunSections": sections, "compareRunCharts": charts, "isAccordionReordered": True}
+
+
+def _size_sections() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    section = _section("F1 against trainable parameters, and by epoch", columns=2, height=520)
+    scatter = _chart(
+        section,
+        "SCATTER",
+        xaxis={"key": names.PARAMS_LOG10, "type": "METRIC"},
+        yaxis={"key": names.MACRO_F1, "type": "METRIC"},
+    )
+    curves = _chart(section, "LINE", metricKey=names.VAL_MACRO_F1, selectedMetricKeys=[names.VAL_MACRO_F1])
+    return [section], [scatter, curves]
+
+
+def _searched_sections(searched: Searched) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    groups = [("What every trial draws", searched.shared)]
+    groups += [(f"What {kind} draws", paths) for kind, paths in searched.by_reprogrammer]
+    sections, charts = [], []
+    for title, paths in groups:
+        section = _section(title, columns=1, height=400)
+        sections.append(section)
+        first_axis = [names.REPROGRAMMER] if len(searched.reprogrammers) > 1 else []
+        own = [path for path in paths if path != names.REPROGRAMMER]
+        for first in range(0, max(len(own), 1), _AXES_PER_CHART):
+            axes = [*first_axis, *own[first : first + _AXES_PER_CHART]]
+            metrics = [names.PARAMS_LOG10, names.MACRO_F1]
+            charts.append(
+                _chart(
+                    section, "PARALLEL", first, selectedParams=axes, selectedMetrics=metrics, showAllRuns=True
+                )
+            )
+    return sections, charts
+
+
+def _grouped(labels: Sequence[str], searched: Searched) -> dict[str, Any]:
+    keys = [{"mode": "param", "groupByData": names.REPROGRAMMER}]
+    closed = {f"param.{names.REPROGRAMMER}.{kind}": False for kind in searched.reprogrammers}
+    columns = [f"metrics.`{name}`" for name in (*_FIGURES, *(names.f1(label) for label in labels))]
+    return {
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
+        "groupsExpanded": closed,
+        **_column_state(columns, min_width=130),
+    }
+
+
+def _section(title: str, *, columns: int, height: int) -> dict[str, Any]:
+    return {
+        "uuid": f"harness {title}",
+        "name": title,
+        "display": True,
+        "isReordered": True,
+        "deleted": False,
+        "isGenerated": False,
+        "columns": columns,
+        "cardHeight": height,
+    }
+
+
+def _chart(section: Mapping[str, Any], kind: str, number: int = 0, **config: Any) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "uuid": f"{section['uuid']} {kind} {number}",
+        "metricSectionId": section["uuid"],
+        "runsCountToCompare": _MAX_RUNS,
+        "deleted": False,
+        "isGenerated": False,
+        **config,
+    }
+
+
+def _differing(trials: Sequence[_Params]) -> tuple[str, ...]:
+    """Return the paths that every trial has and not all trials agree on; a logarithm stands for its number."""
+    if not trials:
+        return ()
+    common = set.intersection(*(set(trial) for trial in trials))
+    differing = [path for path in trials[0] if path in common and len({trial[path] for trial in trials}) > 1]
+    twins = {path for path in differing if names.log10_path(path) in differing}
+    searched = [path for path in differing if path not in twins and path not in _UNSEARCHED]
+    return tuple(sorted(searched, key=lambda path: (not path.endswith("/kind"), "log10_" not in path)))
+
+
+def _tag(title: str, state: Mapping[str, Any], *, time_ms: int) -> str:
+    deflated = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    return json.dumps(
+        {"name": title, "createdAt": time_ms, "updatedAt": time_ms, "state": f"deflate;{deflated}"}
+    )
