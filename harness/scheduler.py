@@ -4,6 +4,7 @@ A scheduler of Tune's remembers its rungs by Tune's trial ids, which change when
 the Optuna numbers instead, and before the first trial starts it is shown every epoch that the study has stored.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +33,12 @@ def _asha(epochs: int) -> TrialScheduler:
 
 
 def _median(epochs: int) -> TrialScheduler:  # noqa: ARG001
-    # a time slice without end keeps the rule from pausing trials to gather samples
-    return MedianStoppingRule(time_attr=TIME, metric=METRIC, mode="max", grace_period=2, min_time_slice=10**9)
+    # a time slice without end keeps the rule from pausing trials to gather samples; a soft stop, which reaches
+    # Tune as a stop all the same, keeps it from asserting that a trial it would have stopped reports no more: the
+    # replay judges in another order than the first driver did
+    return MedianStoppingRule(
+        time_attr=TIME, metric=METRIC, mode="max", grace_period=2, min_time_slice=math.inf, hard_stop=False
+    )
 
 
 def _none(epochs: int) -> TrialScheduler:  # noqa: ARG001
@@ -67,7 +72,8 @@ class StudyScheduler(FIFOScheduler):
         if METRIC not in result or seen in self._seen:
             return str(TrialScheduler.CONTINUE)
         self._seen.add(seen)
-        return str(self._inner.on_trial_result(tune_controller, stand_in, result))
+        decision = self._inner.on_trial_result(tune_controller, stand_in, result)
+        return str(TrialScheduler.CONTINUE if decision == TrialScheduler.CONTINUE else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """End following a trial that reached its end."""

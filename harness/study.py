@@ -52,7 +52,7 @@ def main(
     """Parse the flags, run the study, exit with its code."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("optuna").setLevel(logging.WARNING)
-    prepare_environment()
+    prepare_environment(joins_cluster=address is not None)
     from harness.driver import Resources  # noqa: PLC0415  (Ray reads the environment when it is imported)
     from harness.run_study import begin, carry_out, free_name, take_up  # noqa: PLC0415
 
@@ -96,10 +96,15 @@ def main(
     raise typer.Exit(outcome)
 
 
-def prepare_environment() -> None:
-    """Set what Ray, Tune and MLflow read from the environment when they are imported, unless the user has."""
+def prepare_environment(*, joins_cluster: bool) -> None:
+    """Set what Ray, Tune and MLflow read from the environment when they are imported, unless the user has.
+
+    How a cluster authenticates is the cluster's affair; Ray on this machine alone asks for a token.
+    """
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
+    if not joins_cluster:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 _ENVIRONMENT = {
@@ -107,7 +112,6 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without a GPU leaves CUDA_VISIBLE_DEVICES alone
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0, the only quiet setting
-    "RAY_AUTH_MODE": "token",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoardX alone imports torch in the driver

@@ -40,7 +40,10 @@ class Layout:
         (root / "partitions/split01_test.csv").write_text("".join(f"{key}\n" for key in self.test))
         rows = [(46, name, key) for key, name in self.artists.items()]
         write_csv(root / "openmic-2018-metadata.csv", [("track_id", "artist_name", "sample_key"), *rows])
-        self.write_npz(root) if labels_as == "npz" else self.write_csv(root)
+        if labels_as == "npz":
+            self.write_npz(root)
+        else:
+            self.write_csv(root)
         for key in self.keys:
             path = root / "audio" / key[:3] / f"{key}.ogg"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -98,9 +98,7 @@ def test_an_observed_label_says_whether_the_instrument_plays_and_the_others_say_
     plans = plan_clips(200, seed=1)
     annotations = annotate(plans, seed=1)
     plays = np.array([[label in plan.instruments for label in range(len(LABELS))] for plan in plans])
-    np.testing.assert_array_equal(
-        (annotations.targets >= 0.5)[annotations.observed], plays[annotations.observed]
-    )
+    np.testing.assert_array_equal((annotations.targets >= 0.5)[annotations.observed], plays[annotations.observed])
     assert ((annotations.targets >= 0) & (annotations.targets <= 1)).all()
     assert (annotations.targets[~annotations.observed] == 0.5).all()
 
@@ -138,8 +136,7 @@ def test_another_seed_gives_another_digest_and_other_music(root, tmp_path, monke
     assert not np.array_equal(first, other)
     monkeypatch.setattr(demo, "_write_audio", lambda *_: (b"", np.zeros((10, 128), np.uint8)))
     digests = {
-        digest_of(ensure_demo(tmp_path, n_clips=MIN_CLIPS, seed=seed, workers=1, progress=quiet))
-        for seed in (1, 2)
+        digest_of(ensure_demo(tmp_path, n_clips=MIN_CLIPS, seed=seed, workers=1, progress=quiet)) for seed in (1, 2)
     }
     assert len(digests | {digest_of(root)}) == 3
 
@@ -147,9 +144,7 @@ def test_another_seed_gives_another_digest_and_other_music(root, tmp_path, monke
 def test_the_digest_is_over_the_samples(tmp_path, monkeypatch):
     digests = []
     for samples in (b"silence", b"sound"):
-        monkeypatch.setattr(
-            demo, "_write_audio", lambda *_, samples=samples: (samples, np.zeros((10, 128), np.uint8))
-        )
+        monkeypatch.setattr(demo, "_write_audio", lambda *_, samples=samples: (samples, np.zeros((10, 128), np.uint8)))
         cache = tmp_path / samples.decode()
         digests.append(digest_of(ensure_demo(cache, n_clips=MIN_CLIPS, workers=1, progress=quiet)))
     assert digests[0] != digests[1]
@@ -170,6 +165,20 @@ def test_a_rendering_that_broke_off_leaves_nothing_behind(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="disk full"):
         ensure_demo(tmp_path, n_clips=MIN_CLIPS, workers=1, progress=quiet)
     assert list((tmp_path / "demo").iterdir()) == []
+
+
+def test_of_two_renderings_at_once_the_first_to_finish_stays(tmp_path, monkeypatch):
+    root = tmp_path / "demo" / f"v1-{MIN_CLIPS}-0"
+
+    def finish_second(unfinished, *_, **__):
+        for folder, owner in ((root, "theirs"), (unfinished, "ours")):
+            folder.mkdir()
+            (folder / owner).touch()
+
+    monkeypatch.setattr(demo, "write_demo", finish_second)
+    assert ensure_demo(tmp_path, n_clips=MIN_CLIPS, workers=1, progress=quiet) == root
+    assert [entry.name for entry in root.iterdir()] == ["theirs"]
+    assert list(root.parent.iterdir()) == [root]
 
 
 def _ensure(cache):

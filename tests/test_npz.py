@@ -16,9 +16,7 @@ KEYS = ["000046_3840", "000135_483840", "155311_453120"]
 def write_pickled(path, pickled):
     """Write an .npz whose `sample_key` claims to be an object array and has these bytes as its pickle."""
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "|O", "fortran_order": False, "shape": (len(KEYS),)}
-    )
+    np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": (len(KEYS),)})
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("sample_key.npy", header.getvalue() + pickled)
     return path
@@ -118,6 +116,20 @@ def test_a_missing_array_is_named_with_those_there(tmp_path):
     assert member_names(tmp_path / "a.npz") == {"X", "Y"}
     with pytest.raises(ValueError, match=r"a\.npz: no array 'Z' in it; it has X, Y"):
         read_array(tmp_path / "a.npz", "Z")
+
+
+@pytest.mark.parametrize("damage", [bytes(40), b"\xff" * 40], ids=["zeros", "ones"])
+def test_a_damaged_archive_is_refused(tmp_path, damage):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, sample_key=np.array(KEYS * 500, dtype=object), Y_true=np.arange(3000.0))
+    content = bytearray(path.read_bytes())
+    for start in (len(content) // 20, len(content) * 3 // 4):  # inside each of the two arrays
+        content[start : start + len(damage)] = damage
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.npz: array 'sample_key' is not readable"):
+        read_strings(path, "sample_key")
+    with pytest.raises(ValueError, match=r"a\.npz: array 'Y_true' is not readable"):
+        read_array(path, "Y_true")
 
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path):

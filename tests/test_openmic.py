@@ -248,6 +248,13 @@ def test_a_bad_row_of_the_label_csv_is_refused(tmp_path, layout, row, match):
         read_dataset(root)
 
 
+def test_a_label_csv_in_another_encoding_is_refused(tmp_path, layout):
+    root = layout.write(tmp_path / "d", labels_as="csv")
+    (root / CSV).write_bytes(b"sample_key,instrument,relevance\n000000_3840,banj\xf3,1\n")
+    with pytest.raises(ValueError, match=r"labels\.csv after line \d: not CSV in UTF-8"):
+        read_dataset(root)
+
+
 @pytest.mark.parametrize("missing", ["sample_key", "instrument", "relevance"])
 def test_a_missing_column_of_the_label_csv_is_named(tmp_path, layout, missing):
     root = layout.write(tmp_path / "d", labels_as="csv")

@@ -22,6 +22,11 @@ def test_a_log_gets_a_line_now_and_then_and_one_at_the_end():
     assert "/s, took 0:00:0" in lines[-1]
 
 
+def test_a_loop_without_items_says_so(capfd):
+    assert list(track_in_lines([], total=3, label="clips")) == []
+    assert capfd.readouterr().err.startswith("clips: 0/3")
+
+
 def test_a_short_loop_writes_one_line_to_stderr(capfd):
     list(track(range(3), total=3, label="clips"))
     assert capfd.readouterr().err.count("\n") == 1

@@ -240,7 +240,7 @@ def test_a_store_that_lost_data_is_refused_and_rebuilt(prepare, caplog):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"format": 0}', '{"format": 1}', '{"format": 1, "front_end": {"x": 1}}']
+    "text", ["", "[]", "{}", '{"format": 0}', '{"format": 1}', '{"format": 1, "front_end": {"x": 1}}', "5"]
 )
 def test_a_broken_index_is_refused_and_rebuilt(prepare, text):
     store = prepare()

@@ -1,1 +1,1 @@
-"""What is remembered of a study: MLflow runs, views, figures. Takes plain mappings; knows neither torch nor Ray."""
+"""What is remembered of a study: MLflow runs, views, figures. Takes plain mappings; no torch, no Ray."""

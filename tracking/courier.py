@@ -14,7 +14,7 @@ _MAX_TRIES = 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far a carrying came: nothing left, or the error that stopped it, or (neither) told to stop or not its turn."""
+    """How far a delivery came: nothing left, an error, or neither when it was told to stop or not its turn."""
 
     is_drained: bool
     error: str | None = None
@@ -61,15 +61,23 @@ class Courier:
         return True
 
     def _make_sure(self) -> None:
-        """Reach the store; start from the first record if it lacks what it was given, since then it is another."""
+        """Reach the store; a store that lacks what it was given is another, and gets everything from the start."""
         self.destination.connect()
-        if not self._is_sure:
-            name = self.destination.name
-            first = next(self.spool.read(), None)
-            if first and self.spool.delivered(name) and not self.destination.has_run(from_line(first[0]).key):
-                _LOG.warning("%s no longer has this study: delivering all of it again", name)
-                self.spool.set_delivered(name, 0)
+        if self._is_sure:
+            return
+        name, first = self.destination.name, self._first_key()
+        if first is not None and self.spool.delivered(name) and not self.destination.has_run(first):
+            _LOG.warning("%s no longer has this study: delivering all of it again", name)
+            self.spool.set_delivered(name, 0)
         self._is_sure = True
+
+    def _first_key(self) -> str | None:
+        for line, _ in self.spool.read():
+            try:
+                return from_line(line).key
+            except ValueError:
+                continue
+        return None
 
     def _doubt(self) -> None:
         self.destination.forget()
@@ -78,8 +86,8 @@ class Courier:
     def _deliver_line(self, line: str, end: int) -> None:
         """Deliver one line, or set it aside.
 
-        A refusal counts when a store asked afresh repeats it; another error when it came back `_MAX_TRIES` times
-        while the store took other writes.
+        A refusal counts when a store asked afresh repeats it, any other error when it came back `_MAX_TRIES`
+        times while the store took other writes.
         """
         tries = self._tries_at[1] + 1 if self._tries_at[0] == end else 1
         self._tries_at = (end, tries)
@@ -90,9 +98,7 @@ class Courier:
                 raise _AskAgainError from error
             if not (is_refusal(error) or (tries >= _MAX_TRIES and self.destination.is_writable())):
                 raise
-            _LOG.warning(
-                "MLflow refused a record (kept in %s): %s", self.spool.rejected_path, _one_line(error)
-            )
+            _LOG.warning("MLflow refused a record (kept in %s): %s", self.spool.rejected_path, _one_line(error))
             self.spool.reject(line, destination=self.destination.name, reason=_one_line(error))
 
 

@@ -1,4 +1,4 @@
-"""One MLflow store as the place records go to: finds or makes runs, and tells refusals from outages."""
+"""One MLflow store as the place where records go: finds or makes runs, and tells refusals from outages."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -15,59 +15,68 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _LOG = logging.getLogger(__name__)
+# Not being let in is not among them: a password can be set right, a dropped record cannot be brought back.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE")
-_BROKEN = (TypeError, ValueError, KeyError, AttributeError)
 
 
 class RefusedError(Exception):
     """The store will never take this, however often it is asked."""
 
 
+def is_refusal(error: Exception) -> bool:
+    """Tell an error that comes back each time from one that passes."""
+    code = getattr(error, "error_code", None)
+    if code is not None:
+        return code in _REFUSALS
+    is_broken = isinstance(error, TypeError | ValueError | LookupError | AttributeError)
+    return isinstance(error, RefusedError) or (is_broken and not isinstance(error, OSError))
+
+
 class Destination:
-    """Writes records to one experiment of one store. Calls block, and raise what MLflow raises, or `RefusedError`."""
+    """Writes records to one experiment of one store. Calls block, and raise what MLflow raises."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.experiment_id: str | None = None
-        self._client: MlflowClient | None = None
-        self._views: ViewKeeper | None = None
+        self._connection: tuple[MlflowClient, str, ViewKeeper] | None = None
         self._run_ids: dict[str, str] = {}
 
     @property
     def name(self) -> str:
-        """Name the destination for people and files: no password."""
+        """Name the destination for people and files: without its password."""
         return str(self.address)
 
     def connect(self) -> None:
-        """Reach the store and make sure that the experiment exists."""
-        if self.experiment_id is None:
-            self._client = mlflow_client(self.address.uri)
-            self.experiment_id = ensure_experiment(self._client, self.address)
-            self._views = ViewKeeper(self._client, self.experiment_id)
+        """Reach the store, and make store and experiment if there are none."""
+        if self._connection is None:
+            client = mlflow_client(self.address.uri)
+            self.experiment_id = ensure_experiment(client, self.address)
+            self._connection = client, self.experiment_id, ViewKeeper(client, self.experiment_id)
 
     def forget(self) -> None:
         """Drop all that is remembered of the store, which may have been replaced."""
-        self.experiment_id = None
+        self._connection = None
         self._run_ids.clear()
 
     def has_run(self, key: str) -> bool:
-        """Tell whether the store knows a run, be it deleted."""
+        """Tell whether the store knows a run, be it a deleted one."""
         return self._find(key) is not None
 
     def is_writable(self) -> bool:
         """Try a write that nothing can be wrong with."""
         try:
-            self._connected.set_experiment_tag(self.experiment_id, "harness_probe", "written")
+            client, experiment_id, _ = self._connected()
+            client.set_experiment_tag(experiment_id, "harness_probe", "written")
         except Exception as error:
-            _LOG.debug("probe of %s failed: %s", self.name, error)
+            _LOG.debug("probe of %s: %s", self.name, error)
             return False
         return True
 
     def apply(self, record: Record) -> None:
-        """Do what a record says.
+        """Do what a record says, and may have said before.
 
         Raises:
-            RefusedError: it can never be done. What could be done of it is done.
+            RefusedError: some of it can never be done; the rest is done.
         """
         actions: Mapping[str, Callable[[Record], None]] = {
             "run": self._open,
@@ -78,33 +87,32 @@ class Destination:
         }
         actions[record.op](record)
 
-    @property
-    def _connected(self) -> "MlflowClient":
+    def _connected(self) -> "tuple[MlflowClient, str, ViewKeeper]":
         self.connect()
-        assert self._client is not None
-        return self._client
+        assert self._connection is not None
+        return self._connection
 
     def _open(self, record: Record) -> None:
-        client, body = self._connected, record.body
+        client, experiment_id, views = self._connected()
+        body = record.body
         run = self._find(record.key)
         if run is None:
             tags = {**body["tags"], names.HARNESS_KEY: record.key, "mlflow.runName": body["name"]}
             if body["parent"]:
                 tags["mlflow.parentRunId"] = self._run_id(body["parent"])
-            run = client.create_run(self.experiment_id, start_time=record.time_ms, tags=tags)
+            run = client.create_run(experiment_id, start_time=record.time_ms, tags=tags)
         else:
             self._write(run.info.run_id, tags=body["tags"])
             client.update_run(run.info.run_id, status="RUNNING")
         self._run_ids[record.key] = run.info.run_id
-        if labels := body.get("labels"):
-            self._view_keeper.add_labels(labels)
+        if body.get("labels"):
+            views.add_labels(body["labels"])
 
     def _write_params(self, record: Record) -> None:
-        run_id = self._run_id(record.key)
-        values = record.body["values"]
+        run_id, values = self._run_id(record.key), record.body["values"]
         self._write(run_id, params=values)
         if is_trial_key(record.key):
-            self._view_keeper.add_trial(run_id, values)
+            self._connected()[2].add_trial(run_id, values)
 
     def _write_metrics(self, record: Record) -> None:
         from mlflow.entities import Metric  # noqa: PLC0415
@@ -117,12 +125,12 @@ class Destination:
         path = Path(record.body["path"])
         if not path.exists():
             raise RefusedError(f"{path} no longer exists")
-        self._connected.log_artifact(self._run_id(record.key), str(path), record.body["folder"] or None)
+        self._connected()[0].log_artifact(self._run_id(record.key), str(path), record.body["folder"] or None)
 
     def _end(self, record: Record) -> None:
         run_id = self._run_id(record.key)
         self._write(run_id, tags=record.body["tags"])
-        self._connected.set_terminated(run_id, record.body["status"], end_time=record.time_ms)
+        self._connected()[0].set_terminated(run_id, record.body["status"], end_time=record.time_ms)
 
     def _write(
         self,
@@ -132,12 +140,12 @@ class Destination:
         metrics: list[Any] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Write a batch; where the store refuses it, write each item by itself and report those refused."""
+        """Write a batch; where the store refuses it, write item by item, and name those it refuses."""
         from mlflow.entities import Param, RunTag  # noqa: PLC0415
 
-        batch: list[tuple[str, Any]] = [("params", Param(k, v)) for k, v in (params or {}).items()]
+        batch: list[tuple[str, Any]] = [("params", Param(key, value)) for key, value in (params or {}).items()]
         batch += [("metrics", metric) for metric in metrics or []]
-        batch += [("tags", RunTag(k, v)) for k, v in (tags or {}).items()]
+        batch += [("tags", RunTag(key, value)) for key, value in (tags or {}).items()]
         try:
             self._log_batch(run_id, batch)
         except Exception as error:
@@ -158,10 +166,10 @@ class Destination:
             raise RefusedError("; ".join(refused))
 
     def _log_batch(self, run_id: str, batch: list[tuple[str, Any]]) -> None:
-        by_kind: dict[str, list[Any]] = {"params": [], "metrics": [], "tags": []}
-        for kind, item in batch:
-            by_kind[kind].append(item)
-        self._connected.log_batch(run_id, **by_kind)
+        params, metrics, tags = (
+            [item for kind, item in batch if kind == wanted] for wanted in ("params", "metrics", "tags")
+        )
+        self._connected()[0].log_batch(run_id, params=params, metrics=metrics, tags=tags)
 
     def _run_id(self, key: str) -> str:
         if key not in self._run_ids:
@@ -175,28 +183,11 @@ class Destination:
         """Find a run by its key, deleted ones too; the first made, should a lost answer have made two."""
         from mlflow.entities import ViewType  # noqa: PLC0415
 
-        client = self._connected
-        by_key = f"tags.{names.HARNESS_KEY} = '{key}'"
+        client, experiment_id, _ = self._connected()
         found = client.search_runs(
-            [self.experiment_id], by_key, run_view_type=ViewType.ALL, order_by=["attributes.start_time ASC"]
+            [experiment_id],
+            f"tags.{names.HARNESS_KEY} = '{key}'",
+            run_view_type=ViewType.ALL,
+            order_by=["attributes.start_time ASC"],
         )
         return found[0] if found else None
-
-    @property
-    def _view_keeper(self) -> ViewKeeper:
-        self.connect()
-        assert self._views is not None
-        return self._views
-
-
-def is_refusal(error: Exception) -> bool:
-    """Tell an error that will come back each time from one that passes.
-
-    Not being let in is taken to pass: a password can be set right, a dropped record cannot.
-    """
-    if isinstance(error, RefusedError):
-        return True
-    code = getattr(error, "error_code", None)
-    if code is not None:
-        return code in _REFUSALS
-    return isinstance(error, _BROKEN) and not isinstance(error, OSError)

@@ -6,6 +6,7 @@ Colours are told apart by colour-blind readers. Every function writes `path`, ma
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +18,7 @@ _DPI = 100
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#666666"
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _TEXT_PT = 9
+_ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 
 
 def f1_by_label(
@@ -29,7 +31,7 @@ def f1_by_label(
 ) -> Path:
     """Draw a bar for each label, best first or in the order given.
 
-    `floor` is the F1 of always giving a label's more frequent answer: a bar that does not pass its mark learned nothing.
+    `floor` is the F1 of always giving a label's more frequent answer: a bar short of its mark learned nothing.
     """
     labels = sorted(f1, key=lambda label: -f1[label]) if is_sorted else list(f1)
     rows = np.arange(len(labels))
@@ -37,12 +39,10 @@ def f1_by_label(
     axes = figure.subplots()
     axes.barh(rows, [f1[label] for label in labels], height=0.72, color=_BLUE)
     for row, label in enumerate(labels):
-        axes.text(f1[label] + 0.008, row, f"{f1[label]:.2f}", va="center", fontsize=_TEXT_PT - 1)
+        axes.text(f1[label] + 0.012, row, f"{f1[label]:.2f}", va="center", fontsize=_TEXT_PT - 1, bbox=_ON_WHITE)
     if floor is not None:
         marks = [floor.get(label, np.nan) for label in labels]
-        axes.scatter(
-            marks, rows, marker="|", s=110, linewidths=2.2, color=_ORANGE, label="majority class", zorder=3
-        )
+        axes.scatter(marks, rows, marker="|", s=110, linewidths=2.2, color=_ORANGE, label="majority class", zorder=3)
     mean = float(np.mean(list(f1.values())))
     axes.axvline(mean, color=_GREY, linewidth=1, linestyle="--", label=f"macro-F1 {mean:.3f}", zorder=0)
     axes.set_yticks(rows, [label.replace("_", " ") for label in labels])
@@ -129,7 +129,7 @@ def _span(values: Float[np.ndarray, "frame mel"]) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
-def _finish(axes: Axes, *, grid: str = "x") -> None:
+def _finish(axes: Axes, *, grid: Literal["x", "y"] = "x") -> None:
     axes.tick_params(labelsize=_TEXT_PT)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="#dddddd", linewidth=0.8)

@@ -1,8 +1,8 @@
 """Every metric, tag and parameter name that MLflow gets to see.
 
-Conventions: `split/name` for what is measured each epoch (`step` is the epoch, from 1), bare names for what a trial
-ends with (`step` is 0, which makes the UI draw bars). F1, mAP and losses are fractions and nats, never percent.
-The UI groups its charts by what stands before the last `/` and has no logarithmic axes, hence the `log10` twins.
+Conventions: `split/name` for what is measured each epoch (`step` is the epoch, from 1), bare names for what a
+trial ends with (`step` is 0, which makes the UI draw bars). F1 and mAP are fractions, losses nats. The UI groups
+its charts by what stands before the last `/` and has no logarithmic axes, hence the `log10` twins.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ KIND = "kind"
 STUDY = "study"
 OPTUNA_STATE = "optuna_state"
 REASON = "reason"
+DESCRIPTION = "mlflow.note.content"
 TRIAL_KIND = "trial"
 STUDY_KIND = "study"
 

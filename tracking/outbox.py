@@ -1,12 +1,13 @@
 """The outbox: a study writes down what happened, a thread tells MLflow when MLflow listens.
 
-    outbox = Outbox(study_dir, "sqlite:////home/me/studies/mlflow.db", experiment="reprogramming demo ast-nano")
+    outbox = Outbox(study_dir, "sqlite:////home/me/mlflow.db", experiment="reprogramming demo ast-nano")
     outbox.add(open_study(outbox.study_key, name="unet-1"))
     …
     print(outbox.close().message)
 
-Adding a record appends a line to a file; it takes microseconds, waits for nobody and raises nothing that MLflow does.
-A server that is slow, down or gone costs the study nothing: what it has not got, `python -m tracking.sync` delivers.
+Adding a record appends a line to a file: that takes well under a millisecond, waits for nobody and raises nothing
+that MLflow does. A server that is slow, down or gone costs the study nothing: what it has not got,
+`python -m tracking.sync` delivers.
 """
 
 import logging
@@ -43,24 +44,21 @@ class Closing:
         """Say what is left and what to do about it; empty if there is nothing to say."""
         lines = []
         if self.left:
-            lines.append(
-                f"{self.left} records have not reached MLflow yet. Deliver them with: {self.command}"
-            )
+            lines.append(f"{self.left} records have not reached MLflow yet. Deliver them with: {self.command}")
         if self.rejected:
-            lines.append(
-                f"MLflow refused {self.rejected} records; outbox.rejected.jsonl in the study's directory says why."
-            )
+            lines.append(f"MLflow refused {self.rejected} records; outbox.rejected.jsonl beside the study says why.")
         if self.unwritten:
-            lines.append(
-                f"{self.unwritten} records could not be written to the outbox and are lost (see the log)."
-            )
+            lines.append(f"{self.unwritten} records could not be written to the outbox and are lost (see the log).")
         return "\n".join(lines)
 
 
 class Outbox:
-    """Takes a study's records, keeps them in the study's directory, and delivers them from a thread of its own.
+    """Takes a study's records, keeps them in the study's directory, delivers them from a thread of its own.
 
-    `study_key` names the study in MLflow; it is drawn once for a directory, so that two studies of one name never mix.
+    `study_key` names the study in MLflow. It is drawn once for a directory: two studies of one name never mix.
+
+    Raises:
+        ValueError: `tracking_uri` is none that MLflow takes.
     """
 
     def __init__(
@@ -70,6 +68,7 @@ class Outbox:
         self._destination = Destination(address)
         self._spool = Spool(study_dir)
         self._courier = Courier(self._spool, self._destination)
+        self._spool.study_dir.mkdir(parents=True, exist_ok=True)
         self._spool.repair()
         self._spool.write_address(address)
         self._recorded = Recorded()
@@ -96,6 +95,8 @@ class Outbox:
         """
         with self._adding:
             new = self._recorded.new(records)
+            if not new:
+                return
             try:
                 self._spool.append([record.to_line() for record in new])
             except OSError as error:
@@ -122,9 +123,7 @@ class Outbox:
         self._must_stop.set()
         self._news.set()
         command = shlex.join(["python", "-m", "tracking.sync", str(self._spool.study_dir)])
-        rejected = sum(
-            1 for entry in self._spool.rejected() if entry["destination"] == self._destination.name
-        )
+        rejected = sum(1 for entry in self._spool.rejected() if entry["destination"] == self._destination.name)
         return Closing(self._courier.left(), rejected, self._unwritten, command)
 
     def _read_back(self) -> str | None:
@@ -162,4 +161,4 @@ class Outbox:
             _LOG.warning("MLflow takes no records now; %s keeps them. %s", self._spool.path, outcome.error)
         if outcome.is_drained and was_down:
             _LOG.info("MLflow has everything again")
-        return was_down and not outcome.is_drained if outcome.error is None else True
+        return bool(outcome.error) or (was_down and not outcome.is_drained)

@@ -1,4 +1,4 @@
-"""Which records an outbox holds already, so that a study that is resumed can say everything again."""
+"""Which records an outbox holds already, so that a resumed study can say everything again."""
 
 from collections.abc import Iterable
 
@@ -10,8 +10,8 @@ _ENDING = ("end", "final", "artifact ")
 class Recorded:
     """The names of the records of each run.
 
-    Opening a run that has ended opens it again: its end, final figures and artifacts may then be recorded once more,
-    its parameters and epochs may not.
+    Opening a run that has ended opens it again: its end, final figures and artifacts may then be recorded once
+    more, its parameters and epochs may not.
     """
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class Recorded:
         return name in self._names.get(key, ())
 
     def new(self, records: Iterable[Record]) -> list[Record]:
-        """Return the records that are not there yet; note them once they are."""
-        scratch, new = Recorded(), []
+        """Return the records that are not there yet. They count once they are noted."""
+        after, new = Recorded(), []
         for record in records:
-            scratch._names.setdefault(record.key, set(self._names.get(record.key, ())))
-            if not scratch.has(record.key, record.name):
-                scratch.note(record)
+            after._names.setdefault(record.key, set(self._names.get(record.key, ())))
+            if not after.has(record.key, record.name):
+                after.note(record)
                 new.append(record)
         return new
 

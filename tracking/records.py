@@ -1,8 +1,8 @@
 """What a study writes down: records built from plain mappings, each one JSON line of the outbox.
 
-A record does one thing to one MLflow run. `key` names the run, `name` the record among those of its run, so that the
-same thing said twice is written once; `time_ms` is when it happened, so that it may be delivered at any later time,
-and twice, without a trace of that in MLflow.
+A record does one thing to one MLflow run. `key` names the run; `name` names the record among those of its run, so
+that the same thing said twice is written once; `time_ms` is when it happened, so that it may be delivered at any
+later time, and twice, without a trace of that in MLflow.
 
     outbox.add(open_trial(outbox.study_key, 7, name="unet-007", params={"reprogrammer/kind": "unet"}))
 """
@@ -29,8 +29,8 @@ _FINAL_DIGITS = 4  # the UI's columns show no more, and cut off what is longer
 class Record:
     """One thing to do to one run.
 
-    `body` by `op`: `run` (name, parent, tags, labels), `params` (values), `metrics` (step, values), `artifact` (path,
-    folder), `end` (status, tags).
+    `body` by `op`: `run` (name, parent, tags, labels), `params` (values), `metrics` (step, values), `artifact`
+    (path, folder), `end` (status, tags).
     """
 
     op: Op
@@ -83,7 +83,7 @@ def open_study(
     tags: Mapping[str, Any] = _NOTHING,
     labels: Sequence[str] = (),
 ) -> list[Record]:
-    """Open a study's run, or open it again on resume. `labels`, in class order, become columns of the views."""
+    """Open a study's run, or open it again on resume. `labels`, in class order, become columns."""
     opening = {
         "name": name,
         "parent": None,
@@ -104,8 +104,8 @@ def open_trial(
 ) -> list[Record]:
     """Open a trial's run, or open it again on resume.
 
-    `params` are keyed by path (`reprogrammer/width`). Learning rates, and the paths in `log_scaled`, get a twin with
-    their decimal logarithm.
+    `params` are keyed by path (`reprogrammer/width`). Learning rates, and the paths in `log_scaled`, get a twin
+    with their decimal logarithm.
     """
     key = trial_key(study, number)
     colour = names.colour_of(str(params.get(names.REPROGRAMMER, "")))
@@ -152,8 +152,8 @@ def finish_trial(
 ) -> list[Record]:
     """End a trial's run.
 
-    `metrics` hold `macro_f1`, `positive_f1`, `map`; `f1` is keyed by label, `params_by_part` by part of the model;
-    `artifacts` hold local files by the folder they go to. A file must stay where it is until it is delivered.
+    `metrics` hold `macro_f1`, `positive_f1`, `map`; `f1` is keyed by label, `params_by_part` by part of the
+    model; `artifacts` hold local files by the folder they go to. A file stays where it is until it is delivered.
     """
     key = trial_key(study, number)
     values: dict[str, Any] = {**metrics, names.EPOCHS: epochs, names.SECONDS: seconds}
@@ -161,7 +161,8 @@ def finish_trial(
     values |= {names.params_of(part): count for part, count in params_by_part.items()}
     if total := sum(params_by_part.values()):
         values |= {names.PARAMS: total, names.PARAMS_LOG10: math.log10(total)}
-    return _finish(key, status, values=values, tags={**tags, names.REASON: reason}, artifacts=artifacts)
+    noted = {**tags, names.REASON: reason, names.DESCRIPTION: reason or _summary(values)}
+    return _finish(key, status, values=values, tags=noted, artifacts=artifacts)
 
 
 def finish_study(
@@ -193,6 +194,13 @@ def _finish(
             body = {"path": str(path.absolute()), "folder": folder}
             records.append(Record("artifact", key, f"artifact {folder}/{path.name}", body))
     return [*records, Record("end", key, "end", {"status": status, "tags": _texts(tags)})]
+
+
+def _summary(values: Mapping[str, Any]) -> str | None:
+    """Say in a sentence what a trial came to."""
+    if values.get(names.MACRO_F1) is None or values.get(names.PARAMS) is None:
+        return None
+    return f"Macro-F1 {values[names.MACRO_F1]:.4f} with {values[names.PARAMS]:,} trainable parameters."
 
 
 def _params(key: str, params: Mapping[str, Any]) -> list[Record]:

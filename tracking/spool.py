@@ -6,9 +6,10 @@
     outbox.rejected.jsonl   what a destination refused for good, with the reason
     outbox.lock             held (flock) by the one process that delivers at this moment
 
-Differs: flock wants a POSIX system; on Windows this module does not import.
+The lock wants a POSIX system: on Windows this module does not import.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -44,9 +45,17 @@ class Spool:
                 file.truncate(whole)
 
     def append(self, lines: Sequence[str]) -> None:
-        """Append lines in one write, so that no other process's line lands inside them."""
+        """Append lines in one write, all of them or none.
+
+        Raises:
+            OSError: the disk is full, or the like.
+        """
+        content = "".join(lines).encode()
         with self.path.open("ab", buffering=0) as file:
-            file.write("".join(lines).encode())
+            before = os.fstat(file.fileno()).st_size
+            if file.write(content) != len(content):
+                os.ftruncate(file.fileno(), before)
+                raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
 
     def read(self, offset: int = 0) -> Iterator[tuple[str, int]]:
         """Yield the complete lines from `offset` on, each with the offset after it."""
@@ -65,7 +74,7 @@ class Spool:
         return sum(1 for _ in self.read(self.delivered(destination)))
 
     def to_disk(self) -> None:
-        """Have the operating system put the outbox on disk, so that no delivered record can be lost from it."""
+        """Put the outbox on disk for good, so that no delivered record can be lost from it."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
 

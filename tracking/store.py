@@ -1,9 +1,10 @@
-"""Where MLflow keeps runs: the tracking URI made absolute, the store and the experiment made before anyone needs them.
+"""Where MLflow keeps runs: addresses that mean the same everywhere, stores and experiments made when needed.
 
-This module is the project's only door to `import mlflow`. That import takes a second, and so does the first creation
-of an SQLite store; both happen in the thread that delivers, never in a study's start.
+`mlflow_client` is the project's door to `import mlflow`. That import takes a second and the first creation of an
+SQLite store two; both happen in the thread that delivers, never in a study's start.
 """
 
+import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SQLITE = "sqlite:///"
-_REMOTE = ("http", "https", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")
+_SCHEMES = ("http", "https", "postgresql", "mysql", "mssql", "databricks")
 _ENVIRONMENT = {
-    # With MLflow's own defaults a call to a dead server takes four minutes. The outbox does the retrying.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    # MLflow's own defaults block four minutes on a dead server, and may create a run twice. The outbox does the
+    # retrying, and looks first whether the run is there.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
@@ -28,10 +30,10 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Address:
-    """One experiment of one store. `uri` is absolute.
+    """One experiment of one store; `uri` is absolute.
 
-    Artifacts of an SQLite store go to `artifact_root`, by default the directory `artifacts` beside it; a server's go
-    where the server says.
+    Artifacts of an SQLite store go to `artifact_root`, by default the directory `artifacts` beside it; those of a
+    server go where the server says.
     """
 
     uri: str
@@ -45,7 +47,7 @@ class Address:
         return (root.absolute() / self.experiment.replace(" ", "-")).as_uri() if root else None
 
     def __str__(self) -> str:
-        return f"{without_password(self.uri)} {self.experiment}"
+        return f"{without_password(self.uri)} ({self.experiment})"
 
 
 def default_uri(directory: Path) -> str:
@@ -57,61 +59,81 @@ def absolute_uri(uri: str) -> str:
     """Return the tracking URI that means the same in every process.
 
     Raises:
-        ValueError: a file store (MLflow 3 refuses them), an SQLite store in memory, or an unknown scheme.
+        ValueError: a directory (MLflow 3 refuses file stores), a database in memory, or an unknown scheme.
     """
-    scheme = uri.partition(":")[0].partition("+")[0]
+    scheme, colon, _ = uri.partition(":")
     if uri.startswith(_SQLITE) and (path := uri.removeprefix(_SQLITE)):
         return f"{_SQLITE}{Path(path).expanduser().absolute()}"
-    if scheme in _REMOTE:
+    if colon and scheme.partition("+")[0] in _SCHEMES:
         return uri
-    suggestion = default_uri(Path(uri.removeprefix("file:") or "."))
+    suggestion = default_uri(Path(uri.removeprefix("file://").removeprefix("file:"))) if uri else "sqlite:///PATH"
     raise ValueError(
-        f"tracking URI {uri!r}: must be sqlite:///PATH, http(s)://HOST:PORT or a database that MLflow knows; "
-        f"directories of files are no longer supported by MLflow, {suggestion} would do"
+        f"tracking URI {uri!r}: must be sqlite:///PATH, http(s)://HOST:PORT or a database server's URI. "
+        f"MLflow no longer keeps runs in directories; did you mean {suggestion}?"
     )
 
 
 def without_password(uri: str) -> str:
     """Return the URI as it may be printed and written down."""
     parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the file of an SQLite store, None for any other store."""
+    """Return the file of an absolute SQLite URI, None for any other store."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
 
 
 def mlflow_client(uri: str) -> "MlflowClient":
-    """Import MLflow, set up for a caller that retries by itself, and return a client of `uri`."""
+    """Import MLflow, set up for a caller that retries by itself, and return a client of `uri`.
+
+    What the user has set in the environment stays. An SQLite store that does not exist is created.
+    """
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     from mlflow import MlflowClient  # noqa: PLC0415  a second, and only for those who deliver
 
-    if database := sqlite_path(uri):
-        database.parent.mkdir(parents=True, exist_ok=True)
     with _quiet():
+        if database := sqlite_path(uri):
+            _ensure_sqlite(database)
         return MlflowClient(uri)
 
 
 def ensure_experiment(client: "MlflowClient", address: Address) -> str:
-    """Create what does not exist yet of an experiment; return its id.
+    """Return an experiment's id; create the experiment if there is none.
 
     Raises:
         ValueError: somebody has deleted the experiment.
     """
-    with _quiet():
-        found = client.get_experiment_by_name(address.experiment)
+    found = client.get_experiment_by_name(address.experiment)
     if found is None:
         tags = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens for chat bots
         location = address.artifact_location()
         return str(client.create_experiment(address.experiment, artifact_location=location, tags=tags))
     if found.lifecycle_stage != "active":
         raise ValueError(
-            f"experiment {address.experiment!r} was deleted in {without_password(address.uri)}: bring it back with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or use another store"
+            f"the experiment of {address} was deleted; `mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}` brings it back"
         )
     return str(found.experiment_id)
+
+
+def _ensure_sqlite(database: Path) -> None:
+    """Create a store under another name and move it into place.
+
+    MLflow's migrations leave a broken store when they are killed half-way, or run by two processes at once.
+    """
+    from mlflow import MlflowClient  # noqa: PLC0415
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(f"{database.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if database.exists() and database.stat().st_size:
+            return
+        scratch = database.with_name(f"{database.name}.new")
+        scratch.unlink(missing_ok=True)
+        MlflowClient(f"{_SQLITE}{scratch}")
+        scratch.replace(database)
 
 
 @contextmanager

@@ -1,11 +1,10 @@
-"""The named views of an experiment: which columns, which charts, in what order the MLflow UI shows its trials.
+"""The named views of an experiment: the columns and charts in which the MLflow UI shows its trials.
 
-MLflow keeps a view as an experiment tag that holds the UI's own, undocumented state (deflated JSON): found by saving
-one and by reading the UI of MLflow 3.17, to which pyproject.toml is pinned. A UI that no longer understands them
-falls back on its plain list of runs.
+MLflow keeps a view as an experiment tag that holds the UI's own, undocumented state (deflated JSON): found by
+saving one and by reading the UI of MLflow 3.17, to which pyproject.toml is pinned.
 
-The UI's parallel coordinates leave out every run that lacks one of their axes, and a parameter that only some trials
-draw would leave out the others. Hence one such chart with what all trials draw, and one for each reprogrammer.
+The UI's parallel coordinates leave out every run that lacks one of their axes: a parameter that only some trials
+draw would leave out all others. Hence charts with what all trials draw, and others for each reprogrammer.
 """
 
 import base64
@@ -39,7 +38,10 @@ _Params = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Searched:
-    """The parameter paths that differ between trials: those that all trials have, and those that all trials of one reprogrammer have."""
+    """The parameter paths that differ between trials.
+
+    `shared` are those that all trials have, `by_reprogrammer` those that all trials of one reprogrammer have besides.
+    """
 
     reprogrammers: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
@@ -165,9 +167,7 @@ def _searched_sections(searched: Searched) -> tuple[list[dict[str, Any]], list[d
             axes = [*first_axis, *own[first : first + _AXES_PER_CHART]]
             metrics = [names.PARAMS_LOG10, names.MACRO_F1]
             charts.append(
-                _chart(
-                    section, "PARALLEL", first, selectedParams=axes, selectedMetrics=metrics, showAllRuns=True
-                )
+                _chart(section, "PARALLEL", first, selectedParams=axes, selectedMetrics=metrics, showAllRuns=True)
             )
     return sections, charts
 
@@ -209,7 +209,7 @@ def _chart(section: Mapping[str, Any], kind: str, number: int = 0, **config: Any
 
 
 def _differing(trials: Sequence[_Params]) -> tuple[str, ...]:
-    """Return the paths that every trial has and not all trials agree on; a logarithm stands for its number."""
+    """Return the paths that all trials have and differ in; a logarithm stands for its number."""
     if not trials:
         return ()
     common = set.intersection(*(set(trial) for trial in trials))
@@ -221,6 +221,4 @@ def _differing(trials: Sequence[_Params]) -> tuple[str, ...]:
 
 def _tag(title: str, state: Mapping[str, Any], *, time_ms: int) -> str:
     deflated = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    return json.dumps(
-        {"name": title, "createdAt": time_ms, "updatedAt": time_ms, "state": f"deflate;{deflated}"}
-    )
+    return json.dumps({"name": title, "createdAt": time_ms, "updatedAt": time_ms, "state": f"deflate;{deflated}"})

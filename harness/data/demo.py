@@ -83,7 +83,7 @@ def write_demo(root: Path, plans: Sequence[ClipPlan], *, seed: int, workers: int
     for folder in sorted({_audio_path(root, plan).parent for plan in plans}):
         folder.mkdir(parents=True)
     (root / "partitions").mkdir()
-    annotations = annotate(list(plans), seed)
+    annotations = annotate(plans, seed)
     digest = hashlib.sha256(_labels_in_bytes(plans, annotations))
     seconds = []
     written = map_in_processes(partial(_write_audio, root), plans, workers=workers, at_once=4)

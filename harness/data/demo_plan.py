@@ -9,6 +9,7 @@ Every artist favours some instruments and has a sound of its own (spectral tilt,
 are by other artists than the training clips.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,10 @@ _OBSERVED_SHARE, _POSITIVE_SHARE = 0.1, 0.44  # of all labels, of the observed o
 
 @dataclass(frozen=True)
 class Artist:
-    """One artist: the odds of its instruments, its sound, and whether its clips are test clips."""
+    """One artist: the odds of its instruments, its sound, and whether its clips are test clips.
+
+    `tilt` is the weight of the previous sample in each (above 0: darker); `noise_db` is relative to the peak.
+    """
 
     name: str
     odds: Float[np.ndarray, " label"]
@@ -100,73 +104,58 @@ def plan_clips(n_clips: int, seed: int) -> list[ClipPlan]:
     rng = np.random.default_rng((seed, 0))
     plans: list[ClipPlan] = []
     for is_test, size in ((False, n_clips - n_clips // 4), (True, n_clips // 4)):
-        leaders = [int(leader) for _ in range(0, size, len(LABELS)) for leader in rng.permutation(len(LABELS))]
-        artist = None
-        for number, leader in enumerate(leaders[:size]):
-            if artist is None or number % _CLIPS_PER_ARTIST == 0:
-                artist = _draw_artist(rng, f"Artist {len(plans) // _CLIPS_PER_ARTIST:03}{'BA'[not is_test]}", is_test)
-            plans.append(_draw_clip(rng, len(plans), artist, leader=leader, seed=seed))
+        leaders = np.concatenate([rng.permutation(len(LABELS)) for _ in range(0, size, len(LABELS))])[:size]
+        for first in range(0, size, _CLIPS_PER_ARTIST):
+            artist = _draw_artist(rng, f"Artist {len(plans):06}", is_test=is_test)
+            for leader in leaders[first : first + _CLIPS_PER_ARTIST].tolist():
+                plans.append(_draw_clip(rng, len(plans), artist=artist, leader=leader, seed=seed))
     return plans
 
 
-def annotate(plans: list[ClipPlan], seed: int) -> Annotations:
+def annotate(plans: Sequence[ClipPlan], seed: int) -> Annotations:
     """Draw the labels that someone was asked about, and the answers.
 
     Of every instrument about one label in ten is observed in each part, positive and negative; every clip has
     one observed label at least. Answers are soft, on the right side of 0.5.
     """
     rng = np.random.default_rng((seed, 1))
-    plays = np.zeros((len(plans), len(LABELS)), bool)
-    for row, plan in enumerate(plans):
-        plays[row, list(plan.instruments)] = True
+    plays = np.array([[label in plan.instruments for label in range(len(LABELS))] for plan in plans])
     is_test = np.array([plan.artist.is_test for plan in plans])
     observed = np.zeros_like(plays)
     for row, plan in enumerate(plans):
         absent = np.flatnonzero(~plays[row])
         observed[row, plan.instruments[0] if rng.random() < _POSITIVE_SHARE else rng.choice(absent)] = True
     for part in (is_test, ~is_test):
-        for label in range(len(LABELS)):
-            _top_up(
-                rng,
-                observed[:, label],
-                part & plays[:, label],
-                share=_POSITIVE_SHARE,
-                n_clips=int(part.sum()),
-            )
-            _top_up(
-                rng,
-                observed[:, label],
-                part & ~plays[:, label],
-                share=1 - _POSITIVE_SHARE,
-                n_clips=int(part.sum()),
-            )
+        wanted = _OBSERVED_SHARE * part.sum()
+        for label, plays_label in enumerate(plays.T):
+            for among, share in ((plays_label, _POSITIVE_SHARE), (~plays_label, 1 - _POSITIVE_SHARE)):
+                _top_up(rng, observed[:, label], among=part & among, wanted=round(wanted * share))
     doubt = np.maximum(0, rng.uniform(-0.4, 0.4, plays.shape))  # half of the answers are unanimous
     return Annotations(np.where(observed, np.abs(plays - doubt), 0.5), observed)
 
 
-def _draw_artist(rng: np.random.Generator, name: str, is_test: bool) -> Artist:
+def _draw_artist(rng: np.random.Generator, name: str, *, is_test: bool) -> Artist:
     odds = rng.dirichlet(np.full(len(LABELS), 0.7)) + 0.01
-    return Artist(name, odds / odds.sum(), float(rng.uniform(-0.5, 0.5)), float(rng.uniform(-70, -40)), is_test)
+    return Artist(
+        name=name,
+        odds=odds / odds.sum(),
+        tilt=float(rng.uniform(-0.5, 0.5)),
+        noise_db=float(rng.uniform(-70, -40)),
+        is_test=is_test,
+    )
 
 
-def _draw_clip(rng: np.random.Generator, row: int, artist: Artist, *, leader: int, seed: int) -> ClipPlan:
-    crowd = int(rng.choice(len(_CROWD_ODDS), p=_CROWD_ODDS))
+def _draw_clip(rng: np.random.Generator, row: int, *, artist: Artist, leader: int, seed: int) -> ClipPlan:
+    n_others = int(rng.choice(len(_CROWD_ODDS), p=_CROWD_ODDS))
     odds = artist.odds.copy()
     odds[leader] = 0
-    others = rng.choice(len(LABELS), crowd, replace=False, p=odds / odds.sum())
-    return ClipPlan(f"{row:06}_0", artist, (leader, *others.tolist()), (seed, 2, row))
+    others = rng.choice(len(LABELS), n_others, replace=False, p=odds / odds.sum())
+    return ClipPlan(f"{row:06}_0", artist, (leader, *others.tolist()), seed=(seed, 2, row))
 
 
 def _top_up(
-    rng: np.random.Generator,
-    observed: Bool[np.ndarray, " clip"],
-    among: Bool[np.ndarray, " clip"],
-    *,
-    share: float,
-    n_clips: int,
+    rng: np.random.Generator, observed: Bool[np.ndarray, " clip"], *, among: Bool[np.ndarray, " clip"], wanted: int
 ) -> None:
-    """Observe further clips `among` those given, in place, until enough of the part are observed."""
-    wanted = max(1, round(_OBSERVED_SHARE * share * n_clips))
-    candidates = np.flatnonzero(among & ~observed)
-    lacking = max(0, wanted - int((among & observed).sum()))
-    observed[rng.permutation(candidates)[:lacking]] = True
+    """Observe further clips `among` those given, in place, until `wanted` of them are."""
+    lacking = wanted - int((among & observed).sum())
+    observed[rng.permutation(np.flatnonzero(among & ~observed))[: max(0, lacking)]] = True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr  # type: ignore[import-untyped]
+import soxr
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -70,7 +70,7 @@ def decode(path: Path) -> tuple[Float[np.ndarray, "sample channel"], int]:
         FileNotFoundError: there is no such file.
         ValueError: it is not sound, ends too early, holds no samples, or holds NaN or infinite ones.
     """
-    check_whole_ogg(path)
+    _check_whole_ogg(path)
     try:
         with soundfile.SoundFile(path) as file:
             sample_rate, n_expected = int(file.samplerate), int(file.frames)
@@ -129,7 +129,7 @@ def _check_samples(samples: np.ndarray, *, source: str) -> None:
         raise ValueError(f"{source}: sample {row} is {samples[row].tolist()}; samples must be finite")
 
 
-def check_whole_ogg(path: Path) -> None:
+def _check_whole_ogg(path: Path) -> None:
     """Check that an Ogg file has all its pages; other formats pass unread.
 
     libsndfile decodes a cut Ogg file without complaint and returns a shorter clip.

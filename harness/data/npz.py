@@ -7,10 +7,13 @@ is imported or called, and nothing but strings comes out.
 
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error)
 
 
 def member_names(path: Path) -> set[str]:
@@ -38,7 +41,7 @@ def read_array(path: Path, name: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             array: np.ndarray = arrays[name]
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, *_DAMAGED) as error:
         raise ValueError(f"{path}: array {name!r} is not readable ({error})") from error
     return array
 
@@ -56,7 +59,7 @@ def read_strings(path: Path, name: str) -> tuple[str, ...]:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
             is_pickled = _read_dtype(stream).hasobject
             values = _unpickle_strings(stream) if is_pickled else read_array(path, name).tolist()
-    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError) as error:
+    except (pickle.UnpicklingError, ValueError, EOFError, *_DAMAGED) as error:
         raise ValueError(f"{path}: array {name!r} is not readable ({error})") from error
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(f"{path}: array {name!r} must be a row of strings and holds something else")

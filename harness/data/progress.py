@@ -67,8 +67,8 @@ def track_in_lines(
 
 
 def _write_line(label: str, done: int, total: int, seconds: float, stream: TextIO | None) -> None:
-    rate = done / seconds if seconds > 0 else 0.0
-    tail = f"took {_clock(seconds)}" if done >= total else f"{_clock((total - done) / rate)} left"
+    rate = done / max(seconds, 1e-9)
+    tail = f"{_clock((total - done) / rate)} left" if 0 < done < total else f"took {_clock(seconds)}"
     out = stream if stream is not None else sys.stderr
     out.write(f"{label}: {done}/{total}, {rate:.1f}/s, {tail}\n")
     out.flush()

@@ -19,6 +19,7 @@ from harness.data.general_midi import PERCUSSION
 
 SAMPLE_RATE = 48_000
 _GAP_SECONDS = 1.0  # lets the reverberation of one piece die before the next
+_TAIL_SECONDS = 0.02  # the synthesiser works in blocks and drops an unfinished one
 _TICKS_PER_SECOND = 1000
 _PERCUSSION_CHANNEL = 9
 _MELODIC_CHANNELS = tuple(channel for channel in range(16) if channel != _PERCUSSION_CHANNEL)
@@ -46,8 +47,8 @@ def midi_file(pieces: Sequence[Piece]) -> bytes:
     messages: list[_Message] = []
     for start, piece in zip(_starts(pieces), pieces, strict=True):
         messages += _piece_messages(piece, start)
-    end = sum(piece.seconds + _GAP_SECONDS for piece in pieces)
-    messages.append((_tick(end), bytes((0xFF, 0x2F, 0x00))))
+    end = max((tick for tick, _ in messages), default=0)
+    messages.append((end + _tick(_TAIL_SECONDS), bytes((0xFF, 0x2F, 0x00))))
     tempo = bytes((0x00, 0xFF, 0x51, 0x03)) + (1_000_000).to_bytes(3, "big")  # a quarter note is a second
     track = tempo + b"".join(_delta_coded(messages))
     header = b"MThd" + (6).to_bytes(4, "big") + b"".join(n.to_bytes(2, "big") for n in (0, 1, _TICKS_PER_SECOND))

@@ -57,9 +57,9 @@ def _random(dataset: ClipDataset, fraction: float, seed: int) -> Rows:
 def _public(dataset: ClipDataset, _fraction: float, _seed: int) -> Rows:
     """Return the one fixed validation split that was published for OpenMIC-2018 (12,678 / 2,237 clips).
 
-    The file's indices count the official train clips in the order of the data set's rows, which is key order,
-    not in the order of split01_train.csv: the script beside the original, which tells so, filters
-    openmic-2018.npz row by row.
+    The file's indices count the official train clips in the order of the data set's rows, which is key order, not in
+    the order of split01_train.csv. This is inferred from the script beside the original, which builds the train set by
+    filtering openmic-2018.npz row by row; no document says it.
 
     Source: data/train_val.split and data/data_split.py of github.com/SiddGururani/AttentionMIC (Gururani,
         Sharma and Lerch, ISMIR 2019), MIT; its licence is the array `licence` of our file.

@@ -72,6 +72,7 @@ def prepare_features(
     warning, and False in `available`.
 
     Raises:
+        FileNotFoundError: a clip's file is gone.
         ValueError: `workers` is below 1, clips cannot be read without `skip_corrupt`, or no clip can be read.
     """
     if workers < 1:
@@ -98,8 +99,8 @@ def open_store(path: Path) -> FeatureStore:
         ValueError: its index or its features are damaged, or do not fit each other.
     """
     index = _read_index(path / _INDEX)
-    keys, unreadable = tuple(index["keys"]), dict(index["unreadable"])
     try:
+        keys, unreadable = tuple(index["keys"]), dict(index["unreadable"])
         front_end = FrontEnd(**index["front_end"])
         features = np.load(path / _FEATURES, mmap_mode="r", allow_pickle=False)
     except (TypeError, ValueError, EOFError) as error:

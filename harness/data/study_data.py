@@ -58,9 +58,7 @@ def study_data(dataset: ClipDataset, store: FeatureStore, split: Split) -> Study
     """
     train, validation = (_part(dataset, store, rows) for rows in (split.train, split.validation))
     for name, part in (("train", train), ("validation", validation)):
-        bare = [
-            label for label, seen in zip(dataset.labels, part.observed.any(axis=0).tolist(), strict=True) if not seen
-        ]
+        bare = [label for column, label in enumerate(dataset.labels) if not part.observed[:, column].any()]
         if bare:
             raise ValueError(f"{name} split of {dataset.name}: no clip is annotated for {', '.join(bare)}")
     mean, std = _statistics(train)

@@ -104,7 +104,7 @@ def read_partition(path: Path, keys: tuple[str, ...]) -> Int[np.ndarray, " row"]
     """
     row_of = {key: row for row, key in enumerate(keys)}
     rows: dict[int, int] = {}
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for line, text in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         key = text.strip()
         if not key:
             continue
@@ -143,8 +143,8 @@ def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple
                     raise ValueError(f"{path} line {reader.line_num}: {len(row)} of {len(header)} columns")
                 if row:
                     yield reader.line_num, tuple(row[place] for place in places)
-        except csv.Error as error:
-            raise ValueError(f"{path} line {reader.line_num}: not CSV ({error})") from error
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} after line {reader.line_num}: not CSV in UTF-8 ({error})") from error
 
 
 def key_order(keys: tuple[str, ...]) -> Int[np.ndarray, " row"]:

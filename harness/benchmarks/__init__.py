@@ -1,0 +1,1 @@
+"""What `python -m harness.bench` measures, a module for each part."""

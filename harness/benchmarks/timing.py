@@ -1,0 +1,78 @@
+"""Fair comparisons: the ways of doing a piece of work take turns, so that a slow minute of the machine hits them all.
+
+A ratio says how many times as fast as its baseline a way is: above 1 is faster. It is the median over rounds of the
+two times of one round, and so not exactly the quotient of two medians.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+_ROUNDS_AT_LEAST = 3
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast as its baseline: the median over rounds, and the extremes."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+def interleaved(
+    ways: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    limit_seconds: float = math.inf,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, tuple[float, ...]]:
+    """Return the seconds that each way took in each round, by `clock`: A B C, A B C, and so on.
+
+    One uncounted round goes before. After `limit_seconds` of wall time no round begins, except that three, or
+    `rounds` if fewer, are always done.
+
+    Raises:
+        ValueError: `rounds` is below 1, or there is nothing to time.
+    """
+    if rounds < 1 or not ways:
+        raise ValueError(f"rounds={rounds} of {len(ways)} ways: at least one of each must be timed")
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way()
+    started = time.perf_counter()
+    for done in range(rounds):
+        if done >= _ROUNDS_AT_LEAST and time.perf_counter() - started > limit_seconds:
+            break
+        for name, way in ways.items():
+            before = clock()
+            way()
+            seconds[name].append(clock() - before)
+    return {name: tuple(values) for name, values in seconds.items()}
+
+
+def speed(work: float, seconds: Sequence[float]) -> float:
+    """Return the units of work a second in the median round."""
+    return work / statistics.median(seconds)
+
+
+def ratio(seconds: Sequence[float], baseline: Sequence[float]) -> Ratio:
+    """Compare a way with its baseline, round by round."""
+    quotients = [theirs / ours for ours, theirs in zip(seconds, baseline, strict=True)]
+    return Ratio(statistics.median(quotients), min(quotients), max(quotients))
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute on `count` threads inside, and on as many as before outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,170 @@
+"""The training step: samples a second of each reprogrammer, beside transformers' AST in the place of ours.
+
+Both columns are one epoch of the same `Trainer`, with the same reprogrammer, mapper, optimiser and clips, and differ
+in the backbone alone. Both backbones have the same geometry and frozen weights; how fast they are does not depend on
+what the weights are, and that they compute the same is held by tests/test_ast.py.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from harness.benchmarks.timing import Ratio, interleaved, ratio, speed
+from harness.build import build_model
+from harness.config import REPROGRAMMERS, TrialConfig
+from harness.data.study_data import Part, StudyData
+from harness.models.ast import AstGeometry, Backbone
+from harness.models.checkpoints import load_backbone
+from harness.train import PRECISIONS, Trainer
+
+OURS, THEIRS = "ours", "transformers"
+BACKBONES = ("ast-nano", "ast-base384-random")
+_LABELS = tuple(f"label {index}" for index in range(20))
+_STEPS = 8
+_LARGE_TOKENS = 512
+_CASE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is measured: every combination of backbone, precision and reprogrammer.
+
+    `batch` is chosen by the backbone and the device if None: the paper's 8, but 1 for a large backbone on a CPU.
+    """
+
+    backbones: Sequence[str] = BACKBONES
+    precisions: Sequence[str] = tuple(PRECISIONS)
+    reprogrammers: Sequence[str] = tuple(REPROGRAMMERS)
+    rounds: int = 5
+    batch: int | None = None
+    steps: int | None = None
+    device: torch.device = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """One combination. `transformers_samples_per_second` and `ratio` are None where transformers is not installed."""
+
+    backbone: str
+    precision: str
+    reprogrammer: str
+    device: str
+    batch: int
+    steps_per_round: int
+    rounds: int
+    samples_per_second: float
+    transformers_samples_per_second: float | None
+    ratio: Ratio | None
+
+
+class TransformersAst:
+    """transformers' AST with random weights, frozen, as a backbone of ours."""
+
+    def __init__(self, geometry: AstGeometry) -> None:
+        from transformers import ASTConfig, ASTForAudioClassification  # noqa: PLC0415  (a test dependency)
+
+        self.geometry = geometry
+        config = ASTConfig(
+            hidden_size=geometry.embed_dim,
+            num_hidden_layers=geometry.depth,
+            num_attention_heads=geometry.num_heads,
+            intermediate_size=4 * geometry.embed_dim,
+            layer_norm_eps=geometry.layer_norm_eps,
+            frequency_stride=geometry.frequency_stride,
+            time_stride=geometry.time_stride,
+            max_length=geometry.n_frames,
+            num_mel_bins=geometry.n_mels,
+            num_labels=geometry.n_source_labels,
+        )
+        self.model = ASTForAudioClassification(config).eval().requires_grad_(False)
+
+    def embed(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip dim"]:
+        """Return the mean of the class and distillation tokens after the last LayerNorm."""
+        embedding: Tensor = self.model.base_model(spectrogram).pooler_output
+        return embedding
+
+    def classify(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
+        """Return the source head's logits of an embedding."""
+        logits: Tensor = self.model.classifier(embedding)
+        return logits
+
+
+def measure_training(plan: TrainingPlan) -> Iterator[TrainingSpeed]:
+    """Yield the speed of each combination, as soon as it is known."""
+    for name in plan.backbones:
+        ours = load_backbone(name).to(plan.device)
+        backbones: dict[str, Backbone] = {OURS: ours}
+        if find_spec("transformers") is not None:
+            theirs = TransformersAst(ours.geometry)
+            theirs.model.to(plan.device)
+            backbones[THEIRS] = theirs
+        for precision in plan.precisions:
+            for reprogrammer in plan.reprogrammers:
+                yield _compare(plan, name, backbones, precision=precision, reprogrammer=reprogrammer)
+
+
+def _compare(
+    plan: TrainingPlan, name: str, backbones: dict[str, Backbone], *, precision: str, reprogrammer: str
+) -> TrainingSpeed:
+    geometry = backbones[OURS].geometry
+    is_slow = plan.device.type == "cpu" and geometry.grid[0] * geometry.grid[1] > _LARGE_TOKENS
+    batch = plan.batch or (1 if is_slow else 8)
+    steps = plan.steps or (1 if is_slow else _STEPS)
+    data = random_data(geometry, n_clips=batch * steps)
+    config = TrialConfig.from_paths({"reprogrammer/kind": reprogrammer, "training/batch_size": batch})
+    ways = {
+        way: _epoch(backbone, data, config, precision=precision, device=plan.device)
+        for way, backbone in backbones.items()
+    }
+    seconds = interleaved(ways, rounds=plan.rounds, limit_seconds=_CASE_SECONDS)
+    return TrainingSpeed(
+        backbone=name,
+        precision=precision,
+        reprogrammer=reprogrammer,
+        device=plan.device.type,
+        batch=batch,
+        steps_per_round=steps,
+        rounds=len(seconds[OURS]),
+        samples_per_second=speed(batch * steps, seconds[OURS]),
+        transformers_samples_per_second=speed(batch * steps, seconds[THEIRS]) if THEIRS in seconds else None,
+        ratio=ratio(seconds[OURS], seconds[THEIRS]) if THEIRS in seconds else None,
+    )
+
+
+def _epoch(
+    backbone: Backbone, data: StudyData, config: TrialConfig, *, precision: str, device: torch.device
+) -> Callable[[], None]:
+    """Return what trains for one epoch, without validation, and waits until the device is done."""
+    trainer = Trainer(
+        build_model(config, backbone, data=data, seed=0, device=device),
+        backbone,
+        data=data,
+        config=config,
+        epochs=1,
+        seed=0,
+        device=device,
+        precision=precision,
+    )
+
+    def train() -> None:
+        trainer._train_epoch()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return train
+
+
+def random_data(geometry: AstGeometry, *, n_clips: int) -> StudyData:
+    """Return clips of noise in memory, with random labels of which one in ten, and one a clip, is observed."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(-6, 3, (n_clips, geometry.n_frames, geometry.n_mels)).astype(np.float16)
+    targets = rng.integers(0, 2, (n_clips, len(_LABELS))).astype(np.float32)
+    observed = rng.random(targets.shape) < 0.1
+    observed[np.arange(n_clips), np.arange(n_clips) % len(_LABELS)] = True
+    part = Part(features, np.arange(n_clips), targets, observed)
+    return StudyData(_LABELS, part, part, -6.0, 3.0, geometry.front_end)

@@ -1,0 +1,53 @@
+"""What several test files share: a tiny AST of the real class, and data with known structure."""
+
+import numpy as np
+import pytest
+import torch
+
+from harness.data.study_data import Part, StudyData
+from harness.models.ast import Ast, AstGeometry
+
+LABELS = ("accordion", "banjo", "bass", "cello")
+TINY = AstGeometry(
+    embed_dim=32,
+    depth=2,
+    num_heads=2,
+    frequency_stride=16,
+    time_stride=16,
+    n_mels=32,
+    n_frames=32,
+    n_source_labels=24,
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Ast(TINY).freeze()
+
+
+@pytest.fixture
+def tiny_data():
+    """Return clips whose labels can be heard: each raises its own band of the spectrogram."""
+    return make_data(seed=0)
+
+
+def make_data(*, seed, n_train=96, n_validation=64):
+    rng = np.random.default_rng(seed)
+    n = n_train + n_validation
+    positive = rng.random((n, len(LABELS))) < 0.5
+    features = rng.normal(-6, 1, (n, TINY.n_frames, TINY.n_mels))
+    band = TINY.n_mels // len(LABELS)
+    for label in range(len(LABELS)):
+        features[:, :, label * band : (label + 1) * band] += 4 * positive[:, label, None, None]
+    observed = rng.random(positive.shape) < 0.6
+    observed[:, 0] |= ~observed.any(axis=1)
+    targets = np.where(observed, positive, 0.5).astype(np.float32)
+    features = features.astype(np.float16)
+
+    def part(rows):
+        return Part(features, rows, targets[rows], observed[rows])
+
+    train, validation = part(np.arange(n_train)), part(np.arange(n_train, n))
+    return StudyData(LABELS, train, validation, -4.0, 2.3, TINY.front_end)

@@ -1,0 +1,156 @@
+"""The AST against transformers' own, through files in its format, and the frozen state."""
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import ASTConfig, ASTForAudioClassification
+
+from harness.models.ast import GEOMETRIES, Ast, AstGeometry
+from harness.models.checkpoints import backbone_digest, load_ast, load_backbone, metadata_of, save_ast
+from tests.conftest import TINY
+
+TOLERANCE = 1e-4
+
+
+def reference(tmp_path, **changes):
+    """Save a random transformers AST in its own format; return it and the directory."""
+    torch.manual_seed(1)
+    settings = {
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 192,
+        "max_length": 96,
+        "num_mel_bins": 64,
+        "num_labels": 11,
+        "frequency_stride": 10,
+        "time_stride": 10,
+    }
+    model = ASTForAudioClassification(ASTConfig(**{**settings, **changes})).eval()
+    for parameter in model.parameters():  # LayerNorms start at one and zero, tokens at zero: nothing to tell apart
+        torch.nn.init.normal_(parameter, std=0.05)
+    model.save_pretrained(tmp_path)
+    return model, tmp_path
+
+
+@pytest.mark.parametrize("strides", [(10, 10), (12, 12), (16, 16), (10, 16)])
+def test_logits_and_embedding_equal_those_of_transformers(tmp_path, strides):
+    theirs, directory = reference(tmp_path, frequency_stride=strides[0], time_stride=strides[1])
+    ours = load_ast(directory).freeze()
+    spectrogram = torch.randn(3, 96, 64)
+    with torch.inference_mode():
+        expected = theirs(spectrogram)
+        pooled = theirs.base_model(spectrogram).pooler_output
+    assert torch.allclose(ours.source_logits(spectrogram), expected.logits, atol=TOLERANCE, rtol=0)
+    assert torch.allclose(ours.embed(spectrogram), pooled, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.slow
+def test_logits_equal_those_of_transformers_at_the_size_of_base384(tmp_path):
+    torch.manual_seed(2)
+    theirs = ASTForAudioClassification(ASTConfig(num_labels=527)).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = load_ast(tmp_path).freeze()
+    assert ours.geometry == AstGeometry(layer_norm_eps=1e-12, head_eps=1e-12)
+    spectrogram = torch.randn(1, 1024, 128)
+    with torch.inference_mode():
+        assert torch.allclose(ours.source_logits(spectrogram), theirs(spectrogram).logits, atol=TOLERANCE, rtol=0)
+
+
+def test_the_shortened_last_block_gives_what_the_whole_block_gives(tiny_backbone):
+    spectrogram = torch.randn(2, TINY.n_frames, TINY.n_mels)
+    hidden = tiny_backbone.tokens(spectrogram)
+    for block in tiny_backbone.blocks:
+        hidden = block(hidden)
+    whole = tiny_backbone.norm(hidden)[:, :2].mean(dim=1)
+    assert torch.allclose(tiny_backbone.embed(spectrogram), whole, atol=1e-6)
+
+
+def test_base384_has_the_published_number_of_parameters():
+    with torch.device("meta"):
+        model = Ast(GEOMETRIES["ast-base384"])
+    head = sum(p.numel() for p in (*model.head_norm.parameters(), *model.head.parameters()))
+    assert sum(p.numel() for p in model.parameters()) - head == 86_187_264
+    assert math.prod(GEOMETRIES["ast-base384"].grid) == 1212
+
+
+def test_a_frozen_backbone_asks_for_no_gradient_and_stays_in_evaluation_mode(tiny_backbone):
+    assert not tiny_backbone.training
+    assert not any(p.requires_grad for p in tiny_backbone.parameters())
+    spectrogram = torch.randn(2, TINY.n_frames, TINY.n_mels, requires_grad=True)
+    tiny_backbone.source_logits(spectrogram).sum().backward()
+    assert spectrogram.grad is not None
+    assert all(p.grad is None for p in tiny_backbone.parameters())
+
+
+def test_a_spectrogram_of_another_size_is_refused(tiny_backbone):
+    with pytest.raises(ValueError, match=r"\(30, 32\): this AST takes \(32, 32\)"):
+        tiny_backbone.embed(torch.zeros(1, 30, 32))
+
+
+def test_our_own_file_keeps_geometry_weights_and_provenance(tmp_path, tiny_backbone):
+    file = tmp_path / "tiny.safetensors"
+    save_ast(file, tiny_backbone, {"seed": "0"})
+    loaded = load_backbone(str(file))
+    assert loaded.geometry == TINY
+    assert metadata_of(file)["seed"] == "0"
+    for key, tensor in tiny_backbone.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], tensor.half().float()), key
+
+
+def test_the_digest_changes_with_one_weight_and_with_the_geometry(tiny_backbone):
+    torch.manual_seed(0)
+    twin = Ast(TINY)
+    twin.load_state_dict(tiny_backbone.state_dict())
+    assert backbone_digest(twin) == backbone_digest(tiny_backbone)
+    with torch.no_grad():
+        twin.position[0, 0, 0] += 1e-3
+    assert backbone_digest(twin) != backbone_digest(tiny_backbone)
+
+
+def test_a_file_that_lacks_a_tensor_says_which(tmp_path):
+    _, directory = reference(tmp_path)
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["audio_spectrogram_transformer.layernorm.weight"]
+    save_file(tensors, file)
+    with pytest.raises(ValueError, match=r"1 tensors do not fit the geometry: missing norm\.weight"):
+        load_ast(directory)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    file = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(2)}, file)
+    with pytest.raises(ValueError, match="not an AST"):
+        load_ast(file)
+
+
+def test_an_unknown_backbone_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"backbone='ast-huge': must be one of ast-nano, ast-base384-random"):
+        load_backbone("ast-huge")
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(FileNotFoundError, match=r"no/such\.safetensors does not exist"):
+        load_backbone("no/such.safetensors")
+
+
+def test_the_built_in_backbone_is_small_and_says_where_it_comes_from():
+    backbone = load_backbone("ast-nano")
+    assert backbone.geometry == GEOMETRIES["ast-nano"]
+    assert sum(p.numel() for p in backbone.parameters()) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_heads": 5}, "num_heads=5: must divide embed_dim=32"),
+        ({"n_mels": 8}, "n_mels=8: must be at least one patch, 16"),
+        ({"time_stride": 0}, "time_stride=0: must be at least 1"),
+    ],
+)
+def test_an_impossible_geometry_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        AstGeometry(**{"embed_dim": 32, "num_heads": 2, **change})

@@ -1,0 +1,90 @@
+"""Which module may import what: the training core runs where torch is and nothing else of ours is needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+DOORS = {
+    "timm": {"harness/models/ast.py"},
+    "mlflow": {"tracking/"},
+    "ray": {
+        "harness/driver.py",
+        "harness/progress_callback.py",
+        "harness/run_study.py",
+        "harness/scheduler.py",
+        "harness/searcher.py",
+        "harness/tracker.py",
+        "harness/trial.py",
+    },
+    "optuna": {
+        "search_spaces/",
+        "harness/driver.py",
+        "harness/progress_callback.py",
+        "harness/results.py",
+        "harness/run_study.py",
+        "harness/searcher.py",
+        "harness/study_storage.py",
+        "harness/subspace.py",
+        "harness/tracker.py",
+    },
+}
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def modules(folder):
+    return [p.relative_to(ROOT).as_posix() for p in sorted((ROOT / folder).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("framework", DOORS)
+def test_each_framework_has_its_doors_and_no_others(framework):
+    found = {
+        module
+        for folder in ("harness", "search_spaces", "tracking")
+        for module in modules(folder)
+        if any(name.split(".")[0] == framework for name in imports_of(ROOT / module))
+    }
+    strangers = {module for module in found if not any(module.startswith(door) for door in DOORS[framework])}
+    assert strangers == set()
+    assert found
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("tracking", ("torch", "ray", "harness", "search_spaces")),
+        ("search_spaces", ("torch", "ray", "harness", "tracking")),
+        ("harness/models", ("ray", "mlflow", "optuna", "tracking", "harness.train", "harness.trial", "harness.study")),
+        ("harness/data", ("ray", "mlflow", "optuna", "tracking", "harness.train", "harness.trial", "harness.study")),
+    ],
+)
+def test_imports_point_one_way(folder, forbidden):
+    wrong = [
+        (module, name)
+        for module in modules(folder)
+        for name in imports_of(ROOT / module)
+        if any(name == f or name.startswith(f"{f}.") for f in forbidden)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.slow
+def test_the_training_core_imports_without_ray_optuna_and_mlflow():
+    script = """
+import sys
+for name in ("ray", "optuna", "mlflow"):
+    sys.modules[name] = None  # importing it now raises ImportError
+import harness.train, harness.build, harness.data.sources, harness.spec, harness.models.checkpoints
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, timeout=120)

@@ -1,0 +1,121 @@
+"""The metrics against scikit-learn and against arithmetic by hand."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, classification_report
+
+from harness.metrics import majority_floor, score
+
+LABELS = ("accordion", "banjo", "bass")
+
+
+def example():
+    rng = np.random.default_rng(0)
+    truth = rng.random((60, 3)) < np.array([0.3, 0.5, 0.7])
+    observed = rng.random((60, 3)) < 0.6
+    return rng.random((60, 3)), truth.astype(np.float32), observed
+
+
+def figures(scores, targets, observed):
+    return score(scores, targets, observed=observed, labels=LABELS)
+
+
+def test_every_figure_is_scikit_learns_on_the_annotated_clips():
+    scores, targets, observed = example()
+    found = figures(scores, targets, observed)
+    reports = [
+        classification_report(
+            targets[observed[:, i], i], scores[observed[:, i], i] >= 0.5, output_dict=True, zero_division=0
+        )
+        for i in range(3)
+    ]
+    assert list(found.f1_by_label) == list(LABELS)
+    assert list(found.f1_by_label.values()) == pytest.approx([r["macro avg"]["f1-score"] for r in reports])
+    assert found.macro_f1 == pytest.approx(np.mean([r["macro avg"]["f1-score"] for r in reports]))
+    assert found.positive_f1 == pytest.approx(np.mean([r["1.0"]["f1-score"] for r in reports]))
+    precision = [average_precision_score(targets[observed[:, i], i], scores[observed[:, i], i]) for i in range(3)]
+    assert found.mean_average_precision == pytest.approx(np.mean(precision))
+
+
+def test_f1_of_both_classes_by_hand():
+    # 2 true positives, 1 false positive, 1 miss, 4 true negatives: F1 2/3 and 4/5
+    truth = np.array([1, 1, 1, 0, 0, 0, 0, 0], dtype=np.float32)[:, None]
+    predicted = np.array([1, 1, 0, 1, 0, 0, 0, 0], dtype=np.float32)[:, None]
+    found = score(predicted, truth, observed=np.ones((8, 1), bool), labels=("banjo",))
+    assert found.macro_f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert found.positive_f1 == pytest.approx(2 / 3)
+
+
+def test_perfect_predictions_score_one():
+    _, targets, observed = example()
+    found = figures(targets, targets, observed)
+    assert (found.macro_f1, found.positive_f1, found.mean_average_precision) == (1, 1, 1)
+
+
+def test_inverted_predictions_score_zero():
+    _, targets, observed = example()
+    assert figures(1 - targets, targets, observed).macro_f1 == 0
+
+
+def test_what_is_not_annotated_changes_nothing():
+    scores, targets, observed = example()
+    other = np.where(observed, targets, 1 - targets)
+    elsewhere = np.where(observed, scores, np.nan)
+    assert figures(elsewhere, other, observed) == figures(scores, targets, observed)
+
+
+def test_the_mean_is_over_labels_and_not_over_clips():
+    scores, targets, observed = example()
+    observed[:, 0] = False
+    observed[:2, 0] = True
+    found = figures(scores, targets, observed)
+    assert found.macro_f1 == pytest.approx(np.mean(list(found.f1_by_label.values())))
+
+
+def test_a_label_without_annotations_is_named():
+    scores, targets, observed = example()
+    observed[:, 1] = False
+    with pytest.raises(ValueError, match="label 'banjo': none of the 60 clips is annotated"):
+        figures(scores, targets, observed)
+
+
+def test_a_score_that_is_no_number_is_refused():
+    scores, targets, observed = example()
+    scores[np.nonzero(observed[:, 0])[0][0], 0] = np.nan
+    with pytest.raises(ValueError, match="some are not finite"):
+        figures(scores, targets, observed)
+
+
+def test_the_floor_is_the_majority_classes_f1_halved():
+    # always "no": F1 of the negative class 2 * 6 / (2 * 6 + 4), of the positive class 0
+    targets = np.array([1.0] * 4 + [0.0] * 6, dtype=np.float32)[:, None]
+    observed = np.ones((10, 1), bool)
+    floor = majority_floor(targets, targets, train_observed=observed, observed=observed, labels=("banjo",))
+    assert floor.macro_f1 == pytest.approx(12 / 16 / 2)
+
+
+def test_the_floor_guesses_by_the_training_split_alone():
+    train, validation = np.ones((4, 1), np.float32), np.zeros((4, 1), np.float32)
+    observed = np.ones((4, 1), bool)
+    floor = majority_floor(train, validation, train_observed=observed, observed=observed, labels=("banjo",))
+    assert floor.macro_f1 == 0
+
+
+OFFICIAL_TEST = {
+    "accordion": (115, 423), "banjo": (140, 338), "bass": (134, 329), "cello": (226, 259), "clarinet": (137, 503),
+    "cymbals": (297, 139), "drums": (278, 146), "flute": (175, 387), "guitar": (286, 150),
+    "mallet_percussion": (211, 267), "mandolin": (193, 434), "organ": (121, 310), "piano": (285, 130),
+    "saxophone": (305, 324), "synthesizer": (268, 112), "trombone": (228, 492), "trumpet": (318, 467),
+    "ukulele": (182, 408), "violin": (394, 237), "voice": (224, 150),
+}  # fmt: skip
+"""Positive and negative observed labels of OpenMIC-2018's official test split, counted from its public labels."""
+
+
+def test_the_floor_of_the_official_test_split_is_the_published_one():
+    sizes = [positive + negative for positive, negative in OFFICIAL_TEST.values()]
+    targets, observed = np.zeros((max(sizes), 20), np.float32), np.zeros((max(sizes), 20), bool)
+    for column, (positive, negative) in enumerate(OFFICIAL_TEST.values()):
+        targets[:positive, column] = 1
+        observed[: positive + negative, column] = True
+    floor = majority_floor(targets, targets, train_observed=observed, observed=observed, labels=tuple(OFFICIAL_TEST))
+    assert round(100 * floor.macro_f1, 1) == 39.8

@@ -1,0 +1,37 @@
+"""The learning-rate schedules."""
+
+import pytest
+
+from harness.schedules import SCHEDULES, learning_rate_factor
+
+
+def course(kind, *, n_steps=50, warmup=0.0):
+    return [learning_rate_factor(kind, step=step, n_steps=n_steps, warmup=warmup) for step in range(n_steps)]
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_every_factor_is_above_zero_and_at_most_one(kind):
+    assert all(0 < factor <= 1 for factor in course(kind))
+
+
+def test_the_papers_schedule_holds_ten_of_fifty_epochs_then_halves_every_five():
+    expected = [1.0] * 10 + [0.5 ** (1 + k) for k in range(8) for _ in range(5)]
+    assert course("paper") == expected
+
+
+@pytest.mark.parametrize("kind", ["paper", "cosine"])
+def test_a_decaying_schedule_never_rises(kind):
+    factors = course(kind)
+    assert all(later <= earlier for earlier, later in zip(factors, factors[1:], strict=False))
+
+
+def test_one_cycle_rises_to_one_and_ends_near_zero():
+    factors = course("one_cycle", n_steps=100)
+    assert factors[0] == pytest.approx(1 / 25)
+    assert max(factors) == pytest.approx(1)
+    assert factors.index(max(factors)) == 30
+    assert factors[-1] < 0.01
+
+
+def test_warm_up_rises_linearly_over_its_share_of_the_steps():
+    assert course("constant", n_steps=10, warmup=0.4) == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1])
