@@ -129,22 +129,22 @@ def augment(
     n_clips, _, n_mels = log_mels.shape
     heard = int((log_mels[0] != 0).any(dim=1).sum())
     sound = log_mels[:, :heard].roll(int(torch.randint(heard, (), generator=rng)), dims=1)
-    uniform = torch.rand(5, n_clips, 1, 1, generator=rng)
-    is_mixed = uniform[0] < 0.5
-    sound = torch.where(is_mixed, mix(sound, 12 * uniform[1]), sound)
+    mixed, softer, gain, tilt, _ = torch.rand(5, n_clips, 1, 1, generator=rng)
+    is_mixed = mixed < 0.5
+    sound = torch.where(is_mixed, mix(sound, 12 * _NATS_PER_DB * softer), sound)
     tags = torch.where(is_mixed[:, :, 0], torch.maximum(tags, tags.roll(1, dims=0)), tags)
-    tilt = torch.linspace(-1, 1, n_mels) * (2 * uniform[3] - 1)
-    sound = normalise(sound + _NATS_PER_DB * (24 * uniform[2] - 12 + 6 * tilt))
+    slope = torch.linspace(-1, 1, n_mels) * (2 * tilt - 1)
+    sound = normalise(sound + _NATS_PER_DB * (24 * gain - 12 + 6 * slope))
     for axis, widest in ((1, 24), (2, 12)):
         sound = sound.masked_fill(_mask(sound.shape, axis, widest, rng), 0.0)
     return torch.cat([sound, normalise(log_mels[:, heard:])], dim=1), tags
 
 
 def mix(
-    log_mels: Float[Tensor, "clip frame mel"], softer_db: Float[Tensor, "clip 1 1"]
+    log_mels: Float[Tensor, "clip frame mel"], softer: Float[Tensor, "clip 1 1"]
 ) -> Float[Tensor, "clip frame mel"]:
-    """Return each clip with the clip before it sounding along, so many decibels softer: energies add."""
-    return torch.logaddexp(log_mels, log_mels.roll(1, dims=0) - _NATS_PER_DB * softer_db)
+    """Return each clip with the clip before it sounding along, softer by so many nats: energies add."""
+    return torch.logaddexp(log_mels, log_mels.roll(1, dims=0) - softer)
 
 
 def normalise(log_mel: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip frame mel"]:

@@ -20,7 +20,10 @@ STATE_WORDS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One trial of the final table. `macro_f1` is that of its best epoch, on validation; None if it had none."""
+    """One trial of the final table. `macro_f1` is that of its best epoch, on validation; None if it had none.
+
+    `worker` is the Ray node and the process that ran its last epoch.
+    """
 
     number: int
     state: str
@@ -32,6 +35,7 @@ class Row:
     epochs: int
     seconds: float
     reason: str
+    worker: str
     f1_by_label: Mapping[str, float]
 
 
@@ -63,6 +67,7 @@ def _row(trial: FrozenTrial) -> Row:
         epochs=summary.get("epochs", max(values, default=0)),
         seconds=summary.get("seconds", 0.0),
         reason=trial.user_attrs.get(REASON, ""),
+        worker=summary.get("worker") or "",
         f1_by_label=best.get("f1_by_label", {}),
         **_words(json.loads(trial.user_attrs.get(PATHS, "{}"))),
     )

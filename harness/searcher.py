@@ -74,17 +74,17 @@ class StudySearcher(Searcher):
         if time.monotonic() >= self._deadline:
             return str(Searcher.FINISHED)
         if self._interrupted:
-            number = self._interrupted.pop(0)
-            paths = {**trials[number].params, **self._suggest(trials[number])}
-        else:
-            if sum(t.state != TrialState.WAITING for t in trials) >= self._n_trials:
-                return str(Searcher.FINISHED)
+            # draws what it has drawn before, and only what it had not come to draw anew
+            trial = optuna.trial.Trial(self._study, trials[self._interrupted.pop(0)]._trial_id)  # noqa: SLF001
+        elif sum(t.state != TrialState.WAITING for t in trials) < self._n_trials:
             trial = self._study.ask()
-            number, constants = trial.number, self._suggest(trial)
-            paths = {**trial.params, **constants}
-            trial.set_user_attr(PATHS, json.dumps(paths))
-        self._numbers[trial_id] = number
-        return {"number": number, "task": self._make_task(number, paths)}
+        else:
+            return str(Searcher.FINISHED)
+        constants = self._suggest(trial)
+        paths = {**trial.params, **constants}
+        trial.set_user_attr(PATHS, json.dumps(paths))
+        self._numbers[trial_id] = trial.number
+        return {"number": trial.number, "task": self._make_task(trial.number, paths)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Store the best macro-F1 so far as the trial's intermediate value."""
@@ -141,6 +141,7 @@ def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
         "epochs": result["epoch"],
         "seconds": result["seconds"],
         "params": result["params"],
+        "worker": result.get("worker"),
         "parameters": detail["parameters"],
         "best": detail["best"],
     }

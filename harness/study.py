@@ -93,6 +93,9 @@ def main(
     except (ValueError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(FELL_SHORT) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted before the study began; what is prepared is kept", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(outcome)
 
 
@@ -110,7 +113,7 @@ def prepare_environment(*, joins_cluster: bool) -> None:
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without a GPU leaves CUDA_VISIBLE_DEVICES alone
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that was given no GPU sees none
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0, the only quiet setting
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

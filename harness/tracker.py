@@ -134,7 +134,7 @@ class Tracker:
                 params_by_part=summary.get("parameters", {}),
                 epochs=summary.get("epochs"),
                 seconds=summary.get("seconds"),
-                tags={"optuna_state": trial.state.name},
+                tags={"optuna_state": trial.state.name, "worker": summary.get("worker")},
                 reason=trial.user_attrs.get(REASON),
                 artifacts={
                     "figures": self._local_files(trial.number, FIGURES),

@@ -7,6 +7,7 @@ memory-mapped data, is in this module's caches; all else is set anew when a tria
 import gc
 import json
 import logging
+import os
 import random
 import traceback
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from ray import tune
 
@@ -66,8 +68,9 @@ def run_trial(config: Mapping[str, Any]) -> None:
     worker and run the trial again.
     """
     task = TrialTask.from_json(config["task"])
+    worker = f"{ray.get_runtime_context().get_node_id()[:8]}/{os.getpid()}"
     for report in reports(task):
-        tune.report(report)
+        tune.report({**report, "worker": worker})
 
 
 def reports(task: TrialTask) -> Iterator[dict[str, Any]]:

@@ -179,3 +179,18 @@ def test_fixed_values_hold_in_every_trial(tmp_path):
     for name in "abcd":
         paths = json.loads(made.suggest(name)["task"])["paths"]
         assert (paths["optimiser/lr"], paths["mapper/kind"]) == (1e-3, "fc")
+
+
+def test_a_trial_that_was_cut_off_while_it_was_drawn_is_drawn_to_its_end(tmp_path):
+    study = open_study(tmp_path)
+    searcher(study)
+    for _ in range(2):
+        half = study.ask()
+        shape = half.suggest_categorical("reprogrammer/shape", ["full", "mel", "frame"])
+    task = searcher(open_study(tmp_path)).suggest("a")
+    paths = json.loads(task["task"])["paths"]
+    assert task["number"] == 0
+    assert {"optimiser/lr", "mapper/kind", "reprogrammer/kind"} <= set(paths)
+    second = searcher(open_study(tmp_path))
+    second.suggest("b")
+    assert json.loads(second.suggest("c")["task"])["paths"]["reprogrammer/shape"] == shape

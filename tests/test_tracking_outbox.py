@@ -1,7 +1,9 @@
 """The outbox against a real MLflow with an SQLite store."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import threading
 import time
 
@@ -79,6 +81,13 @@ def runs(uri, kind="trial"):
 
 def history(uri, run, metric):
     return [(point.step, point.value) for point in mlflow_client(uri).get_metric_history(run.info.run_id, metric)]
+
+
+def wait_until(condition, *, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
 
 
 def test_a_study_arrives_whole(open_outbox, uri):
@@ -245,6 +254,20 @@ def test_a_store_that_was_thrown_away_gets_everything_again(open_outbox, tmp_pat
     again.add(records.log_epoch(again.study_key, 1, epoch=4, val={"loss": 0.25}))
     again.close(timeout_s=30)
     assert len(history(other, runs(other)[1], "val/loss")) == 4
+
+
+def test_a_store_that_is_emptied_under_a_study_gets_everything_again(open_outbox, uri, tmp_path):
+    outbox = open_outbox()
+    add_study(outbox)
+    wait_until(lambda: not outbox.left())
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs", "experiment_tags"):
+            database.execute(f"DELETE FROM {table}")
+        database.execute("DELETE FROM experiments WHERE experiment_id > 0")
+        database.commit()
+    outbox.add(records.log_epoch(outbox.study_key, 1, epoch=4, val={"loss": 0.25}))
+    assert outbox.close(timeout_s=30).rejected == 0
+    assert [len(history(uri, run, "val/loss")) for run in runs(uri)] == [3, 4]
 
 
 def test_a_deleted_experiment_is_not_filled_again_and_nothing_is_lost(open_outbox, uri):

@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 from typer.testing import CliRunner
 
-from tests.test_tracking_outbox import EXPERIMENT, add_study, add_trial, history, new_store, runs
+from tests.test_tracking_outbox import EXPERIMENT, add_study, add_trial, history, new_store, runs, wait_until
 from tracking import records, sync, ui, views
 from tracking.outbox import Outbox
 from tracking.store import default_uri, mlflow_client
@@ -82,13 +82,6 @@ def server(tmp_path, tmp_path_factory):
     server = Server(tmp_path / "server", free_port())
     yield server
     server.kill()
-
-
-def wait_until(condition, *, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
 
 
 def test_a_server_that_is_late_then_killed_then_back_gets_everything_once(server, tmp_path, caplog):

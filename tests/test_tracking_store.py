@@ -72,6 +72,7 @@ def test_processes_that_make_one_store_at_once_all_succeed_even_over_a_half_made
     script = f"from tracking.store import mlflow_client; mlflow_client({default_uri(tmp_path)!r}).search_experiments()"
     processes = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", script]) for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert not (tmp_path / "mlflow.db.new").exists()
 
 
 def test_a_users_settings_stay_and_the_others_do_not_block():

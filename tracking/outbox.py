@@ -115,6 +115,10 @@ class Outbox:
         """Tell whether a trial's end is written down and it was not opened again."""
         return self._recorded.has(trial_key(self.study_key, number), "end")
 
+    def left(self) -> int:
+        """Count the records that MLflow has not got yet."""
+        return self._courier.left()
+
     def close(self, *, timeout_s: float = 10.0) -> Closing:
         """Give delivery `timeout_s` more seconds, then say what is left."""
         self._is_closing.set()
@@ -124,7 +128,7 @@ class Outbox:
         self._news.set()
         command = shlex.join(["python", "-m", "tracking.sync", str(self._spool.study_dir)])
         rejected = sum(1 for entry in self._spool.rejected() if entry["destination"] == self._destination.name)
-        return Closing(self._courier.left(), rejected, self._unwritten, command)
+        return Closing(self.left(), rejected, self._unwritten, command)
 
     def _read_back(self) -> str | None:
         """Learn what was written down before this process; return the study's key."""

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr  # type: ignore[import-untyped]
+import soxr
 from jaxtyping import Float, Int16
 
 from harness.data.demo_plan import LABELS, Annotations, ClipPlan, annotate, plan_clips
