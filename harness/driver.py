@@ -39,6 +39,15 @@ class Resources:
     gpus_per_trial: float | None = None
     cpus_per_trial: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what no trial can have, naming the flag."""
+        for flag in ("concurrent", "cpus_per_trial"):
+            value = getattr(self, flag)
+            if value is not None and value < 1:
+                raise ValueError(f"{flag.replace('_', '-')}={value}: must be at least 1")
+        if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
+            raise ValueError(f"gpus-per-trial={self.gpus_per_trial}: must not be negative")
+
 
 @dataclass(frozen=True)
 class Slots:

@@ -20,6 +20,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command(help=__doc__)
 def main(
+    context: typer.Context,
     space: Annotated[str | None, typer.Option(help=f"Search space: {', '.join(names())}.")] = None,
     trials: Annotated[int | None, typer.Option(help=f"Number of trials, over all runs. [{DEFAULT_TRIALS}]")] = None,
     epochs: Annotated[
@@ -57,8 +58,10 @@ def main(
     from harness.run_study import begin, carry_out, free_name, take_up  # noqa: PLC0415
 
     try:
+        _refuse_ignored(context)
+        resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
+        budget = parse_seconds(time_budget) if time_budget is not None else float("inf")
         if resume is not None:
-            _refuse_with_resume(space, name, fix, epochs=epochs)
             prepared = take_up(StudyPlace.of(storage, resume), trials=trials, tracking_uri=tracking_uri)
         else:
             if space is None:
@@ -85,11 +88,7 @@ def main(
                 tracking_uri=tracking_uri,
             )
             prepared = begin(spec, fix or [])
-        outcome = carry_out(
-            prepared,
-            Resources(address, concurrent, gpus_per_trial, cpus_per_trial),
-            time_budget=parse_seconds(time_budget) if time_budget else float("inf"),
-        )
+        outcome = carry_out(prepared, resources, time_budget=budget)
     except (ValueError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(FELL_SHORT) from None
@@ -125,14 +124,44 @@ _ENVIRONMENT = {
 def _absolute(place: str) -> str:
     """Return a path that exists as an absolute one, since a worker has another working directory."""
     path = Path(place).expanduser()
-    return str(path.absolute()) if path.exists() else place
+    return str(path.absolute()) if place not in _RESERVED and path.exists() else place
 
 
-def _refuse_with_resume(space: str | None, name: str | None, fix: list[str] | None, *, epochs: int | None) -> None:
-    given = {"space": space, "name": name, "fix": fix, "epochs": epochs}
-    names_given = [f"--{flag}" for flag, value in given.items() if value is not None]
-    if names_given:
-        raise ValueError(f"resume: cannot go with {', '.join(names_given)}; a study keeps what it began with")
+def _refuse_ignored(context: typer.Context) -> None:
+    """Refuse flags that another flag would leave without effect.
+
+    Raises:
+        ValueError: there is one; the message names both.
+    """
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    # by name, since typer may bring a click of its own
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    if "resume" in given:
+        _refuse(given - _GO_WITH_RESUME, "resume", "a study keeps what it began with")
+    if context.params["data"] != "demo":
+        _refuse(given & {"demo_clips"}, "data", "only the demo set has a size to choose")
+    if context.params["split"] == "public":
+        _refuse(given & {"validation_fraction"}, "split=public", "the published split is fixed")
+
+
+def _refuse(flags: set[str], beside: str, why: str) -> None:
+    if flags:
+        named = ", ".join(sorted("--" + flag.replace("_", "-") for flag in flags))
+        raise ValueError(f"{beside}: cannot go with {named}; {why}")
+
+
+_RESERVED = ("demo", "openmic", "ast-nano")
+_GO_WITH_RESUME = {
+    "resume",
+    "trials",
+    "time_budget",
+    "concurrent",
+    "gpus_per_trial",
+    "cpus_per_trial",
+    "storage",
+    "tracking_uri",
+    "address",
+}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The learning-rate schedules."""
 
+from itertools import pairwise
+
 import pytest
 
 from harness.schedules import SCHEDULES, learning_rate_factor
@@ -22,7 +24,7 @@ def test_the_papers_schedule_holds_ten_of_fifty_epochs_then_halves_every_five():
 @pytest.mark.parametrize("kind", ["paper", "cosine"])
 def test_a_decaying_schedule_never_rises(kind):
     factors = course(kind)
-    assert all(later <= earlier for earlier, later in zip(factors, factors[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(factors))
 
 
 def test_one_cycle_rises_to_one_and_ends_near_zero():

@@ -109,12 +109,17 @@ def test_resume_with_more_trials_extends_a_study(workshop, first):
         (("--space", "noise", "--fix", "reprogrammer/deep=3"), "has no path reprogrammer/deep"),
         (("--space", "noise", "--trials", "0"), "trials=0: must be at least 1"),
         (("--space", "noise", "--objective", "loss"), "objective='loss': must be one of f1, f1,params"),
-        (("--space", "noise", "--data", "/no/such/place"), "data='/no/such/place': must be demo, openmic or a directory"),
+        (
+            ("--space", "noise", "--data", "/no/such/place"),
+            "data='/no/such/place': must be demo, openmic or a directory",
+        ),
         (("--space", "noise", "--backbone", "ast-huge"), "backbone='ast-huge': must be one of"),
         (("--space", "noise", "--time-budget", "soon"), "time-budget='soon': must be a duration"),
         (("--space", "noise", "--name", "a/b"), "name='a/b': letters, digits"),
         (("--resume", "never-begun"), "resume=never-begun: no study in"),
-        (("--resume", "x", "--space", "noise"), "resume: cannot go with --space"),
+        (("--resume", "x", "--space", "noise", "--seed", "1"), "resume: cannot go with --seed, --space"),
+        (("--space", "noise", "--data", ".", "--demo-clips", "9"), "data: cannot go with --demo-clips"),
+        (("--space", "noise", "--split", "public", "--validation-fraction", "0.2"), "split=public: cannot go with"),
     ],
 )
 def test_a_wrong_flag_is_refused_in_a_line_and_leaves_nothing_behind(workshop, flags, message):

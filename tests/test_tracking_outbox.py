@@ -41,7 +41,7 @@ def open_outbox(uri, tmp_path):
     opened = []
 
     def open_one(study="study", *, at=uri):
-        opened.append(Outbox(tmp_path / study, at, experiment=EXPERIMENT))
+        opened.append(Outbox(tmp_path / study, at, experiment=EXPERIMENT, head_start_s=0))
         return opened[-1]
 
     yield open_one
@@ -219,6 +219,18 @@ def test_a_file_that_is_gone_does_not_hold_up_what_follows(open_outbox, uri, tmp
     assert [run.info.status for run in runs(uri)] == ["FINISHED"]
 
 
+def test_what_fails_for_ever_while_other_writes_succeed_is_set_aside(open_outbox, uri, tmp_path, monkeypatch):
+    monkeypatch.setattr("tracking.outbox._FIRST_WAIT_S", 0.05)
+    figure = tmp_path / "f1.png"
+    figure.write_bytes(b"picture")
+    (tmp_path / "artifacts").write_text("a file where artifacts should go")
+    outbox = open_outbox()
+    add_study(outbox, trials=1, artifacts={"figures": [figure]})
+    wait_until(lambda: not outbox.left())
+    assert outbox.close(timeout_s=30).rejected == 1
+    assert [run.info.status for run in runs(uri)] == ["FINISHED"]
+
+
 def test_a_torn_last_line_is_cut_off_and_said_again(open_outbox, uri, tmp_path):
     first = open_outbox()
     add_study(first)
@@ -326,6 +338,14 @@ def test_the_views_follow_the_trials_of_all_studies(open_outbox, uri):
     assert json.loads(tags[names.LABELS]) == LABELS
 
 
+def test_a_study_has_its_start_to_itself_unless_it_ends_sooner(uri, tmp_path):
+    outbox = Outbox(tmp_path / "study", uri, experiment=EXPERIMENT, head_start_s=60)
+    add_study(outbox)
+    time.sleep(0.5)
+    assert outbox.experiment_id is None
+    assert outbox.close(timeout_s=30).left == 0
+
+
 def test_an_impossible_uri_is_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match=r"tracking URI './mlruns': must be sqlite:///PATH"):
-        Outbox(tmp_path, "./mlruns", experiment=EXPERIMENT)
+        Outbox(tmp_path, "./mlruns", experiment=EXPERIMENT, head_start_s=0)

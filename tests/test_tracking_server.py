@@ -1,6 +1,7 @@
 """The outbox against a real MLflow server that is late, killed and back, and drivers that die."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,8 +12,8 @@ import urllib.request
 import pytest
 from typer.testing import CliRunner
 
-from tests.test_tracking_outbox import EXPERIMENT, add_study, add_trial, history, new_store, runs, wait_until
-from tracking import records, sync, ui, views
+from tests.test_tracking_outbox import EXPERIMENT, LABELS, add_study, add_trial, history, new_store, runs, wait_until
+from tracking import names, records, sync, ui, views
 from tracking.outbox import Outbox
 from tracking.store import default_uri, mlflow_client
 
@@ -28,7 +29,7 @@ from pathlib import Path
 from tests.test_tracking_outbox import EXPERIMENT, add_trial
 from tracking import records
 from tracking.outbox import Outbox
-outbox = Outbox(Path(sys.argv[1]), sys.argv[2], experiment=EXPERIMENT)
+outbox = Outbox(Path(sys.argv[1]), sys.argv[2], experiment=EXPERIMENT, head_start_s=0)
 outbox.add(records.open_study(outbox.study_key, name="unet-1"))
 for number in range(40):
     if not outbox.has_ended(number):
@@ -84,8 +85,8 @@ def server(tmp_path, tmp_path_factory):
     server.kill()
 
 
-def test_a_server_that_is_late_then_killed_then_back_gets_everything_once(server, tmp_path, caplog):
-    outbox = Outbox(tmp_path / "study", server.uri, experiment=EXPERIMENT)
+def test_a_server_that_is_late_then_killed_then_back_gets_everything_once(server, tmp_path, caplog, capfd):
+    outbox = Outbox(tmp_path / "study", server.uri, experiment=EXPERIMENT, head_start_s=0)
     outbox.add(records.open_study(outbox.study_key, name="unet-1"))
     add_trial(outbox, 0)
     server.start()
@@ -103,6 +104,7 @@ def test_a_server_that_is_late_then_killed_then_back_gets_everything_once(server
     with caplog.at_level("INFO", logger="tracking"):
         wait_until(lambda: "MLflow has everything again" in caplog.text)
     assert outbox.close(timeout_s=60).left == 0
+    assert "".join(capfd.readouterr()) == "", "the terminal is the study's"
     found = runs(server.uri)
     assert [run.info.run_name for run in found] == [f"unet-{number:03d}" for number in range(8)]
     assert {run.info.status for run in found} == {"FINISHED"}
@@ -116,7 +118,7 @@ def test_a_server_that_is_late_then_killed_then_back_gets_everything_once(server
 
 
 def test_a_study_without_any_server_ends_at_once_and_says_how_to_deliver(server, tmp_path):
-    outbox = Outbox(tmp_path / "study", server.uri, experiment=EXPERIMENT)
+    outbox = Outbox(tmp_path / "study", server.uri, experiment=EXPERIMENT, head_start_s=0)
     add_study(outbox)
     start = time.monotonic()
     closing = outbox.close(timeout_s=20)
@@ -153,7 +155,7 @@ def test_a_driver_killed_again_and_again_leaves_every_trial_once(tmp_path, tmp_p
 
 def test_two_processes_that_deliver_at_once_deliver_once(tmp_path, tmp_path_factory):
     uri = new_store(tmp_path, tmp_path_factory)
-    outbox = Outbox(tmp_path / "study", uri, experiment=EXPERIMENT)
+    outbox = Outbox(tmp_path / "study", uri, experiment=EXPERIMENT, head_start_s=0)
     add_study(outbox, trials=20)
     other = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tracking.sync", str(tmp_path / "study")],
@@ -169,7 +171,7 @@ def test_two_processes_that_deliver_at_once_deliver_once(tmp_path, tmp_path_fact
 
 def test_a_study_can_be_delivered_to_a_second_store_later(tmp_path, tmp_path_factory):
     first, second = (new_store(tmp_path / name, tmp_path_factory) for name in ("first", "second"))
-    outbox = Outbox(tmp_path / "study", first, experiment=EXPERIMENT)
+    outbox = Outbox(tmp_path / "study", first, experiment=EXPERIMENT, head_start_s=0)
     add_study(outbox)
     outbox.close(timeout_s=60)
     done = CliRunner().invoke(sync_app(), [str(tmp_path / "study"), "--tracking-uri", second])
@@ -200,3 +202,43 @@ def test_the_command_and_the_link_belong_together():
     assert ui.ui_link("http://me:secret@head:5000", "1", view=views.SIZE).startswith(
         "http://head:5000/#/experiments/1/"
     )
+
+
+@pytest.fixture
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver")
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    if None in programs.values():
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs["chromium"]
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1600,1000"):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs["chromedriver"]))
+    yield driver
+    driver.quit()
+
+
+def test_the_link_opens_the_ranked_trials_with_reprogrammer_size_and_f1(server, tmp_path, browser):
+    server.start()
+    outbox = Outbox(tmp_path / "study", server.uri, experiment=EXPERIMENT, head_start_s=0)
+    outbox.add(records.open_study(outbox.study_key, name="unet-1", labels=LABELS))
+    add_trial(outbox, 0, f1=0.4321, params_by_part={"reprogrammer": 1285, "mapper": 16916})
+    add_trial(outbox, 1, f1=0.8765, params_by_part={"reprogrammer": 20, "mapper": 16916})
+    assert outbox.close(timeout_s=60).left == 0
+    browser.get(ui.ui_link(server.uri, outbox.experiment_id))
+    script = "return [...document.querySelectorAll('.ag-row')].map(e => e.innerText).join(' ')"
+    wait_until(lambda: "16936" in browser.execute_script(script))
+    rows = browser.execute_script(script)
+    assert rows.index("unet-001") < rows.index("unet-000"), "the best is first"
+    assert {"0.8765", "0.4321", "16936", "18201", "unet"} <= set(rows.split())
+    headers = browser.execute_script(
+        "const left = e => e.getBoundingClientRect().x;"
+        "const cells = [...document.querySelectorAll('.ag-header-cell')].sort((a, b) => left(a) - left(b));"
+        "return cells.map(e => e.innerText.trim())"
+    )
+    assert [name for name in headers if name in ("macro_f1", "params", names.REPROGRAMMER)] == [
+        "macro_f1",
+        names.REPROGRAMMER,
+        "params",
+    ]

@@ -25,6 +25,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the terminal is the study's
 }
 
 
@@ -84,13 +85,18 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
 
 
-def mlflow_client(uri: str) -> "MlflowClient":
-    """Import MLflow, set up for a caller that retries by itself, and return a client of `uri`.
+def prepare_environment() -> None:
+    """Set up MLflow for a caller that retries by itself; what the user has set stays.
 
-    What the user has set in the environment stays. An SQLite store that does not exist is created.
+    Call it from the main thread: the environment is no thread's own.
     """
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
+
+
+def mlflow_client(uri: str) -> "MlflowClient":
+    """Import MLflow and return a client of `uri`; an SQLite store that does not exist is created."""
+    prepare_environment()
     from mlflow import MlflowClient  # noqa: PLC0415  a second, and only for those who deliver
 
     with _quiet():
