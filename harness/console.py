@@ -30,6 +30,7 @@ class Progress:
     epochs_in_running: dict[int, int] = field(default_factory=dict)
     mean_epochs: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    training_since: float | None = None
     deadline: float = float("inf")
 
     @property
@@ -39,9 +40,9 @@ class Progress:
 
     def seconds_left(self) -> float | None:
         """Return the expected time to the end, or None before there is anything to go by."""
-        if not self.epochs_reported:
+        if not self.epochs_reported or self.training_since is None:
             return None
-        elapsed = time.monotonic() - self.started
+        elapsed = time.monotonic() - self.training_since
         left = (self.total - self.ended) * self.mean_epochs - sum(self.epochs_in_running.values())
         expected = elapsed / self.epochs_reported * max(left, len(self.running))
         return max(0.0, min(expected, self.deadline - time.monotonic()))

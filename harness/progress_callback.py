@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from typing import Any
 
 import optuna
@@ -31,6 +32,7 @@ class ProgressCallback(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Count a trial as running."""
+        self._progress.training_since = self._progress.training_since or time.monotonic()
         self._progress.running.add(trial.config["number"])
         self._console.show(self._progress)
 

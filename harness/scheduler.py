@@ -36,8 +36,9 @@ def _median(epochs: int) -> TrialScheduler:  # noqa: ARG001
     # a time slice without end keeps the rule from pausing trials to gather samples; a soft stop, which reaches
     # Tune as a stop all the same, keeps it from asserting that a trial it would have stopped reports no more: the
     # replay judges in another order than the first driver did
+    forever: Any = math.inf
     return MedianStoppingRule(
-        time_attr=TIME, metric=METRIC, mode="max", grace_period=2, min_time_slice=math.inf, hard_stop=False
+        time_attr=TIME, metric=METRIC, mode="max", grace_period=2, min_time_slice=forever, hard_stop=False
     )
 
 

@@ -75,7 +75,7 @@ class StudySearcher(Searcher):
             return str(Searcher.FINISHED)
         if self._interrupted:
             # draws what it has drawn before, and only what it had not come to draw anew
-            trial = optuna.trial.Trial(self._study, trials[self._interrupted.pop(0)]._trial_id)  # noqa: SLF001
+            trial = optuna.trial.Trial(self._study, trials[self._interrupted.pop(0)]._trial_id)
         elif sum(t.state != TrialState.WAITING for t in trials) < self._n_trials:
             trial = self._study.ask()
         else:

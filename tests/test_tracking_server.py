@@ -85,7 +85,8 @@ def server(tmp_path, tmp_path_factory):
     server.kill()
 
 
-def test_a_server_that_is_late_then_killed_then_back_gets_everything_once(server, tmp_path, caplog, capfd):
+def test_a_server_that_is_late_then_killed_then_back_gets_everything_once(server, tmp_path, caplog, capfd, monkeypatch):
+    monkeypatch.setattr("tracking.outbox._LONGEST_WAIT_S", 1.0)
     outbox = Outbox(tmp_path / "study", server.uri, experiment=EXPERIMENT, head_start_s=0)
     outbox.add(records.open_study(outbox.study_key, name="unet-1"))
     add_trial(outbox, 0)

@@ -81,6 +81,22 @@ def test_what_was_refused_is_kept_with_the_reason(spool):
     assert json.loads(spool.rejected_path.read_text())
 
 
+def test_a_refusal_half_written_hides_no_other(spool):
+    spool.reject("a\n", destination=STORE, reason="first")
+    with spool.rejected_path.open("a") as file:
+        file.write('{"reason": "to')
+    assert [entry["reason"] for entry in spool.rejected()] == ["first"]
+    spool.reject("b\n", destination=STORE, reason="second")
+    assert [entry["reason"] for entry in spool.rejected()] == ["first", "second"]
+
+
+def test_an_unreadable_offset_means_that_nothing_was_delivered(spool):
+    spool.append(["a\n"])
+    spool.set_delivered(STORE, 2)
+    (spool.study_dir / "outbox.delivered.json").write_text("")
+    assert spool.left(STORE) == 1
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_a_full_disk_is_an_error_not_half_a_line(tmp_path):
     (tmp_path / "outbox.jsonl").symlink_to("/dev/full")

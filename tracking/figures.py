@@ -96,31 +96,32 @@ def input_change(
     level = _span(np.concatenate([before, after]))
     extent = (0.0, len(before) * hop_ms / 1000, 0.0, float(before.shape[1]))
     figure = Figure(figsize=(8, 6))
-    # Fixed places: the layout engine would take longer than all the rest.
-    panels = [figure.add_axes((0.07, bottom, 0.84, 0.23)) for bottom in (0.67, 0.375, 0.08)]
-    scales = [figure.add_axes((0.925, bottom, 0.015, height)) for bottom, height in ((0.375, 0.525), (0.08, 0.23))]
-    images = [
-        axes.imshow(
-            picture.T, origin="lower", aspect="auto", extent=extent, interpolation="nearest",
-            cmap=colours, vmin=low, vmax=high,
-        )
-        for axes, picture, colours, (low, high) in (
-            (panels[0], before, "magma", level),
-            (panels[1], after, "magma", level),
-            (panels[2], difference, "RdBu_r", (-reach, reach)),
-        )
-    ]  # fmt: skip
-    figure.colorbar(images[1], cax=scales[0])
-    figure.colorbar(images[2], cax=scales[1])
-    names = ("before: the clip's log-mel", "after: what the frozen backbone hears", "after minus before")
-    for axes, name in zip(panels, names, strict=True):
-        axes.set_title(name, fontsize=_TEXT_PT, loc="left")
-        axes.set_ylabel("mel bin", fontsize=_TEXT_PT)
-        axes.tick_params(labelsize=_TEXT_PT - 1, labelbottom=axes is panels[2])
-    for scale in scales:
-        scale.tick_params(labelsize=_TEXT_PT - 1)
-    panels[2].set_xlabel("time (s)", fontsize=_TEXT_PT)
+    for place, picture, name, colours, (low, high) in (
+        (0.67, before, "before: the clip's log-mel", "magma", level),
+        (0.375, after, "after: what the frozen backbone hears", "magma", level),
+        (0.08, difference, "after minus before", "RdBu_r", (-reach, reach)),
+    ):
+        # Fixed places: the layout engine would take longer than all the rest.
+        axes = figure.add_axes((0.07, place, 0.84, 0.23))
+        image = axes.imshow(
+            picture.T, cmap=colours, vmin=low, vmax=high,
+            origin="lower", aspect="auto", extent=extent, interpolation="nearest",
+        )  # fmt: skip
+        _label_panel(axes, name, is_last=picture is difference)
+        if picture is not before:
+            height = 0.23 if picture is difference else 0.525
+            scale = figure.add_axes((0.925, place, 0.015, height))
+            figure.colorbar(image, cax=scale)
+            scale.tick_params(labelsize=_TEXT_PT - 1)
     return _save(figure, path, title)
+
+
+def _label_panel(axes: Axes, name: str, *, is_last: bool) -> None:
+    axes.set_title(name, fontsize=_TEXT_PT, loc="left")
+    axes.set_ylabel("mel bin", fontsize=_TEXT_PT)
+    axes.tick_params(labelsize=_TEXT_PT - 1, labelbottom=is_last)
+    if is_last:
+        axes.set_xlabel("time (s)", fontsize=_TEXT_PT)
 
 
 def _span(values: Float[np.ndarray, "frame mel"]) -> tuple[float, float]:

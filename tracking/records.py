@@ -83,7 +83,10 @@ def open_study(
     tags: Mapping[str, Any] = _NOTHING,
     labels: Sequence[str] = (),
 ) -> list[Record]:
-    """Open a study's run, or open it again on resume. `labels`, in class order, become columns."""
+    """Open a study's run, or open it again on resume.
+
+    `labels`, in class order, become columns. `params` are written once: what a resume may change belongs in `tags`.
+    """
     opening = {
         "name": name,
         "parent": None,
@@ -105,7 +108,7 @@ def open_trial(
     """Open a trial's run, or open it again on resume.
 
     `params` are keyed by path (`reprogrammer/width`). Learning rates, and the paths in `log_scaled`, get a twin
-    with their decimal logarithm.
+    with their decimal logarithm. `tags` should name the study (`study`) and its `space`.
     """
     key = trial_key(study, number)
     colour = names.colour_of(str(params.get(names.REPROGRAMMER, "")))
@@ -156,7 +159,8 @@ def finish_trial(
     model; `artifacts` hold local files by the folder they go to. A file stays where it is until it is delivered.
     """
     key = trial_key(study, number)
-    values: dict[str, Any] = {**metrics, names.EPOCHS: epochs, names.SECONDS: seconds}
+    values: dict[str, Any] = {**metrics, names.EPOCHS: epochs}
+    values[names.SECONDS] = None if seconds is None else round(seconds, 1)
     values |= {names.f1(label): value for label, value in f1.items()}
     values |= {names.params_of(part): count for part, count in params_by_part.items()}
     if total := sum(params_by_part.values()):

@@ -20,15 +20,13 @@ from typing import Any
 
 from tracking.store import Address, absolute_uri, without_password
 
-OUTBOX_NAME = "outbox.jsonl"
-
 
 class Spool:
     """One study's outbox files. Only complete lines exist to a reader; offsets are bytes."""
 
     def __init__(self, study_dir: Path) -> None:
         self.study_dir = study_dir.absolute()
-        self.path = self.study_dir / OUTBOX_NAME
+        self.path = self.study_dir / "outbox.jsonl"
         self.rejected_path = self.study_dir / "outbox.rejected.jsonl"
         self._address_path = self.study_dir / "outbox.address.json"
         self._delivered_path = self.study_dir / "outbox.delivered.json"
@@ -36,13 +34,7 @@ class Spool:
 
     def repair(self) -> None:
         """Cut off a last line that a killed writer left without its end."""
-        if not self.path.exists():
-            return
-        with self.path.open("r+b") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                file.truncate(whole)
+        _cut_torn_line(self.path)
 
     def append(self, lines: Sequence[str]) -> None:
         """Append lines in one write, all of them or none.
@@ -50,24 +42,11 @@ class Spool:
         Raises:
             OSError: the disk is full, or the like.
         """
-        content = "".join(lines).encode()
-        with self.path.open("ab", buffering=0) as file:
-            before = os.fstat(file.fileno()).st_size
-            if file.write(content) != len(content):
-                os.ftruncate(file.fileno(), before)
-                raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
+        _append(self.path, "".join(lines))
 
     def read(self, offset: int = 0) -> Iterator[tuple[str, int]]:
         """Yield the complete lines from `offset` on, each with the offset after it."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                offset += len(line)
-                yield line.decode(errors="replace"), offset
+        return _read_lines(self.path, offset)
 
     def left(self, destination: str) -> int:
         """Count the records that `destination` has not got."""
@@ -114,16 +93,14 @@ class Spool:
         return Address(fields["tracking_uri"], fields["experiment"], Path(root) if root else None)
 
     def reject(self, line: str, *, destination: str, reason: str) -> None:
-        """Set a line aside, with the reason."""
+        """Set a line aside, with the reason. Call it with the lock held."""
         entry = {"reason": reason, "destination": destination, "line": line.rstrip("\n")}
-        with self.rejected_path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        _cut_torn_line(self.rejected_path)
+        _append(self.rejected_path, json.dumps(entry) + "\n")
 
     def rejected(self) -> list[dict[str, str]]:
         """Return what was set aside."""
-        if not self.rejected_path.exists():
-            return []
-        return [json.loads(line) for line in self.rejected_path.read_text().splitlines()]
+        return [json.loads(line) for line, _ in _read_lines(self.rejected_path, 0)]
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
@@ -139,8 +116,39 @@ class Spool:
     def _all_delivered(self) -> dict[str, Any]:
         try:
             return dict(json.loads(self._delivered_path.read_text()))
-        except FileNotFoundError:
-            return {}
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}  # everything is delivered again, which leaves no trace
+
+
+def _append(path: Path, text: str) -> None:
+    content = text.encode()
+    with path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        if file.write(content) != len(content):
+            os.ftruncate(file.fileno(), before)
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def _read_lines(path: Path, offset: int) -> Iterator[tuple[str, int]]:
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            yield line.decode(errors="replace"), offset
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -5,7 +5,6 @@ python -m tracking.ui STUDY_DIR
 
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -47,10 +46,11 @@ def main(
         raise typer.Exit(2) from None
     destination = Destination(address)
     destination.connect()
-    for view in (views.RANKED, views.SIZE, views.SEARCHED, views.GROUPED):
-        typer.echo(ui_link(address.uri, str(destination.experiment_id), view=view, port=port))
+    for view, title in views.TITLES.items():
+        link = ui_link(address.uri, str(destination.experiment_id), view=view, port=port)
+        typer.echo(f"{title:24}{link}")
     if command := _server_command(address.uri, port):
-        raise typer.Exit(subprocess.call(command, env={**os.environ, **_ENVIRONMENT}))
+        os.execve(command[0], command, {**os.environ, **_ENVIRONMENT})
 
 
 def _server_command(uri: str, port: int) -> list[str] | None:

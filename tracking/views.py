@@ -20,6 +20,12 @@ RANKED = "harness_ranked"
 SIZE = "harness_size"
 SEARCHED = "harness_searched"
 GROUPED = "harness_grouped"
+TITLES = {
+    RANKED: "1 Ranked trials",
+    SIZE: "2 F1 against size",
+    SEARCHED: "3 What was searched",
+    GROUPED: "4 Mean by reprogrammer",
+}
 _AXES_PER_CHART = 4
 _MAX_RUNS = 100
 _UNSEARCHED = ("seed",)
@@ -61,18 +67,18 @@ def searched_paths(trials: Iterable[_Params]) -> Searched:
     return Searched(tuple(kinds), shared, tuple(by_kind))
 
 
-def view_tags(labels: Sequence[str], searched: Searched, *, time_ms: int = 0) -> dict[str, str]:
+def view_tags(labels: Sequence[str], searched: Searched) -> dict[str, str]:
     """Return the experiment tags that hold the views. `labels` are in class order."""
     columns = _columns(labels, searched)
-    views = {
-        RANKED: ("1 Ranked trials", {}),
-        SIZE: ("2 F1 against size", _charts(*_size_sections())),
-        SEARCHED: ("3 What was searched", _charts(*_searched_sections(searched))),
-        GROUPED: ("4 Mean by reprogrammer", _grouped(labels, searched)),
+    states: dict[str, dict[str, Any]] = {
+        RANKED: {},
+        SIZE: _charts(*_size_sections()),
+        SEARCHED: _charts(*_searched_sections(searched)),
+        GROUPED: _grouped(labels, searched),
     }
     return {
-        f"mlflow.sharedViewState.{key}": _tag(title, {**_STATE, **columns, **state}, time_ms=time_ms)
-        for key, (title, state) in views.items()
+        f"mlflow.sharedViewState.{view}": _tag(TITLES[view], {**_STATE, **columns, **state})
+        for view, state in states.items()
     }
 
 
@@ -219,6 +225,7 @@ def _differing(trials: Sequence[_Params]) -> tuple[str, ...]:
     return tuple(sorted(searched, key=lambda path: (not path.endswith("/kind"), "log10_" not in path)))
 
 
-def _tag(title: str, state: Mapping[str, Any], *, time_ms: int) -> str:
+def _tag(title: str, state: Mapping[str, Any]) -> str:
     deflated = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    return json.dumps({"name": title, "createdAt": time_ms, "updatedAt": time_ms, "state": f"deflate;{deflated}"})
+    # The times are shown nowhere; constant ones let a reader see that a view did not change.
+    return json.dumps({"name": title, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{deflated}"})

@@ -174,8 +174,8 @@ def _first_two(block: Any, hidden: Float[Tensor, "clip token dim"]) -> Float[Ten
     weight, bias = attention.qkv.weight, attention.qkv.bias
     query = F.linear(normed[:, :2], weight[:dim], bias[:dim])
     key, value = F.linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=-1)
-    heads = (x.reshape(*x.shape[:2], attention.num_heads, -1).transpose(1, 2) for x in (query, key, value))
-    attended = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    query, key, value = (x.reshape(*x.shape[:2], attention.num_heads, -1).transpose(1, 2) for x in (query, key, value))
+    attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     kept: Tensor = hidden[:, :2] + attention.proj(attended)
     mixed: Tensor = block.mlp(block.norm2(kept))
     return kept + mixed
