@@ -11,7 +11,7 @@ import typer
 from harness.spec import DataSpec, StudyPlace, StudySpec, parse_seconds
 from search_spaces import names
 
-DEFAULT_TRIALS, DEFAULT_EPOCHS = 12, 8
+DEFAULT_TRIALS, DEFAULT_EPOCHS = 12, 6
 
 DONE, FELL_SHORT, INTERRUPTED = 0, 1, 130
 

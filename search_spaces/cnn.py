@@ -29,7 +29,7 @@ def suggest(trial: BaseTrial) -> dict[str, Any]:
     """Draw one stack of convolutions, one mapper and one training recipe."""
     depth = trial.suggest_int("reprogrammer/depth", 1, 4)
     if depth > 1:  # a single convolution has no hidden channels
-        trial.suggest_int("reprogrammer/width", 1, 16, log=True)
+        trial.suggest_int("reprogrammer/width", 1, 8, log=True)
         trial.suggest_categorical("reprogrammer/hidden_activation", ["none", "relu"])
     _shared.suggest_convolutions(trial)
     constants = _shared.suggest_mapper(trial)

@@ -27,8 +27,8 @@ PAPER: Mapping[str, Any] = {
 
 def suggest(trial: BaseTrial) -> dict[str, Any]:
     """Draw one U-Net, one mapper and one training recipe."""
-    trial.suggest_int("reprogrammer/depth", 2, 5)
-    trial.suggest_int("reprogrammer/width", 2, 16, log=True)
+    trial.suggest_int("reprogrammer/depth", 2, 4)
+    trial.suggest_int("reprogrammer/width", 2, 8, log=True)
     trial.suggest_categorical("reprogrammer/has_input_skip", [True, False])
     _shared.suggest_convolutions(trial)
     constants = _shared.suggest_mapper(trial)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow
@@ -24,7 +24,7 @@ GEOMETRY = AstGeometry(
     frequency_stride=16,
     time_stride=16,
     n_mels=32,
-    n_frames=48,  # which a U-Net of depth 5 cannot halve five times
+    n_frames=48,
     n_source_labels=24,
 )
 HERTZ = (300, 1200, 4000)
@@ -107,6 +107,8 @@ def make_workshop(root: Path, *, n_clips: int = 40) -> Workshop:
     torch.manual_seed(0)
     np.random.seed(0)
     save_ast(root / "tiny.safetensors", Ast(GEOMETRY), {"note": "random weights"})
+    odd = replace(GEOMETRY, n_frames=40)  # which a U-Net of depth 4 cannot halve four times
+    save_ast(root / "odd.safetensors", Ast(odd), {"note": "random weights"})
     return Workshop(root)
 
 

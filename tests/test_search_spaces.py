@@ -84,8 +84,8 @@ class TestFix:
         [
             ("reprogrammer/deep=3", r"space unet has no path reprogrammer/deep; it has mapper/assignment"),
             ("reprogrammer/depth", r"must be PATH=VALUE"),
-            ("reprogrammer/depth=9", r"reprogrammer/depth must be a whole number from 2 to 5"),
-            ("reprogrammer/depth=3.5", r"must be a whole number from 2 to 5"),
+            ("reprogrammer/depth=9", r"reprogrammer/depth must be a whole number from 2 to 4"),
+            ("reprogrammer/depth=3.5", r"must be a whole number from 2 to 4"),
             ("optimiser/lr=high", r"optimiser/lr must be a number from 1e-05 to 0.03, drawn by its logarithm"),
             ("optimiser/lr=1", r"optimiser/lr must be a number from 1e-05 to 0.03"),
             ("mapper/kind=svm", r"mapper/kind must be one of linear, fc, many_to_one"),

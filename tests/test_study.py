@@ -131,9 +131,10 @@ def test_a_wrong_flag_is_refused_in_a_line_and_leaves_nothing_behind(workshop, f
 
 
 def test_a_failing_trial_costs_the_study_nothing_else_but_its_exit_code(workshop):
-    flags = ("--trials", "2", "--epochs", "1", "--fix", "reprogrammer/depth=5")
-    said = workshop.run(workshop.new("failing", *flags, space="unet"), expect=1)
-    assert "each level halves the 48 frames" in said
+    flags = ("--trials", "2", "--epochs", "1", "--fix", "reprogrammer/depth=4")
+    odd = ("--backbone", str(workshop.root / "odd.safetensors"))
+    said = workshop.run(workshop.new("failing", *flags, *odd, space="unet"), expect=1)
+    assert "each level halves the 40 frames" in said
     assert {t.state for t in workshop.trials("failing")} == {TrialState.FAIL}
     assert all("each level halves" in row["reason"] for row in workshop.results("failing"))
     assert {run.info.status for run in workshop.runs("failing")} == {"FAILED"}

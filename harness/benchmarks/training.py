@@ -7,7 +7,9 @@ what the weights are, and that they compute the same is held by tests/test_ast.p
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +45,7 @@ class TrainingPlan:
     rounds: int = 5
     batch: int | None = None
     steps: int | None = None
-    device: torch.device = torch.device("cpu")
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,9 @@ class TransformersAst:
     """transformers' AST with random weights, frozen, as a backbone of ours."""
 
     def __init__(self, geometry: AstGeometry) -> None:
-        from transformers import ASTConfig, ASTForAudioClassification  # noqa: PLC0415  (a test dependency)
-
+        transformers: Any = import_module("transformers")  # a test dependency
         self.geometry = geometry
-        config = ASTConfig(
+        config = transformers.ASTConfig(
             hidden_size=geometry.embed_dim,
             num_hidden_layers=geometry.depth,
             num_attention_heads=geometry.num_heads,
@@ -81,7 +82,7 @@ class TransformersAst:
             num_mel_bins=geometry.n_mels,
             num_labels=geometry.n_source_labels,
         )
-        self.model = ASTForAudioClassification(config).eval().requires_grad_(False)
+        self.model = transformers.ASTForAudioClassification(config).eval().requires_grad_(False)
 
     def embed(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip dim"]:
         """Return the mean of the class and distillation tokens after the last LayerNorm."""
@@ -97,11 +98,12 @@ class TransformersAst:
 def measure_training(plan: TrainingPlan) -> Iterator[TrainingSpeed]:
     """Yield the speed of each combination, as soon as it is known."""
     for name in plan.backbones:
-        ours = load_backbone(name).to(plan.device)
+        device = torch.device(plan.device)
+        ours = load_backbone(name).to(device)
         backbones: dict[str, Backbone] = {OURS: ours}
         if find_spec("transformers") is not None:
             theirs = TransformersAst(ours.geometry)
-            theirs.model.to(plan.device)
+            theirs.model.to(device)
             backbones[THEIRS] = theirs
         for precision in plan.precisions:
             for reprogrammer in plan.reprogrammers:
@@ -112,21 +114,21 @@ def _compare(
     plan: TrainingPlan, name: str, backbones: dict[str, Backbone], *, precision: str, reprogrammer: str
 ) -> TrainingSpeed:
     geometry = backbones[OURS].geometry
-    is_slow = plan.device.type == "cpu" and geometry.grid[0] * geometry.grid[1] > _LARGE_TOKENS
+    device = torch.device(plan.device)
+    is_slow = device.type == "cpu" and geometry.grid[0] * geometry.grid[1] > _LARGE_TOKENS
     batch = plan.batch or (1 if is_slow else 8)
     steps = plan.steps or (1 if is_slow else _STEPS)
     data = random_data(geometry, n_clips=batch * steps)
     config = TrialConfig.from_paths({"reprogrammer/kind": reprogrammer, "training/batch_size": batch})
     ways = {
-        way: _epoch(backbone, data, config, precision=precision, device=plan.device)
-        for way, backbone in backbones.items()
+        way: _epoch(backbone, data, config, precision=precision, device=device) for way, backbone in backbones.items()
     }
     seconds = interleaved(ways, rounds=plan.rounds, limit_seconds=_CASE_SECONDS)
     return TrainingSpeed(
         backbone=name,
         precision=precision,
         reprogrammer=reprogrammer,
-        device=plan.device.type,
+        device=device.type,
         batch=batch,
         steps_per_round=steps,
         rounds=len(seconds[OURS]),

@@ -141,7 +141,9 @@ def build_reprogrammer(config: Reprogrammer, *, n_frames: int, n_mels: int) -> n
     Raises:
         ValueError: the configuration does not fit spectrograms of this size.
     """
-    return BUILDERS[config.kind](n_frames=n_frames, n_mels=n_mels, **asdict(config))
+    module = BUILDERS[config.kind](n_frames=n_frames, n_mels=n_mels, **asdict(config))
+    # few channels over many pixels: on a CPU this order made a U-Net's step 2.5 and a CNN's 6 times as fast
+    return module.to(memory_format=torch.channels_last)
 
 
 def _conv_block(inputs: int, outputs: int, *, kernel: int, norm: str, activation: str = "relu") -> nn.Sequential:

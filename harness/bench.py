@@ -1,0 +1,144 @@
+"""Measure this project's speed on this machine.
+
+    python -m harness.bench
+    python -m harness.bench --only training --backbones ast-nano --rounds 9 --json
+
+Every speed stands beside a baseline that was measured in turns with it; a ratio above 1 is faster than the baseline.
+Ratios are medians over rounds, with the lowest and the highest round in brackets.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console, RenderableType
+
+from harness.benchmarks import report
+from harness.benchmarks.front_end import measure_front_end
+from harness.benchmarks.overhead import measure_overhead, prepare_demo
+from harness.benchmarks.timing import torch_threads
+from harness.benchmarks.training import BACKBONES, TrainingPlan, measure_training
+from harness.config import REPROGRAMMERS, one_of
+from harness.data.progress import track
+from harness.train import PRECISIONS
+
+PARTS = ("front-end", "training", "overhead")
+_ROUNDS = {"front-end": 5, "training": 5, "overhead": 3}
+_DEMO_CLIPS = 400
+_WIDTH = 130
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def main(
+    only: Annotated[str, typer.Option(help="Parts to measure, with commas between.")] = ",".join(PARTS),
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each comparison. [5; of studies 3]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the training step. [all cores]")] = None,
+    backbones: Annotated[str, typer.Option(help="Backbones of the training step.")] = ",".join(BACKBONES),
+    precisions: Annotated[str, typer.Option(help="Precisions of the training step.")] = ",".join(PRECISIONS),
+    reprogrammers: Annotated[str, typer.Option(help="Reprogrammers of the training step.")] = ",".join(REPROGRAMMERS),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Measure the parts asked for and print them."""
+    try:
+        parts = _chosen("only", only, PARTS)
+        plan = TrainingPlan(
+            backbones=backbones.split(","),
+            precisions=_chosen("precisions", precisions, tuple(PRECISIONS)),
+            reprogrammers=_chosen("reprogrammers", reprogrammers, tuple(REPROGRAMMERS)),
+            rounds=rounds or _ROUNDS["training"],
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+        threads = threads or len(os.sched_getaffinity(0))
+        results: dict[str, Any] = {"environment": environment(plan.device, threads)}
+        tables = [_measure(part, plan, results, rounds=rounds or _ROUNDS[part], threads=threads) for part in parts]
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    results["environment"]["load_after"] = os.getloadavg()[0]
+    _show(results, tables, as_json=as_json)
+
+
+def environment(device: str, threads: int) -> dict[str, Any]:
+    """Return what a figure depends on besides this project's code. Loads are the average of the last minute."""
+    return {
+        "machine": torch.cuda.get_device_name(device) if device == "cuda" else _cpu(),
+        "device": device,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": threads,
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **{package: _version(package) for package in ("torch", "torchaudio", "timm", "transformers", "ray")},
+    }
+
+
+def _measure(part: str, plan: TrainingPlan, results: dict[str, Any], *, rounds: int, threads: int) -> RenderableType:
+    """Measure one part, add it to the results and return its table."""
+    typer.echo(f"{part}: measuring", err=True)
+    if part == "front-end":
+        speeds = measure_front_end(rounds=rounds)
+        results[part] = [asdict(row) for row in speeds]
+        return report.front_end_table(speeds)
+    if part == "training":
+        total = len(plan.backbones) * len(plan.precisions) * len(plan.reprogrammers)
+        with torch_threads(threads):
+            rows = list(track(measure_training(plan), total=total, label="training"))
+        results[part] = [asdict(row) for row in rows]
+        return report.training_table(rows)
+    prepare_demo(_DEMO_CLIPS)
+    overhead = measure_overhead(rounds=rounds, demo_clips=_DEMO_CLIPS)
+    results[part] = {**asdict(overhead), "are_workers_reused": overhead.are_workers_reused}
+    return report.overhead_table(overhead)
+
+
+def _show(results: dict[str, Any], tables: Sequence[RenderableType], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(results, indent=2))
+        return
+    facts = results["environment"]
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, soft_wrap=True, width=_WIDTH)
+    console.print(
+        f"{facts['machine']}, {facts['cores']} cores, {facts['threads']} threads, torch {facts['torch']}, "
+        f"load {facts['load_before']:.1f} before and {facts['load_after']:.1f} after",
+        markup=False,
+    )
+    for table in tables:
+        console.print()
+        console.print(table, soft_wrap=False)
+
+
+def _chosen(flag: str, text: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the choices that a flag names, with commas between."""
+    values = tuple(text.split(","))
+    for value in values:
+        one_of(flag, value, choices)
+    return values
+
+
+def _cpu() -> str:
+    """Return the processor's name, where Linux gives it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,187 @@
+"""The harness's overhead: the wall time of real studies beyond the training that their trials report.
+
+A short and a long study take turns, each through the command line in a process of its own, one trial of one core at a
+time. What the long one takes more, from its first training step on and less the training that it does more, is what
+its additional trials cost. The files that a trial leaves tell when it did what: it writes `best.pt` right after its
+only epoch and `last.pt` at its end.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from harness.data.progress import track
+from harness.data.sources import open_dataset, open_study_data
+from harness.models.checkpoints import load_backbone
+from harness.spec import DataSpec
+from harness.trial_files import BEST, LAST, TrialFiles
+
+STUDY = (sys.executable, "-m", "harness.study")
+_FLAGS = {
+    "space": "none",
+    "epochs": 1,
+    "scheduler": "none",
+    "backbone": "ast-nano",
+    "concurrent": 1,
+    "cpus-per-trial": 1,
+}
+_WORKER_TITLE = "ray::ImplicitFunc"  # as Tune calls the actor that runs a function
+_POLL_SECONDS = 0.2
+_FIRST_TRIALS = 2  # a worker's first trials import, load and map what later ones find
+
+
+@dataclass(frozen=True)
+class StudyTimes:
+    """What was seen of one study. All in seconds; the lists hold a value for each trial after the first two.
+
+    `before_training` is from the end of the trial before to the first step, `after_training` from the last step's
+    validation to the end: figures and checkpoints.
+    """
+
+    trials: int
+    wall: float
+    training: float
+    to_first_training: float
+    before_training: Sequence[float]
+    after_training: Sequence[float]
+    worker_processes: int
+
+    @property
+    def beyond_training(self) -> float:
+        """Return the seconds from the first training step to the end in which no trial trained."""
+        return self.wall - self.to_first_training - self.training
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Medians over the rounds, in seconds. `per_trial` is by the difference between the two studies."""
+
+    trials: tuple[int, int]
+    rounds: int
+    per_trial: float
+    training_per_trial: float
+    before_training: float
+    after_training: float
+    to_first_training: float
+    worker_processes: int
+    wall: tuple[float, float]
+
+    @property
+    def are_workers_reused(self) -> bool:
+        """Return whether one process ran all trials of each long study."""
+        return self.worker_processes == 1
+
+
+def measure_overhead(
+    *, trials: tuple[int, int] = (3, 13), rounds: int = 3, demo_clips: int = 400, study: Sequence[str] = STUDY
+) -> Overhead:
+    """Run `rounds` times a study of each size on a small demo set, which is prepared before.
+
+    A first study, uncounted, makes the MLflow store that all share, as a user's first study does.
+
+    Raises:
+        RuntimeError: a study failed.
+    """
+    short, long = trials
+    command = [*study, "--demo-clips", str(demo_clips)]
+    for flag, value in _FLAGS.items():
+        command += [f"--{flag}", str(value)]
+    with tempfile.TemporaryDirectory() as storage:
+        run_study(command, storage=Path(storage), name="first", trials=1)
+        pairs = [
+            tuple(run_study(command, storage=Path(storage), name=f"{n}-{r}", trials=n) for n in (short, long))
+            for r in range(rounds)
+        ]
+    return compare_studies([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def prepare_demo(demo_clips: int) -> None:
+    """Render the demo set and compute its features for the built-in backbone, unless the cache holds them."""
+    spec = DataSpec(demo_clips=demo_clips)
+    workers = len(os.sched_getaffinity(0))
+    front_end = load_backbone(str(_FLAGS["backbone"])).geometry.front_end
+    dataset = open_dataset(spec, workers=workers, progress=track)
+    open_study_data(spec, dataset, front_end=front_end, workers=workers, progress=track)
+
+
+def run_study(command: Sequence[str], *, storage: Path, name: str, trials: int) -> StudyTimes:
+    """Run one study to its end, watching which processes train.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    full = [*command, "--trials", str(trials), "--storage", str(storage), "--name", name]
+    workers: set[int] = set()
+    with tempfile.TemporaryFile("w+") as output:
+        started, began = time.perf_counter(), time.time()
+        with subprocess.Popen(full, stdout=output, stderr=subprocess.STDOUT) as process:
+            while process.poll() is None:
+                workers |= _training_processes(process.pid)
+                time.sleep(_POLL_SECONDS)
+        wall = time.perf_counter() - started
+        if process.returncode != 0:
+            output.seek(0)
+            raise RuntimeError(f"{' '.join(full)}: exit code {process.returncode}\n{output.read()[-2000:]}")
+    return read_times(storage / name, wall=wall, began=began, worker_processes=len(workers))
+
+
+def read_times(home: Path, *, wall: float, began: float, worker_processes: int) -> StudyTimes:
+    """Return what a study's directory says of when its trials trained; `began` is its start as a file's time."""
+    rows = sorted(json.loads((home / "results.json").read_text()), key=lambda row: row["number"])
+    training = [row["seconds"] for row in rows]
+    after_epoch, ends = ([_written(home, row["number"], name) for row in rows] for name in (BEST, LAST))
+    starts = [written - seconds for written, seconds in zip(after_epoch, training, strict=True)]
+    return StudyTimes(
+        trials=len(rows),
+        wall=wall,
+        training=sum(training),
+        to_first_training=starts[0] - began,
+        before_training=[starts[i] - ends[i - 1] for i in range(_FIRST_TRIALS, len(rows))],
+        after_training=[ends[i] - after_epoch[i] for i in range(_FIRST_TRIALS, len(rows))],
+        worker_processes=worker_processes,
+    )
+
+
+def compare_studies(short: Sequence[StudyTimes], long: Sequence[StudyTimes]) -> Overhead:
+    """Return what a trial costs, from studies of two sizes in the order they ran."""
+    more = long[0].trials - short[0].trials
+    beyond = [b.beyond_training - a.beyond_training for a, b in zip(short, long, strict=True)]
+    return Overhead(
+        trials=(short[0].trials, long[0].trials),
+        rounds=len(long),
+        per_trial=statistics.median(beyond) / more,
+        training_per_trial=statistics.median(times.training / times.trials for times in long),
+        before_training=statistics.median(seconds for times in long for seconds in times.before_training),
+        after_training=statistics.median(seconds for times in long for seconds in times.after_training),
+        to_first_training=statistics.median(times.to_first_training for times in (*short, *long)),
+        worker_processes=max(times.worker_processes for times in long),
+        wall=(statistics.median(times.wall for times in short), statistics.median(times.wall for times in long)),
+    )
+
+
+def _written(home: Path, number: int, name: str) -> float:
+    return Path(TrialFiles(str(home), number).path(name)).stat().st_mtime
+
+
+def _training_processes(root: int) -> set[int]:
+    """Return the processes below `root` that run trials; Ray writes what a process does into its title."""
+    found = set()
+    try:
+        for child in psutil.Process(root).children(recursive=True):
+            try:
+                if "".join(child.cmdline()).startswith(_WORKER_TITLE):
+                    found.add(child.pid)
+            except psutil.Error:  # it ended meanwhile
+                continue
+    except psutil.NoSuchProcess:
+        pass
+    return found
