@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from harness.config import TrialConfig
-from harness.data.study_data import StudyData
+from harness.data.openmic import POSITIVE
+from harness.data.study_data import Part, StudyData
 from harness.models.ast import Backbone
 from harness.models.mappers import build_mapper
 from harness.models.normalisations import AUDIOSET_MEAN, AUDIOSET_STD, NORMALISATIONS, Affine
@@ -13,6 +14,7 @@ from harness.models.reprogrammed import Reprogrammed
 from harness.models.reprogrammers import build_reprogrammer
 
 _SOURCE_USE_CLIPS = 512
+_SOURCE_USE_CLIPS_PER_ANSWER = 8
 
 
 def build_model(
@@ -44,24 +46,48 @@ def build_model(
 def source_use(backbone: Backbone, data: StudyData, *, device: torch.device) -> Float[np.ndarray, "label source"]:
     """Return how much likelier the backbone hears each source label in a label's positive than in its negative clips.
 
-    Measured on the first training clips, normalised as the backbone was trained.
+    Measured on a fixed sample of the training clips, normalised as the backbone was trained.
+
+    Raises:
+        ValueError: a label has no positive or no negative training clip.
     """
-    clips = np.arange(min(len(data.train), _SOURCE_USE_CLIPS))
+    clips = _sample(data.train, data.labels)
     normalise = Affine(AUDIOSET_MEAN, AUDIOSET_STD).to(device)
     heard = []
     for chunk in np.array_split(clips, max(1, len(clips) // 32)):
         log_mel, _, _ = data.train.batch(chunk, device)
         heard.append(backbone.classify(backbone.embed(normalise(log_mel))).sigmoid().cpu().numpy())
     probabilities = np.concatenate(heard)
-    targets, observed = data.train.targets[clips], data.train.observed[clips]
-    positive = ((targets >= 0.5) & observed).astype(np.float32)
-    negative = ((targets < 0.5) & observed).astype(np.float32)
-    use: Float[np.ndarray, "label source"] = _mean_over(positive, probabilities) - _mean_over(negative, probabilities)
+    positive, negative = (_mean_over(answer[clips], probabilities) for answer in _answers(data.train).values())
+    use: Float[np.ndarray, "label source"] = positive - negative
     return use
 
 
+def _answers(part: Part) -> dict[str, Bool[np.ndarray, "clip label"]]:
+    is_positive = part.targets >= POSITIVE
+    return {"positive": is_positive & part.observed, "negative": ~is_positive & part.observed}
+
+
+def _sample(part: Part, labels: tuple[str, ...]) -> Int[np.ndarray, " clip"]:
+    """Return positions drawn with a fixed seed: some clips, and more of them for each label's rarer answers."""
+    rng = np.random.default_rng(0)
+    chosen = np.zeros(len(part), np.bool_)
+    chosen[rng.choice(len(part), min(len(part), _SOURCE_USE_CLIPS), replace=False)] = True
+    for answer, given in _answers(part).items():
+        for label, clips in zip(labels, given.T, strict=True):
+            if not clips.any():
+                raise ValueError(
+                    f"mapper/assignment=frequent: no training clip is annotated as {answer} for {label!r}, so no "
+                    "source label can be found for it; choose contiguous or random"
+                )
+            wanted = max(0, _SOURCE_USE_CLIPS_PER_ANSWER - int((clips & chosen).sum()))
+            chosen[rng.permutation(np.flatnonzero(clips & ~chosen))[:wanted]] = True
+    return np.flatnonzero(chosen)
+
+
 def _mean_over(
-    member: Float[np.ndarray, "clip label"], probabilities: Float[np.ndarray, "clip source"]
+    member: Bool[np.ndarray, "clip label"], probabilities: Float[np.ndarray, "clip source"]
 ) -> Float[np.ndarray, "label source"]:
-    mean: Float[np.ndarray, "label source"] = (member.T @ probabilities) / np.maximum(member.sum(axis=0)[:, None], 1)
+    weight = member / member.sum(axis=0)
+    mean: Float[np.ndarray, "label source"] = weight.T @ probabilities
     return mean

@@ -43,7 +43,10 @@ class NoiseReprogrammer:
 
 @dataclass(frozen=True)
 class CnnReprogrammer:
-    """A stack of convolutions at full resolution (the paper's AST-CNNRP)."""
+    """A stack of convolutions at full resolution (the paper's AST-CNNRP).
+
+    `init_scale` multiplies the last layer's parameters at the start: at 0, a residual stack begins as the identity.
+    """
 
     kind: ClassVar[str] = "cnn"
     depth: int = 2
@@ -67,7 +70,7 @@ class UNetReprogrammer:
     """A U-Net with added skips (the paper's AST-URP).
 
     `has_input_skip`: the spectrogram joins the last upsampled map, before the final block. `is_residual`: it is added
-    to the output instead of, or besides, that.
+    to the output instead of, or besides, that. `init_scale` multiplies the last layer's parameters at the start.
     """
 
     kind: ClassVar[str] = "unet"
@@ -109,6 +112,7 @@ class FcMapper:
 class ManyToOneMapper:
     """Each label is the mean over the logits of the source labels assigned to it.
 
+    `sources_per_label` is how many those are at most: fewer where the backbone has not that many for every label.
     `is_calibrated` learns a scale and a shift of each label's mean: source labels are rare, so that their logits
     seldom cross the threshold of a label that is not.
     """
@@ -277,6 +281,11 @@ def _check_convolutions(config: CnnReprogrammer | UNetReprogrammer) -> None:
     one_of("reprogrammer/norm", config.norm, NORMS)
     one_of("reprogrammer/output_activation", config.output_activation, ACTIVATIONS)
     _at_least("reprogrammer/init_scale", config.init_scale, 0)
+    if config.init_scale == 0 and config.output_activation == "relu":
+        raise ValueError(
+            f"reprogrammer/init_scale={config.init_scale} with reprogrammer/output_activation=relu: the reprogrammer "
+            "would never learn, since ReLU passes no gradient at 0; choose an init_scale above 0, or none or tanh"
+        )
 
 
 def one_of(path: str, value: object, choices: tuple[str, ...]) -> None:

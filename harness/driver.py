@@ -14,13 +14,12 @@ from typing import Any
 import optuna
 import ray
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
 from ray import tune
 
 from harness.console import StudyConsole
 from harness.progress_callback import ProgressCallback
 from harness.scheduler import StudyScheduler
-from harness.searcher import StudySearcher, make_sampler
+from harness.searcher import StudySearcher, make_sampler, put_back, values_by_epoch
 from harness.spec import StudyPlace, StudySpec
 from harness.study_storage import open_storage
 from harness.tracker import Tracker, TrackingCallback
@@ -48,6 +47,16 @@ class Resources:
         if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
             raise ValueError(f"gpus-per-trial={self.gpus_per_trial}: must not be negative")
 
+    def flags(self) -> dict[str, Any]:
+        """Return the flags that ask for this, for a command to be typed again."""
+        values = {
+            "--address": self.address,
+            "--concurrent": self.concurrent,
+            "--gpus-per-trial": self.gpus_per_trial,
+            "--cpus-per-trial": self.cpus_per_trial,
+        }
+        return {flag: value for flag, value in values.items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Slots:
@@ -66,9 +75,22 @@ def open_study(spec: StudySpec, place: StudyPlace) -> optuna.Study:
     trials = study.get_trials(deepcopy=False)
     study.sampler = make_sampler(spec.seed, n_trials_so_far=len(trials), fixed=spec.fixed)
     if not trials:
-        for paper in load(spec.space).paper:
+        for paper in _papers_within(spec):
             study.enqueue_trial({**paper, **spec.fixed})
     return study
+
+
+def _papers_within(spec: StudySpec) -> list[Mapping[str, Any]]:
+    """Return the paper's configurations of the kinds that the study holds, or one of them if it holds others."""
+    papers = list(load(spec.space).paper)
+    kinds = {path: value for path, value in spec.fixed.items() if path.endswith("/kind")}
+    agreeing = [paper for paper in papers if all(paper.get(path, kinds[path]) == kinds[path] for path in kinds)]
+    return agreeing or papers[:1]
+
+
+def cpu_count() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def connect(resources: Resources) -> Slots:
@@ -79,7 +101,9 @@ def connect(resources: Resources) -> Slots:
     """
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if resources.address is None:
-        options |= {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
+        options |= {"include_dashboard": False, "num_cpus": cpu_count()}
+    elif cache := os.environ.get("REPROGRAMMING_CACHE"):
+        options |= {"runtime_env": {"env_vars": {"REPROGRAMMING_CACHE": cache}}}
     ray.init(address=resources.address or "local", **options)
     return slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
 
@@ -93,12 +117,15 @@ def slots(resources: Resources, available: Mapping[str, float]) -> Slots:
     cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
     per_trial = resources.gpus_per_trial if resources.gpus_per_trial is not None else float(gpus > 0)
     concurrent = resources.concurrent or int(gpus / per_trial if per_trial else cpus / (resources.cpus_per_trial or 1))
-    if concurrent < 1:
+    is_local = resources.address is None
+    too_much = is_local and ((resources.cpus_per_trial or 0) > cpus or per_trial > gpus)
+    if concurrent < 1 or too_much:
+        grows = "" if is_local else ", or --concurrent as well if the cluster grows on demand"
         raise ValueError(
-            f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs, which is not enough for one trial with "
-            f"{per_trial:g} GPUs; give --gpus-per-trial, or --concurrent if the cluster grows on demand"
+            f"a trial with {resources.cpus_per_trial or 1} CPUs and {per_trial:g} GPUs does not fit: there are "
+            f"{cpus:g} CPUs and {gpus:g} GPUs; give other --cpus-per-trial and --gpus-per-trial{grows}"
         )
-    if resources.cpus_per_trial is not None or resources.address is not None:
+    if resources.cpus_per_trial is not None or not is_local:
         return Slots(concurrent, resources.cpus_per_trial or 1, per_trial)
     return Slots(concurrent, cpus // concurrent or cpus / concurrent, per_trial)
 
@@ -125,7 +152,7 @@ def run(
         epochs=spec.epochs,
         deadline=deadline,
     )
-    history = {t.number: t.intermediate_values for t in study.get_trials(deepcopy=False)}
+    history = {t.number: values_by_epoch(t) for t in study.get_trials(deepcopy=False)}
     # Tune ends in order, with its workers, on SIGUSR1; on SIGTERM it aborts
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
     tuner = tune.Tuner(
@@ -153,19 +180,13 @@ def run(
         tuner.fit()
     finally:
         console.stop()
+        put_back(study)
     return time.monotonic() < deadline and owes(study, spec)
 
 
 def owes(study: optuna.Study, spec: StudySpec) -> bool:
     """Return whether a trial of the budget has not ended."""
     return sum(t.state.is_finished() for t in study.get_trials(deepcopy=False)) < spec.trials
-
-
-def prune_what_is_left(study: optuna.Study) -> None:
-    """End, as pruned, the trials that a spent time budget left running."""
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state == TrialState.RUNNING:
-            study.tell(trial.number, state=TrialState.PRUNED)
 
 
 def make_task(spec: StudySpec, place: StudyPlace, *, number: int, paths: Mapping[str, Any], slots: Slots) -> str:

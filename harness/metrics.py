@@ -39,6 +39,9 @@ def score(
 ) -> Scores:
     """Return the figures of `scores` against the observed `targets`.
 
+    A label whose annotated clips all have the same answer counts as in scikit-learn: its figure in `f1_by_label` is 1
+    if only that answer is predicted, and otherwise at most 0.5. Its positive F1 is 0 if that answer is no.
+
     Source: scikit-learn's `f1_score(average="macro")` on each label's annotated clips, as in Chen and Lerch, MMM 2023,
     and Gururani et al., ISMIR 2019.
 

@@ -8,13 +8,14 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.config import TrialConfig
-from harness.searcher import PATHS, REASON, SUMMARY
+from harness.searcher import PATHS, REASON, SUMMARY, values_by_epoch
 
 STATE_WORDS = {
     TrialState.COMPLETE: "done",
     TrialState.PRUNED: "stopped",
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "interrupted",
+    TrialState.WAITING: "interrupted",
 }
 
 
@@ -41,7 +42,7 @@ class Row:
 
 def ranked_rows(trials: Iterable[FrozenTrial]) -> list[Row]:
     """Return the trials that began, the best first, those without a figure last."""
-    rows = [_row(trial) for trial in trials if trial.state in STATE_WORDS]
+    rows = [_row(trial) for trial in trials if PATHS in trial.user_attrs]
     return sorted(rows, key=lambda row: (row.macro_f1 is None, -(row.macro_f1 or 0.0), row.number))
 
 
@@ -58,7 +59,7 @@ def pareto_front(rows: Sequence[Row]) -> list[Row]:
 def _row(trial: FrozenTrial) -> Row:
     summary = json.loads(trial.user_attrs.get(SUMMARY, "{}"))
     best = summary.get("best", {})
-    values = trial.intermediate_values
+    values = values_by_epoch(trial)
     return Row(
         number=trial.number,
         state=STATE_WORDS[trial.state],
@@ -69,14 +70,12 @@ def _row(trial: FrozenTrial) -> Row:
         reason=trial.user_attrs.get(REASON, ""),
         worker=summary.get("worker") or "",
         f1_by_label=best.get("f1_by_label", {}),
-        **_words(json.loads(trial.user_attrs.get(PATHS, "{}"))),
+        **_words(json.loads(trial.user_attrs[PATHS])),
     )
 
 
 def _words(paths: Mapping[str, Any]) -> dict[str, str]:
     """Return reprogrammer, mapper and schedule of a configuration in a few words each."""
-    if "reprogrammer/kind" not in paths:
-        return {"reprogrammer": "?", "mapper": "?", "schedule": "?"}
     config = TrialConfig.from_paths(paths)
     reprogrammer = config.reprogrammer.kind
     if "reprogrammer/depth" in paths:

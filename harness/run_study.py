@@ -1,7 +1,8 @@
 """A study from its flags to its exit code: begin it or take it up, carry it out, say what it found."""
 
 import json
-import os
+import shlex
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from harness.models.checkpoints import backbone_digest, load_backbone
 from harness.provenance import git_commit, versions
 from harness.results import Row, pareto_front, ranked_rows
 from harness.spec import StudyPlace, StudySpec
-from harness.study import DONE, FELL_SHORT, INTERRUPTED
+from harness.study import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
 from harness.subspace import explore, parse_fixed
 from harness.tracker import Tracker
 from search_spaces import load
@@ -49,39 +50,62 @@ def free_name(storage: str, space: str) -> str:
     return f"{space}-{number}"
 
 
-def begin(spec: StudySpec, assignments: Sequence[str]) -> Prepared:
-    """Check a new study, prepare its data and write its specification.
+@contextmanager
+def claimed(place: StudyPlace, *, is_new: bool) -> Iterator[None]:
+    """Hold the study's place for one driver; the lock ends with the process, however that ends.
+
+    A place that was made for a study which could not begin is removed.
 
     Raises:
-        ValueError: a flag, the data set or the backbone is not what it must be, or the name is taken.
+        ValueError: another driver holds it, or a new study's name is taken.
+    """
+    place.home.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(place.home / "driver.lock", timeout=0):
+            if is_new and place.spec_file.exists():
+                raise ValueError(
+                    f"name={place.home.name}: this study exists in {place.home}; go on with it by "
+                    f"--resume {place.home.name}, or choose another --name"
+                )
+            try:
+                yield
+            except BaseException:
+                if is_new and not has_begun(place):
+                    shutil.rmtree(place.home)
+                raise
+    except Timeout:
+        raise ValueError(f"study {place.home.name} is being run by another process; let it end first") from None
+
+
+def has_begun(place: StudyPlace) -> bool:
+    """Return whether a driver has come so far as to open the study's storage."""
+    return any(place.home.glob("optuna.*"))
+
+
+def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> Prepared:
+    """Check a new study, prepare its data and write its specification, in a place that is claimed.
+
+    Raises:
+        ValueError: a flag, the data set or the backbone is not what it must be.
         FileNotFoundError: the data set or the backbone is not there.
     """
-    place = StudyPlace.of(spec.storage, spec.name)
-    if place.spec_file.exists():
-        raise ValueError(
-            f"name={spec.name}: this study exists in {place.home}; go on with it by --resume {spec.name}, "
-            "or choose another --name"
-        )
     space = load(spec.space)
     spec = replace(spec, fixed=parse_fixed(assignments, explore(space), space=spec.space))
     prepared = _prepare(spec, place)
-    place.home.mkdir(parents=True, exist_ok=True)
-    temporary = place.spec_file.with_suffix(".part")
-    temporary.write_text(prepared.spec.to_json())
-    temporary.replace(place.spec_file)
+    _write_spec(prepared.spec, place)
     return prepared
 
 
 def take_up(place: StudyPlace, *, trials: int | None, tracking_uri: str | None) -> Prepared:
     """Read a study that was begun, extend its budget if asked, and check that its data and backbone are the same.
 
+    The versions and the commit become those of today, for the trials to come.
+
     Raises:
         FileNotFoundError: there is no such study.
         ValueError: the data or the backbone has changed since.
     """
-    if not place.spec_file.exists():
-        raise FileNotFoundError(f"resume={place.home.name}: no study in {place.home}")
-    spec = StudySpec.from_json(place.spec_file.read_text()).extended(trials=trials, tracking_uri=tracking_uri)
+    spec = read_spec(place).extended(trials=trials, tracking_uri=tracking_uri)
     prepared = _prepare(spec, place)
     for name in ("data_digest", "backbone_digest"):
         before, now = spec.provenance[name], prepared.spec.provenance[name]
@@ -90,42 +114,52 @@ def take_up(place: StudyPlace, *, trials: int | None, tracking_uri: str | None) 
                 f"resume={spec.name}: {name} is {now[:12]}, the study began with {before[:12]}; its trials would not "
                 "be comparable"
             )
-    kept = replace(spec, provenance=spec.provenance)
-    place.spec_file.write_text(kept.to_json())
-    return replace(prepared, spec=kept)
+    _write_spec(spec, place)
+    return prepared
+
+
+def read_spec(place: StudyPlace) -> StudySpec:
+    """Return what a study began with.
+
+    Raises:
+        FileNotFoundError: there is no such study.
+    """
+    if not place.spec_file.exists():
+        raise FileNotFoundError(f"resume={place.home.name}: no study in {place.home}")
+    return StudySpec.from_json(place.spec_file.read_text())
 
 
 def carry_out(prepared: Prepared, resources: Resources, *, time_budget: float) -> int:
     """Run what the study owes, print what it found, and return the exit code."""
-    spec, place = prepared.spec, prepared.place
-    with _only_driver(place), _no_experimental_warnings():
-        study = driver.open_study(spec, place)
-        tracker = Tracker(study, spec, place, labels=prepared.labels)
+    spec, place, console = prepared.spec, prepared.place, prepared.console
+    with _no_experimental_warnings():
         try:
             slots = driver.connect(resources)
-            prepared.console.header(
+            study = driver.open_study(spec, place)
+            tracker = Tracker(study, spec, place, labels=prepared.labels)
+            console.header(
                 [("running", f"{slots.concurrent} at a time, {slots.cpus:g} CPU and {slots.gpus:g} GPU each")]
             )
             interrupted = driver.run(
-                spec,
-                place,
-                study=study,
-                slots=slots,
-                tracker=tracker,
-                console=prepared.console,
-                time_budget=time_budget,
+                spec, place, study=study, slots=slots, tracker=tracker, console=console, time_budget=time_budget
             )
         finally:
             ray.shutdown()
-        if not interrupted:
-            driver.prune_what_is_left(study)
         rows = ranked_rows(study.get_trials(deepcopy=False))
         results = _write_results(place, rows)
-        closing = tracker.close(is_finished=not interrupted)
-        _conclude(prepared, rows, tracker, results=results, interrupted=interrupted, undelivered=closing.message)
+        closing = tracker.close(is_finished=not driver.owes(study, spec))
+    _conclude(prepared, rows, tracker, results=results, undelivered=closing.message)
+    _say_how_to_go_on(prepared, resources, owes=driver.owes(study, spec))
     if interrupted:
         return INTERRUPTED
-    return FELL_SHORT if any(row.state == "failed" for row in rows) else DONE
+    has_failed = any(row.state == "failed" for row in rows)
+    return FELL_SHORT if has_failed or all(row.macro_f1 is None for row in rows) else DONE
+
+
+def _write_spec(spec: StudySpec, place: StudyPlace) -> None:
+    temporary = place.spec_file.with_suffix(".part")
+    temporary.write_text(spec.to_json())
+    temporary.replace(place.spec_file)
 
 
 def _prepare(spec: StudySpec, place: StudyPlace) -> Prepared:
@@ -134,7 +168,7 @@ def _prepare(spec: StudySpec, place: StudyPlace) -> Prepared:
     space = load(spec.space)
     axes = explore(space)
     searched = tuple(path for path in axes.searched if path not in spec.fixed)
-    cores = len(os.sched_getaffinity(0))
+    cores = driver.cpu_count()
     held = "".join(f", {path}={value}" for path, value in spec.fixed.items())
     console.header(
         [
@@ -165,7 +199,7 @@ def _prepare(spec: StudySpec, place: StudyPlace) -> Prepared:
         ]
     )
     provenance = {
-        "data_digest": dataset.digest,
+        "data_digest": data.digest,
         "backbone_digest": backbone_digest(backbone),
         "git_commit": git_commit(),
         **versions(),
@@ -193,47 +227,34 @@ def _write_results(place: StudyPlace, rows: Sequence[Row]) -> Path:
     return file
 
 
-def _conclude(
-    prepared: Prepared,
-    rows: Sequence[Row],
-    tracker: Tracker,
-    *,
-    results: Path,
-    interrupted: bool,
-    undelivered: str,
-) -> None:
-    """Print the table and what the user may do next."""
+def _conclude(prepared: Prepared, rows: Sequence[Row], tracker: Tracker, *, results: Path, undelivered: str) -> None:
+    """Print the table and where everything is."""
     spec, say = prepared.spec, prepared.console.say
     say()
     prepared.console.table(f"Study {spec.name}: validation macro-F1 of each trial's best epoch", rows)
     if len(spec.objectives) > 1:
-        prepared.console.table("Pareto front: no trial scores higher with fewer parameters", pareto_front(rows))
+        ended = [row for row in rows if row.state == "done"]
+        prepared.console.table(
+            "Pareto front: no finished trial scores higher with fewer parameters", pareto_front(ended)
+        )
     say(f"floor     {prepared.floor:.3f} by always guessing each label's more frequent answer")
     say(f"results   {results}")
     say(f"MLflow    {tracker.ui_command()}")
     say(f"          then open {tracker.ui_link()}")
     if undelivered:
         say(undelivered)
-    storage = "" if spec.storage == "studies" else f" --storage {spec.storage}"
-    command = f"python -m harness.study --resume {spec.name}{storage}"
-    if interrupted:
-        say(f"interrupted; go on with   {command}")
+
+
+def _say_how_to_go_on(prepared: Prepared, resources: Resources, *, owes: bool) -> None:
+    """Print the command that resumes the study, or that extends it."""
+    spec = prepared.spec
+    words = ["python", "-m", "harness.study", "--resume", spec.name]
+    words += [] if spec.storage == DEFAULT_STORAGE else ["--storage", spec.storage]
+    words += [word for flag, value in resources.flags().items() for word in (flag, str(value))]
+    if owes:
+        prepared.console.say(f"interrupted; go on with   {shlex.join(words)}")
     else:
-        say(f"extend    {command} --trials {2 * spec.trials}")
-
-
-@contextmanager
-def _only_driver(place: StudyPlace) -> Iterator[None]:
-    """Hold the study's lock, which ends with the process however it ends.
-
-    Raises:
-        ValueError: another driver holds it.
-    """
-    try:
-        with FileLock(place.home / "driver.lock", timeout=0):
-            yield
-    except Timeout:
-        raise ValueError(f"study {place.home.name} is being run by another process; let it end first") from None
+        prepared.console.say(f"extend    {shlex.join([*words, '--trials', str(2 * spec.trials)])}")
 
 
 @contextmanager

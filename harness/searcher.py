@@ -18,7 +18,9 @@ from ray.tune.search import Searcher
 PATHS = "paths"
 SUMMARY = "summary"
 REASON = "reason"
-"""Names of the user attributes of a trial: its whole configuration, its last report, why it ended early."""
+VALUES = "values"
+"""Names of the user attributes of a trial: its whole configuration, its last report, why it ended early, and, with
+two objectives, its values by epoch."""
 
 MakeTask = Callable[[int, Mapping[str, Any]], str]
 
@@ -87,9 +89,15 @@ class StudySearcher(Searcher):
         return {"number": trial.number, "task": self._make_task(trial.number, paths)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Store the best macro-F1 so far as the trial's intermediate value."""
+        """Store the epoch's report, and the best macro-F1 so far as the trial's value at this epoch."""
         trial = self._trial(trial_id)
         if trial is None or trial.state.is_finished() or "best_macro_f1" not in result:
+            return
+        self._note(trial, SUMMARY, json.dumps(summary_of(result)))
+        if len(self._objectives) > 1:
+            # Optuna's sampler takes a pruned trial's intermediate values for those of a single objective
+            values = {**values_by_epoch(trial), int(result["epoch"]): float(result["best_macro_f1"])}
+            self._note(trial, VALUES, json.dumps(values))
             return
         # Trial.report would do, but only on the object that `ask` gave, which does not outlive a driver
         self._study._storage.set_trial_intermediate_value(
@@ -104,16 +112,15 @@ class StudySearcher(Searcher):
         if trial is None or trial.state.is_finished():
             return
         result = result or {}
-        if "best_macro_f1" in result:
-            self.on_trial_result(trial_id, result)
-            self._note(trial, SUMMARY, json.dumps(summary_of(result)))
+        self.on_trial_result(trial_id, result)
         if error or "failed" in result or "best_macro_f1" not in result:
             reason = result.get("failed", "its worker was lost more often than is retried")
             self._note(trial, REASON, str(reason))
             self._study.tell(trial.number, state=TrialState.FAIL)
         elif int(result["epoch"]) < self._epochs:
-            self._note(trial, REASON, "time budget" if time.monotonic() >= self._deadline else "scheduler")
-            self._study.tell(trial.number, state=TrialState.PRUNED)
+            if time.monotonic() < self._deadline:  # else it is put back, to go on another time
+                self._note(trial, REASON, "scheduler")
+                self._study.tell(trial.number, state=TrialState.PRUNED)
         else:
             self._study.tell(trial.number, [float(result[name]) for name in self._objectives])
 
@@ -134,6 +141,19 @@ class StudySearcher(Searcher):
         self._study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
 
+def values_by_epoch(trial: FrozenTrial) -> dict[int, float]:
+    """Return the best macro-F1 so far of a trial at each epoch that it reported."""
+    stored = json.loads(trial.user_attrs.get(VALUES, "{}"))
+    return {**trial.intermediate_values, **{int(epoch): float(value) for epoch, value in stored.items()}}
+
+
+def put_back(study: optuna.Study) -> None:
+    """Let the trials that run no longer, but have not ended, wait to go on: with their parameters and checkpoints."""
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == TrialState.RUNNING:
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+
 def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the final table needs of a trial's last report."""
     detail = json.loads(result["detail"])
@@ -150,6 +170,6 @@ def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
 def make_sampler(seed: int, *, n_trials_so_far: int, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
     """Return a TPE sampler whose draws move on with the study: a resumed study does not repeat them."""
     sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
-        seed=seed + n_trials_so_far, multivariate=True, group=True, constant_liar=True
+        seed=(seed + n_trials_so_far) % 2**32, multivariate=True, group=True, constant_liar=True
     )
     return optuna.samplers.PartialFixedSampler(dict(fixed), sampler) if fixed else sampler

@@ -67,8 +67,8 @@ class StudySpec:
         for flag in ("trials", "epochs"):
             if getattr(self, flag) < 1:
                 raise ValueError(f"{flag}={getattr(self, flag)}: must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: must not be negative")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed}: must be 0 to 2**32 - 1")
         one_of("objective", self.objective, tuple(OBJECTIVES))
         one_of("scheduler", self.scheduler, SCHEDULERS)
         one_of("precision", self.precision, ("fp32", "bf16"))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +10,12 @@ from typing import Annotated
 import typer
 
 from harness.spec import DataSpec, StudyPlace, StudySpec, parse_seconds
-from search_spaces import names
+from search_spaces import load, names
+from tracking.store import absolute_uri, without_password
 
 DEFAULT_TRIALS, DEFAULT_EPOCHS = 12, 6
+
+DEFAULT_STORAGE = "studies"
 
 DONE, FELL_SHORT, INTERRUPTED = 0, 1, 130
 
@@ -43,31 +47,38 @@ def main(
     gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs of a trial, 0.25 for four on one.")] = None,
     cpus_per_trial: Annotated[int | None, typer.Option(help="CPU cores of a trial. [an equal share]")] = None,
     fix: Annotated[list[str] | None, typer.Option(help="PATH=VALUE: hold a part of the space. Repeatable.")] = None,
-    storage: Annotated[str, typer.Option(help="Directory or URI for results.")] = "studies",
+    storage: Annotated[str, typer.Option(help="Directory or URI for results.")] = DEFAULT_STORAGE,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store. [SQLite beside the results]")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join, such as auto. [this machine]")] = None,
-    scheduler: Annotated[str, typer.Option(help="Early stopping: asha, median or none.")] = "asha",
+    scheduler: Annotated[
+        str | None, typer.Option(help="Early stopping: asha, median or none. [asha, or none with f1,params]")
+    ] = None,
     objective: Annotated[str, typer.Option(help="f1, or f1,params for a Pareto front.")] = "f1",
     precision: Annotated[str, typer.Option(help="fp32 or bf16, the backbone's arithmetic in training.")] = "fp32",
 ) -> None:
     """Parse the flags, run the study, exit with its code."""
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("optuna").setLevel(logging.WARNING)
+    _configure_logging()
     prepare_environment(joins_cluster=address is not None)
+    signal.signal(signal.SIGTERM, _interrupt)
     from harness.driver import Resources  # noqa: PLC0415  (Ray reads the environment when it is imported)
-    from harness.run_study import begin, carry_out, free_name, take_up  # noqa: PLC0415
+    from harness.run_study import begin, carry_out, claimed, free_name, has_begun, read_spec, take_up  # noqa: PLC0415
 
+    study_name = resume or name
     try:
         _refuse_ignored(context)
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
         budget = parse_seconds(time_budget) if time_budget is not None else float("inf")
         if resume is not None:
-            prepared = take_up(StudyPlace.of(storage, resume), trials=trials, tracking_uri=tracking_uri)
+            place = StudyPlace.of(storage, resume)
+            read_spec(place)
+            with claimed(place, is_new=False):
+                prepared = take_up(place, trials=trials, tracking_uri=_checked_uri(tracking_uri))
+                outcome = carry_out(prepared, resources, time_budget=budget)
         else:
             if space is None:
                 raise ValueError(f"space: missing; give --space with one of {', '.join(names())}, or --resume NAME")
             spec = StudySpec(
-                name=name or free_name(storage, space),
+                name=study_name or free_name(storage, space),
                 space=space,
                 trials=DEFAULT_TRIALS if trials is None else trials,
                 epochs=DEFAULT_EPOCHS if epochs is None else epochs,
@@ -83,17 +94,22 @@ def main(
                 seed=seed,
                 storage=storage,
                 objective=objective,
-                scheduler=scheduler,
+                scheduler=scheduler or ("asha" if objective == "f1" else "none"),
                 precision=precision,
-                tracking_uri=tracking_uri,
+                tracking_uri=_checked_uri(tracking_uri),
             )
-            prepared = begin(spec, fix or [])
-        outcome = carry_out(prepared, resources, time_budget=budget)
-    except (ValueError, FileNotFoundError) as error:
+            load(space)
+            study_name, place = spec.name, StudyPlace.of(storage, spec.name)
+            with claimed(place, is_new=True):
+                prepared = begin(spec, place, assignments=fix or [])
+                outcome = carry_out(prepared, resources, time_budget=budget)
+    except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(FELL_SHORT) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted before the study began; what is prepared is kept", err=True)
+        has_place = study_name is not None and has_begun(StudyPlace.of(storage, study_name))
+        again = f"go on with --resume {study_name}" if has_place else "run the same command again; nothing is lost"
+        typer.echo(f"interrupted; {again}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(outcome)
 
@@ -110,8 +126,6 @@ def prepare_environment(*, joins_cluster: bool) -> None:
 
 
 _ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that was given no GPU sees none
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0, the only quiet setting
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -119,6 +133,36 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoardX alone imports torch in the driver
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # snapshots of Tune's that nothing reads
 }
+
+
+def _configure_logging() -> None:
+    """Send our warnings to stderr, and leave the root's handlers to Ray."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    for package in ("harness", "tracking"):
+        logging.getLogger(package).addHandler(handler)
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+
+
+def _interrupt(_signum: int, _frame: object) -> None:
+    """Let SIGTERM before the first trial end as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def _checked_uri(uri: str | None) -> str | None:
+    """Return the tracking URI as it means the same from every directory.
+
+    Raises:
+        ValueError: it is none that MLflow takes, or carries a password, which would be written to disk.
+    """
+    if uri is None:
+        return None
+    if without_password(uri) != uri:
+        raise ValueError(
+            "tracking-uri: leave the password out and give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+            "in the environment"
+        )
+    return absolute_uri(uri)
 
 
 def _absolute(place: str) -> str:

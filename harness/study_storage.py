@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import optuna
 import psutil
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 
 NETWORK_FILE_SYSTEMS = (
     "nfs",
@@ -36,13 +34,3 @@ def is_network_path(path: Path) -> bool:
     mounts = [p for p in psutil.disk_partitions(all=True) if path.is_relative_to(p.mountpoint)]
     deepest = max(mounts, key=lambda p: len(p.mountpoint), default=None)
     return deepest is not None and deepest.fstype.startswith(NETWORK_FILE_SYSTEMS)
-
-
-def ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Return the trials that ended, well or not."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
-
-
-def unfinished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Return the trials that began and did not end."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]

@@ -1,13 +1,14 @@
 """Holding a part of a search space: which paths and values a define-by-run space can give, and `--fix`."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from harness.config import TrialConfig
 from search_spaces import Space
 
 _DRAWS = 400
@@ -15,10 +16,14 @@ _DRAWS = 400
 
 @dataclass(frozen=True)
 class Axes:
-    """What a space was seen to give: the distributions of its parameters and the values of its constants, by path."""
+    """What a space was seen to give: the distributions of its parameters and the values of its constants, by path.
+
+    `draws` are the parameters and the constants of every configuration seen.
+    """
 
     drawn: Mapping[str, BaseDistribution]
     constants: Mapping[str, frozenset[Any]]
+    draws: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
     @property
     def searched(self) -> tuple[str, ...]:
@@ -27,24 +32,33 @@ class Axes:
 
 
 def explore(space: Space) -> Axes:
-    """Return the axes of a space, found by drawing from it at random, since a function cannot be asked."""
+    """Return the axes of a space, found by drawing from it at random, since a function cannot be asked.
+
+    Raises:
+        ValueError: the space draws what is no configuration.
+    """
     drawn: dict[str, BaseDistribution] = {}
     constants: dict[str, set[Any]] = {}
+    draws = []
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(_DRAWS):
         trial = study.ask()
-        for path, value in space.suggest(trial).items():
+        held = space.suggest(trial)
+        _check_configuration(space.name, trial.params, held)
+        draws.append((trial.params, held))
+        for path, value in held.items():
             constants.setdefault(path, set()).add(value)
         for path, distribution in trial.distributions.items():
             drawn[path] = _wider(drawn.get(path, distribution), distribution)
-    return Axes(drawn, {path: frozenset(values) for path, values in constants.items()})
+    return Axes(drawn, {path: frozenset(values) for path, values in constants.items()}, draws)
 
 
 def parse_fixed(assignments: Sequence[str], axes: Axes, *, space: str) -> dict[str, Any]:
     """Return the values that `PATH=VALUE` strings hold fixed, as the space's own types.
 
     Raises:
-        ValueError: a path or a value is not the space's; the message names the valid ones.
+        ValueError: a path or a value is not the space's, or not together with the others; the message names the valid
+            ones.
     """
     fixed: dict[str, Any] = {}
     for assignment in assignments:
@@ -57,10 +71,35 @@ def parse_fixed(assignments: Sequence[str], axes: Axes, *, space: str) -> dict[s
             fixed[path] = _parsed(path, text, axes.drawn[path])
         elif path not in axes.constants:
             raise ValueError(f"fix={assignment!r}: space {space} has no path {path}; it has {', '.join(axes.searched)}")
-        elif text not in {str(value) for value in axes.constants[path]}:
-            values = ", ".join(sorted(str(value) for value in axes.constants[path]))
-            raise ValueError(f"fix={assignment!r}: space {space} holds {path} at {values}")
-    return fixed
+        else:
+            fixed[path] = _held(path, text, axes.constants[path], space=space)
+    for path in fixed:
+        _check_branches(path, fixed, axes, space=space)
+    return {path: value for path, value in fixed.items() if path in axes.drawn}
+
+
+def _check_configuration(space: str, params: Mapping[str, Any], constants: Mapping[str, Any]) -> None:
+    try:
+        TrialConfig.from_paths({**params, **constants})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"space {space} draws what no trial can be: {error}") from error
+
+
+def _check_branches(path: str, fixed: Mapping[str, Any], axes: Axes, *, space: str) -> None:
+    """Refuse a value that some draw, alike in all other choices that are fixed, holds at another one."""
+    choices = {
+        other: value
+        for other, value in fixed.items()
+        if other != path and isinstance(axes.drawn.get(other), CategoricalDistribution)
+    }
+    for params, constants in axes.draws:
+        is_possible = all(params.get(other, value) == value for other, value in choices.items())
+        if is_possible and path not in params and constants.get(path, fixed[path]) != fixed[path]:
+            kinds = ", ".join(f"{name}={value}" for name, value in params.items() if name.endswith("/kind"))
+            raise ValueError(
+                f"fix={path}={_text(fixed[path])}: space {space} holds {path} at {_text(constants[path])} in some "
+                f"configurations, such as with {kinds or 'other values'}; fix also what chooses among them"
+            )
 
 
 def describe(distribution: BaseDistribution) -> str:
@@ -72,6 +111,14 @@ def describe(distribution: BaseDistribution) -> str:
         kind = "a whole number" if isinstance(distribution, IntDistribution) else "a number"
         return f"{kind} from {distribution.low} to {distribution.high}{log}"
     raise TypeError(f"distribution {distribution!r} is of no known kind")
+
+
+def _held(path: str, text: str, values: Collection[Any], *, space: str) -> Any:
+    for value in values:
+        if text in (_text(value), str(value)):
+            return value
+    held = ", ".join(sorted(_text(value) for value in values))
+    raise ValueError(f"fix={path}={text}: space {space} holds {path} at {held}")
 
 
 def _parsed(path: str, text: str, distribution: BaseDistribution) -> Any:

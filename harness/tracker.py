@@ -16,13 +16,14 @@ from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 
 from harness.config import TrialConfig
-from harness.searcher import PATHS, REASON, SUMMARY
+from harness.searcher import PATHS, REASON, SUMMARY, values_by_epoch
 from harness.spec import StudyPlace, StudySpec
 from harness.trial_artifacts import FIGURES
 from harness.trial_files import BEST, TrialFiles
 from tracking import records, ui
 from tracking.names import experiment_name
 from tracking.outbox import Closing, Outbox
+from tracking.store import load_mlflow, without_password
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ _STATUS: dict[TrialState, records.Status] = {
     TrialState.COMPLETE: "FINISHED",
     TrialState.PRUNED: "FINISHED",
     TrialState.FAIL: "FAILED",
+    TrialState.WAITING: "KILLED",
 }
 
 
@@ -39,10 +41,9 @@ class Tracker:
     def __init__(self, study: optuna.Study, spec: StudySpec, place: StudyPlace, *, labels: Sequence[str]) -> None:
         self._study, self._spec, self._place = study, spec, place
         self._uri = spec.tracking_uri or place.default_tracking_uri
-        data = Path(spec.data.source).name
-        self._outbox = Outbox(
-            place.home, self._uri, experiment=experiment_name(data, Path(spec.backbone).stem or spec.backbone)
-        )
+        # Tune imports MLflow too, in this thread; a signal between two importing threads has been seen to hang both
+        load_mlflow()
+        self._outbox = Outbox(place.home, self._uri, experiment=experiment_of(spec))
         self._tags = {"study": spec.name, "space": spec.space, "seed": spec.seed, **spec.provenance}
         facts = {"trials": spec.trials, "epochs": spec.epochs, "scheduler": spec.scheduler, "objective": spec.objective}
         params = {**facts, "backbone": spec.backbone, "data": spec.data.source, "split": spec.data.split}
@@ -81,27 +82,30 @@ class Tracker:
     def finish_ended(self) -> None:
         """End the runs of all trials that the storage says have ended."""
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.state in _STATUS and not self._outbox.has_ended(trial.number):
+            if trial.state.is_finished() and PATHS in trial.user_attrs and not self._outbox.has_ended(trial.number):
                 self._finish(trial)
 
     def close(self, *, is_finished: bool) -> Closing:
-        """End the study's run and give delivery a few seconds more."""
+        """End the study's run, and for now those of the trials that wait to go on; give delivery a few seconds more."""
         self.finish_ended()
         trials = self._study.get_trials(deepcopy=False)
-        best = max((max(t.intermediate_values.values(), default=0.0) for t in trials), default=0.0)
+        for trial in trials:
+            if trial.state == TrialState.WAITING and PATHS in trial.user_attrs:
+                self._finish(trial)
+        best = max((max(values_by_epoch(t).values(), default=0.0) for t in trials), default=0.0)
         ended = sum(t.state.is_finished() for t in trials)
         self._outbox.add(
             records.finish_study(
                 self._outbox.study_key,
                 status="FINISHED" if is_finished else "KILLED",
-                metrics={"best_macro_f1": best, "trials_ended": ended},
+                metrics={"macro_f1": best, "trials": ended},
             )
         )
         return self._outbox.close()
 
     def ui_command(self) -> str:
         """Return the line that serves the MLflow UI, or where it is served."""
-        return ui.ui_command(self._uri) or f"is served at {self._uri}"
+        return ui.ui_command(self._uri) or f"is served at {without_password(self._uri)}"
 
     def ui_link(self) -> str:
         """Return the link to the study's table in the UI."""
@@ -155,6 +159,15 @@ class Tracker:
             if path.exists():
                 found.append(path)
         return found
+
+
+def experiment_of(spec: StudySpec) -> str:
+    """Return the name of the experiment that compares what is comparable: one data set, one backbone."""
+    data = f"{Path(spec.data.source).name}-{spec.provenance['data_digest'][:6]}"
+    backbone = Path(spec.backbone).name.removesuffix(".safetensors")
+    if backbone != spec.backbone:  # a file of the user's, which may be named like many others
+        backbone = f"{backbone}-{spec.provenance['backbone_digest'][:6]}"
+    return experiment_name(data, backbone)
 
 
 def _harmless(method: Callable[..., None]) -> Callable[..., None]:

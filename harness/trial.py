@@ -4,6 +4,7 @@ A worker process is reused for many trials. What it may keep from one to the nex
 memory-mapped data, is in this module's caches; all else is set anew when a trial begins.
 """
 
+import contextlib
 import gc
 import json
 import logging
@@ -80,7 +81,8 @@ def reports(task: TrialTask) -> Iterator[dict[str, Any]]:
         yield from _epochs(task, files)
     except Exception as error:
         logger.warning("trial %d failed: %s", task.number, error)
-        files.write("error.txt", traceback.format_exc().encode())
+        with contextlib.suppress(OSError):  # the storage itself may be what failed
+            files.write("error.txt", traceback.format_exc().encode())
         yield {"number": task.number, "failed": f"{type(error).__name__}: {error}"}
 
 
@@ -108,6 +110,7 @@ def _epochs(task: TrialTask, files: TrialFiles) -> Iterator[dict[str, Any]]:
         # the driver may not have heard of the last epoch before it, or this worker, went away
         yield log.report()
     for result in trainer.run():
+        _check_untouched(backbone, untouched)
         is_best = log.add(result)
         if is_best:
             files.save(BEST, {"model": model.state_dict(), "paths": config.to_paths(), "epoch": result.epoch})
@@ -116,8 +119,6 @@ def _epochs(task: TrialTask, files: TrialFiles) -> Iterator[dict[str, Any]]:
         # last, since a trial that finds this file takes the epoch and all that goes with it for done
         files.save(LAST, {"trainer": trainer.state(), "records": log.records})
         yield log.report()
-    if _versions(backbone) != untouched or any(p.grad is not None for p in backbone.parameters()):
-        raise RuntimeError("backbone: the trial changed the frozen backbone; its results cannot be trusted")
 
 
 class _Log:
@@ -190,10 +191,21 @@ def _backbone(name: str, digest: str, device: str) -> Ast:
 def _data(spec_json: str, digest: str, front_end: FrontEnd) -> StudyData:
     """Return the study's data, prepared on this node if it has not been."""
     spec = DataSpec(**json.loads(spec_json))
-    dataset = open_dataset(spec)
-    if dataset.digest != digest:
-        raise ValueError(f"data {spec.source}: this node has {dataset.digest[:12]}, the study began with {digest[:12]}")
-    return open_study_data(spec, dataset, front_end=front_end)
+    data = open_study_data(spec, open_dataset(spec), front_end=front_end)
+    if data.digest != digest:
+        raise ValueError(f"data {spec.source}: this node has {data.digest[:12]}, the study began with {digest[:12]}")
+    return data
+
+
+def _check_untouched(backbone: Ast, versions: list[int]) -> None:
+    """Refuse the results of a trial that wrote to the backbone, and load it anew for the next one.
+
+    Raises:
+        RuntimeError: a weight was written to, or holds a gradient.
+    """
+    if _versions(backbone) != versions or any(p.grad is not None for p in backbone.parameters()):
+        _backbone.cache_clear()
+        raise RuntimeError("backbone: the trial changed the frozen backbone; its results cannot be trusted")
 
 
 def _versions(backbone: Ast) -> list[int]:

@@ -40,10 +40,13 @@ def load(name: str) -> Space:
     """Return the space of that name.
 
     Raises:
-        ValueError: there is no such space.
+        ValueError: there is no such space, or its module lacks a part of one.
     """
     if name not in names():
         raise ValueError(f"space={name!r}: must be one of {', '.join(names())}")
     module = import_module(f"{__name__}.{name}")
+    missing = [part for part in ("suggest", "PAPER") if not hasattr(module, part)]
+    if missing:
+        raise ValueError(f"{module.__file__}: lacks {' and '.join(missing)}; a space is suggest(trial) and PAPER")
     paper = module.PAPER if isinstance(module.PAPER, tuple) else (module.PAPER,)
-    return Space(name, module.suggest, paper, (module.__doc__ or "").splitlines()[0])
+    return Space(name, module.suggest, paper, (module.__doc__ or name).splitlines()[0])

@@ -45,4 +45,4 @@ def suggest_convolutions(trial: BaseTrial) -> None:
     trial.suggest_categorical("reprogrammer/norm", ["none", "batch", "instance"])
     trial.suggest_categorical("reprogrammer/output_activation", ["none", "relu", "tanh"])
     trial.suggest_categorical("reprogrammer/is_residual", [False, True])
-    trial.suggest_float("reprogrammer/init_scale", 0.0, 1.0)
+    trial.suggest_float("reprogrammer/init_scale", 0.05, 1.0)

@@ -120,6 +120,48 @@ def test_a_file_that_lacks_a_tensor_says_which(tmp_path):
         load_ast(directory)
 
 
+def test_a_file_without_a_source_head_says_what_it_lacks(tmp_path):
+    _, directory = reference(tmp_path)
+    file = directory / "model.safetensors"
+    save_file({key: tensor for key, tensor in load_file(file).items() if not key.startswith("classifier.")}, file)
+    with pytest.raises(ValueError, match=r"model\.safetensors: missing classifier\.layernorm\.weight"):
+        load_ast(directory)
+
+
+@pytest.mark.parametrize("kept", [0, 5, -3])
+def test_a_damaged_file_is_named(tmp_path, tiny_backbone, kept):
+    file = tmp_path / "tiny.safetensors"
+    save_ast(file, tiny_backbone, {})
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"tiny\.safetensors: not a whole safetensors file"):
+        load_backbone(str(file))
+
+
+@pytest.mark.parametrize("geometry", ["{", '{"depth": 2, "colour": 3}', '{"depth": 0}'])
+def test_a_geometry_that_is_none_is_refused(tmp_path, geometry):
+    file = tmp_path / "odd.safetensors"
+    save_file({"weight": torch.zeros(2)}, file, metadata={"geometry": geometry})
+    with pytest.raises(ValueError, match=r"odd\.safetensors: the `geometry` in its metadata is none"):
+        load_ast(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[:-5], "not a JSON object"),
+        (lambda text: "[]", "not a JSON object"),
+        (lambda text: text.replace('"time_stride"', '"stride"'), "lacks the key time_stride"),
+        (lambda text: text.replace('"num_attention_heads": 4', '"num_attention_heads": 5'), "num_heads=5: must divide"),
+    ],
+)
+def test_a_broken_config_beside_the_weights_is_named(tmp_path, change, message):
+    _, directory = reference(tmp_path)
+    file = directory / "config.json"
+    file.write_text(change(file.read_text()))
+    with pytest.raises(ValueError, match=rf"config\.json: {message}"):
+        load_ast(directory)
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     file = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(2)}, file)

@@ -35,6 +35,14 @@ def test_the_digest_tells_two_configurations_apart_by_one_value():
         ({"reprogrammer/kind": "cnn", "reprogrammer/kernel": 4}, r"reprogrammer/kernel=4: must be odd"),
         ({"reprogrammer/kind": "cnn", "reprogrammer/norm": "group"}, r"reprogrammer/norm='group': must be one of"),
         ({"reprogrammer/kind": "noise", "reprogrammer/init_scale": -1}, r"init_scale=-1: must be at least 0"),
+        (
+            {"reprogrammer/kind": "unet", "reprogrammer/init_scale": 0.0},
+            r"init_scale=0\.0 with reprogrammer/output_activation=relu: the reprogrammer would never learn",
+        ),
+        (
+            {"reprogrammer/kind": "cnn", "reprogrammer/init_scale": 0, "reprogrammer/output_activation": "relu"},
+            r"init_scale=0 with reprogrammer/output_activation=relu: the reprogrammer would never learn",
+        ),
         ({"mapper/kind": "many_to_one"}, r"nothing in this trial learns"),
         ({"mapper/kind": "fc", "mapper/reads": "audio"}, r"mapper/reads='audio': must be one of logits"),
         ({"schedule/kind": "step"}, r"schedule/kind='step': must be one of paper"),

@@ -67,5 +67,12 @@ def test_away_from_a_terminal_progress_is_repeated_now_and_then_only():
 
 
 def test_the_pareto_front_keeps_what_nothing_beats():
-    rows = [row(0, 0.5, 100), row(1, 0.6, 300), row(2, 0.55, 400), row(3, 0.4, 50), row(4, 0.6, 300), row(5, None, None)]
+    rows = [
+        row(0, 0.5, 100),
+        row(1, 0.6, 300),
+        row(2, 0.55, 400),
+        row(3, 0.4, 50),
+        row(4, 0.6, 300),
+        row(5, None, None),
+    ]
     assert [r.number for r in pareto_front(rows)] == [3, 0, 1]

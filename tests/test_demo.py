@@ -1,6 +1,5 @@
 """The demo set: its layout through the reader, its labels, its digest, and its place in the cache."""
 
-import json
 import multiprocessing
 import re
 
@@ -122,8 +121,7 @@ def test_a_clip_renders_to_the_same_samples_each_time():
     np.testing.assert_array_equal(first, second)
 
 
-def digest_of(root):
-    return json.loads((root / "demo.json").read_text())["digest"]
+digest_of = demo.demo_digest
 
 
 def test_the_same_seed_gives_the_same_digest_in_one_process_and_in_two(root, tmp_path):

@@ -72,6 +72,17 @@ def test_the_mean_is_over_labels_and_not_over_clips():
     assert found.macro_f1 == pytest.approx(np.mean(list(found.f1_by_label.values())))
 
 
+@pytest.mark.parametrize(
+    ("answer", "predicted", "both", "positive"),
+    [(0, [0, 0, 0, 0], 1, 0), (1, [1, 1, 1, 1], 1, 1), (0, [0, 0, 0, 1], 3 / 7, 0), (1, [0, 1, 1, 1], 3 / 7, 6 / 7)],
+)
+def test_a_label_with_one_answer_scores_one_if_only_that_is_predicted(answer, predicted, both, positive):
+    truth = np.full((4, 1), answer, np.float32)
+    found = score(np.array(predicted, np.float32)[:, None], truth, observed=np.ones((4, 1), bool), labels=("banjo",))
+    assert found.macro_f1 == pytest.approx(both)
+    assert found.positive_f1 == pytest.approx(positive)
+
+
 def test_a_label_without_annotations_is_named():
     scores, targets, observed = example()
     observed[:, 1] = False

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from tests.studies import make_workshop, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
-TRIALS, EPOCHS = 4, 60
+TRIALS, EPOCHS = 4, 120
 FLAGS = ("--trials", str(TRIALS), "--epochs", str(EPOCHS), "--scheduler", "none")
 
 

@@ -1,11 +1,15 @@
 """Contract tests over every search space, and holding parts of one."""
 
+import importlib
+import sys
+
 import optuna
 import pytest
 
+import search_spaces
 from harness.config import TrialConfig
 from harness.subspace import explore, parse_fixed
-from search_spaces import load, names
+from search_spaces import Space, load, names
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -17,6 +21,59 @@ def test_the_papers_systems_each_have_a_space():
 def test_an_unknown_space_names_the_known_ones():
     with pytest.raises(ValueError, match="space='vae': must be one of all, cnn, noise, none, unet"):
         load("vae")
+
+
+def branching(trial):
+    kind = trial.suggest_categorical("mapper/kind", ["linear", "fc"])
+    return {"training/targets": "hard" if kind == "linear" else "soft"}
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ({"reprogrammer/dropout": 0.1}, "reprogrammer/dropout=0.1: unknown path"),
+        ({"reprogrammer/kind": "unet", "reprogrammer/depth": "3"}, "'<|>|not supported|must be"),
+        ({"reprogrammer/kind": "cnn", "reprogrammer/kernel": 4}, "reprogrammer/kernel=4: must be odd"),
+    ],
+)
+def test_a_space_that_draws_what_no_trial_can_be_is_refused(constants, message):
+    with pytest.raises(ValueError, match=rf"space mine draws what no trial can be: .*({message})"):
+        explore(Space("mine", lambda trial: constants, ({},), "mine"))
+
+
+def test_a_rare_branch_that_no_trial_can_be_is_refused():
+    def suggest(trial):
+        kernel = trial.suggest_int("reprogrammer/kernel", 1, 31)
+        return {"reprogrammer/kind": "cnn", "reprogrammer/kernel": 4 if kernel == 7 else 3}
+
+    with pytest.raises(ValueError, match="space mine draws what no trial can be: reprogrammer/kernel=4"):
+        explore(Space("mine", suggest, ({},), "mine"))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("PAPER = {}\n", r"bare\.py: lacks suggest; a space is"),
+        ("def suggest(trial):\n    return {}\n", r"bare\.py: lacks PAPER; a space is"),
+        ("", r"bare\.py: lacks suggest and PAPER; a space is"),
+    ],
+)
+def test_a_module_that_is_no_space_is_named(tmp_path, monkeypatch, code, message):
+    with_module(tmp_path, monkeypatch, code)
+    with pytest.raises(ValueError, match=message):
+        load("bare")
+
+
+def test_a_space_without_a_docstring_goes_by_its_name(tmp_path, monkeypatch):
+    with_module(tmp_path, monkeypatch, "PAPER = {}\ndef suggest(trial):\n    return {}\n")
+    assert load("bare").summary == "bare"
+
+
+def with_module(folder, monkeypatch, code):
+    (folder / "bare.py").write_text(code)
+    monkeypatch.setattr(search_spaces, "__path__", [*search_spaces.__path__, str(folder)])
+    monkeypatch.delitem(sys.modules, "search_spaces.bare", raising=False)
+    importlib.invalidate_caches()
 
 
 @pytest.mark.parametrize("name", names())
@@ -88,6 +145,7 @@ class TestFix:
             ("reprogrammer/depth=3.5", r"must be a whole number from 2 to 4"),
             ("optimiser/lr=high", r"optimiser/lr must be a number from 1e-05 to 0.03, drawn by its logarithm"),
             ("optimiser/lr=1", r"optimiser/lr must be a number from 1e-05 to 0.03"),
+            ("reprogrammer/init_scale=0", r"init_scale must be a number from 0\.05 to 1\.0"),
             ("mapper/kind=svm", r"mapper/kind must be one of linear, fc, many_to_one"),
             ("reprogrammer/is_residual=maybe", r"must be one of false, true"),
             ("reprogrammer/kind=cnn", r"space unet holds reprogrammer/kind at unet"),
@@ -96,6 +154,39 @@ class TestFix:
     def test_what_is_not_in_the_space_is_refused(self, assignment, message):
         with pytest.raises(ValueError, match=message):
             self.fix(assignment)
+
+    def test_what_some_branches_hold_at_another_value_is_refused(self):
+        with pytest.raises(
+            ValueError,
+            match=r"space all holds mapper/is_calibrated at true in some configurations, .*reprogrammer/kind=none",
+        ):
+            self.fix("mapper/is_calibrated=false", space="all")
+
+    @pytest.mark.parametrize(
+        ("assignments", "fixed"),
+        [
+            (["mapper/is_calibrated=true"], {"mapper/is_calibrated": True}),
+            (
+                ["mapper/is_calibrated=false", "reprogrammer/kind=unet"],
+                {"mapper/is_calibrated": False, "reprogrammer/kind": "unet"},
+            ),
+        ],
+    )
+    def test_what_no_branch_in_reach_contradicts_is_accepted(self, assignments, fixed):
+        assert self.fix(*assignments, space="all") == fixed
+
+    def test_a_constant_that_differs_between_branches_is_not_fixed_by_itself(self):
+        axes = explore(Space("mine", branching, ({},), "mine"))
+        with pytest.raises(
+            ValueError, match=r"space mine holds training/targets at soft in some config.*mapper/kind=fc"
+        ):
+            parse_fixed(["training/targets=hard"], axes, space="mine")
+        both = parse_fixed(["training/targets=hard", "mapper/kind=linear"], axes, space="mine")
+        assert both == {"mapper/kind": "linear"}
+
+    @pytest.mark.parametrize("text", ["true", "True"])
+    def test_a_constant_is_written_like_a_drawn_value(self, text):
+        assert self.fix(f"mapper/is_calibrated={text}", space="none") == {}
 
     def test_a_path_is_fixed_once(self):
         with pytest.raises(ValueError, match="reprogrammer/depth is already fixed to 3"):

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from harness.results import pareto_front, ranked_rows
-from harness.searcher import REASON, StudySearcher, make_sampler
+from harness.searcher import REASON, StudySearcher, make_sampler, put_back, values_by_epoch
 from search_spaces import load
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -157,6 +157,32 @@ def test_two_objectives_are_stored_side_by_side(tmp_path):
     assert study.trials[3].state == TrialState.PRUNED
     front = pareto_front(ranked_rows(study.trials))
     assert [row.number for row in front] == [0, 1]
+
+
+def test_two_objectives_go_on_after_the_random_start_with_trials_that_were_stopped(tmp_path):
+    study = open_study(tmp_path, directions=("maximize", "minimize"))
+    made = searcher(study, objectives=("best_macro_f1", "params"), n_trials=16)
+    for index in range(16):
+        number = made.suggest(str(index))["number"]
+        made.on_trial_result(str(index), report(number, 1, 0.01 * index))
+        made.on_trial_complete(str(index), report(number, 1 if index % 3 else 3, 0.01 * index))
+    assert {TrialState.PRUNED, TrialState.COMPLETE} == set(states(study))
+    assert values_by_epoch(study.trials[1]) == {1: 0.01}
+
+
+def test_what_runs_no_longer_is_put_back_and_goes_on_as_the_same_trial(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study)
+    task = json.loads(made.suggest("a")["task"])
+    made.on_trial_result("a", report(0, 1, 0.4))
+    put_back(study)
+    assert states(study) == [TrialState.WAITING]
+    assert [(row.state, row.macro_f1, row.epochs) for row in ranked_rows(study.trials)] == [("interrupted", 0.4, 1)]
+    second = searcher(open_study(tmp_path))
+    assert json.loads(second.suggest("b")["task"]) == task
+    second.on_trial_complete("b", report(0, 3, 0.6))
+    assert open_study(tmp_path).trials[0].intermediate_values == {1: 0.4, 3: 0.6}
+    assert len(open_study(tmp_path).trials) == 1
 
 
 def test_the_table_ranks_by_the_best_epoch_and_keeps_the_failed_last(tmp_path):

@@ -81,7 +81,7 @@ def test_trials_share_what_there_is(resources, available, expected):
 
 @pytest.mark.parametrize("available", [{}, {"CPU": 4, "GPU": 0}])
 def test_too_little_for_one_trial_is_refused(available):
-    with pytest.raises(ValueError, match="not enough for one trial with 1 GPUs"):
+    with pytest.raises(ValueError, match="a trial with 1 CPUs and 1 GPUs does not fit"):
         slots(Resources(gpus_per_trial=1), available)
 
 

@@ -1,6 +1,7 @@
 """Features are computed once, by whoever comes first, and a store that is not whole is never used."""
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -15,6 +16,7 @@ import pytest
 import soundfile
 import torch
 
+from harness.data import extraction
 from harness.data import store as store_module
 from harness.data.frontend import FrontEnd, decode, log_mel
 from harness.data.openmic import read_dataset
@@ -73,7 +75,7 @@ def test_a_row_is_the_log_mel_of_its_clip_in_float16(dataset, prepare):
 def test_the_number_of_workers_changes_nothing(dataset, prepare, tmp_path):
     other = prepare_features(dataset, FRONT_END, cache=tmp_path / "other", workers=3)
     np.testing.assert_array_equal(prepare(workers=1).features, other.features)
-    assert prepare().digest == other.digest
+    assert prepare().audio_digest == other.audio_digest
 
 
 def test_a_prepared_store_is_used_again(prepare, no_work):
@@ -89,7 +91,7 @@ def test_a_store_is_read_only_and_travels_as_its_path(prepare):
     pickled = pickle.dumps(store)
     assert len(pickled) < 1000
     again = pickle.loads(pickled)
-    assert (again.digest, again.keys, again.front_end) == (store.digest, store.keys, FRONT_END)
+    assert (again.audio_digest, again.keys, again.front_end) == (store.audio_digest, store.keys, FRONT_END)
     np.testing.assert_array_equal(again.features, store.features)
     assert isinstance(again.features, np.memmap)
 
@@ -120,27 +122,61 @@ def test_torch_keeps_its_threads(prepare):
 
 
 def test_another_front_end_has_another_store(prepare):
-    assert prepare().digest != prepare(FrontEnd(window_ms=50, hop_ms=40, n_frames=33)).digest
+    one, other = prepare(), prepare(FrontEnd(window_ms=50, hop_ms=40, n_frames=33))
+    assert one.path != other.path
+    assert one.audio_digest == other.audio_digest
 
 
 def test_another_version_of_the_front_end_has_another_store(prepare, monkeypatch):
-    before = prepare().digest
+    before = prepare().path
     monkeypatch.setattr(store_module, "FRONT_END_VERSION", 999)
-    assert prepare().digest != before
+    assert prepare().path != before
 
 
 def test_a_changed_clip_is_heard_again(dataset, prepare):
     before = prepare()
     write_tone(dataset.audio_path(3), hertz=5000)
     after = prepare()
-    assert after.digest != before.digest
+    assert after.audio_digest != before.audio_digest
     assert not np.array_equal(after.features[3], before.features[3])
 
 
 def test_a_touched_clip_is_heard_again(dataset, prepare):
-    before = prepare().digest
+    before = prepare()
     os.utime(dataset.audio_path(3), ns=(0, 0))
-    assert prepare().digest != before
+    after = prepare()
+    assert after.path != before.path
+    assert after.audio_digest == before.audio_digest
+
+
+def test_the_audio_is_known_by_its_bytes_wherever_it_lies(dataset, prepare, tmp_path):
+    shutil.copytree(dataset.root, tmp_path / "copy/elsewhere")
+    copy = read_dataset(tmp_path / "copy/elsewhere")
+    theirs = prepare_features(copy, FRONT_END, cache=tmp_path / "other", workers=1)
+    assert prepare().audio_digest == theirs.audio_digest
+    files = [hashlib.sha256(dataset.audio_path(row).read_bytes()).hexdigest() for row in range(8)]
+    content = [[[key, file] for key, file in zip(dataset.keys, files, strict=True)], []]
+    assert theirs.audio_digest == hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def test_the_keys_that_cannot_be_read_are_part_of_the_audio_digest(dataset):
+    one, other, none = (extraction.audio_digest(dataset, keys, workers=1) for keys in (["a", "b"], ["b", "a"], []))
+    assert one == other != none
+
+
+def test_two_clips_that_changed_places_are_other_audio(dataset, prepare):
+    before = prepare().audio_digest
+    one, other = dataset.audio_path(0), dataset.audio_path(1)
+    contents = one.read_bytes(), other.read_bytes()
+    other.write_bytes(contents[0])
+    one.write_bytes(contents[1])
+    assert prepare().audio_digest != before
+
+
+def test_a_prepared_store_is_opened_without_reading_the_audio(dataset, prepare, monkeypatch):
+    before = prepare().audio_digest
+    monkeypatch.setattr(extraction, "_file_hash", lambda path: pytest.fail(f"{path} was read"))
+    assert prepare().audio_digest == before
 
 
 # Clips that cannot be read
@@ -154,7 +190,7 @@ def spoil(dataset, rows):
 def test_unreadable_clips_are_listed_once_all_have_been_tried(dataset, prepare):
     spoil(dataset, [1, 4])
     with pytest.raises(
-        ValueError, match=r"2 of 8 clips cannot be read: .*000001_7680\.ogg: not .*000004_19200.*skip_corrupt"
+        ValueError, match=r"2 of 8 clips cannot be read: .*000001_7680\.ogg: not .*000004_19200.*--skip-corrupt"
     ):
         prepare()
 
@@ -187,12 +223,12 @@ def test_leaving_clips_out_does_not_hide_them_from_who_does_not(dataset, prepare
         prepare()
 
 
-def test_what_is_left_out_is_part_of_the_digest(dataset, prepare, monkeypatch):
-    whole = prepare(skip_corrupt=True)
-    index = json.loads((whole.path / "index.json").read_text())
-    index["unreadable"] = {dataset.keys[0]: "no sound"}
-    (whole.path / "index.json").write_text(json.dumps(index))
-    assert open_store(whole.path).digest != whole.digest
+def test_which_clips_are_left_out_is_part_of_the_digest(dataset, prepare):
+    digests = set()
+    for rows in ([], [1], [1, 4]):
+        spoil(dataset, rows)
+        digests.add(prepare(skip_corrupt=True).audio_digest)
+    assert len(digests) == 3
 
 
 def test_a_data_set_without_any_readable_clip_is_refused(dataset, prepare):
@@ -240,14 +276,23 @@ def test_a_store_that_lost_data_is_refused_and_rebuilt(prepare, caplog):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"format": 0}', '{"format": 1}', '{"format": 1, "front_end": {"x": 1}}', "5"]
+    "text", ["", "[]", "{}", '{"format": 0}', '{"format": 2}', '{"format": 2, "front_end": {"x": 1}}', "5"]
 )
 def test_a_broken_index_is_refused_and_rebuilt(prepare, text):
     store = prepare()
     (store.path / "index.json").write_text(text)
     with pytest.raises(ValueError, match=r"index\.json: "):
         open_store(store.path)
-    assert prepare().digest == store.digest
+    assert prepare().audio_digest == store.audio_digest
+
+
+def test_a_store_of_an_earlier_format_is_rebuilt(prepare, caplog):
+    store = prepare()
+    index = json.loads((store.path / "index.json").read_text())
+    del index["audio_digest"]
+    (store.path / "index.json").write_text(json.dumps(index | {"format": 1}))
+    assert prepare().audio_digest == store.audio_digest
+    assert "has format 1 and lacks ['audio_digest']; this is format 2" in caplog.text
 
 
 def test_features_of_another_shape_than_the_index_says_are_refused(prepare):
@@ -285,7 +330,7 @@ def test_a_store_that_another_host_finished_first_is_taken(prepare, dataset, tmp
         yield from iterable
         shutil.copytree(first.path, tmp_path / "cache/features" / first.path.name)
 
-    assert prepare(progress=progress).digest == first.digest
+    assert prepare(progress=progress).audio_digest == first.audio_digest
     assert names(tmp_path) == [".lock", "store"]
 
 
@@ -306,7 +351,7 @@ store = prepare_features(
     read_dataset(Path({root!r})), FrontEnd(window_ms=50, hop_ms=40, n_frames=32),
     cache=Path({cache!r}), workers=1, progress=progress,
 )
-print(store.digest, float(store.features.astype("f4").sum()))
+print(store.audio_digest, float(store.features.astype("f4").sum()))
 """
 
 

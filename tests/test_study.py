@@ -54,7 +54,7 @@ def test_every_trial_is_a_run_with_parameters_metrics_figures_and_a_checkpoint(w
     for run, row in zip(runs, sorted(workshop.results("first"), key=lambda r: r["number"]), strict=True):
         data = run.data
         assert data.params["reprogrammer/kind"] == "noise"
-        assert data.metrics["macro_f1"] == pytest.approx(row["macro_f1"])
+        assert data.metrics["macro_f1"] == pytest.approx(row["macro_f1"], abs=1e-4)
         assert data.metrics["params"] == row["params"]
         assert {f"f1/{label}" for label in row["f1_by_label"]} <= set(data.metrics)
         assert {"data_digest", "backbone_digest", "git_commit", "seed", "version/torch"} <= set(data.tags)
@@ -141,19 +141,26 @@ def test_a_failing_trial_costs_the_study_nothing_else_but_its_exit_code(workshop
 
 
 def test_two_objectives_print_the_pareto_front(workshop):
-    flags = ("--trials", "6", "--epochs", "3", "--objective", "f1,params")
+    flags = ("--trials", "14", "--epochs", "3", "--objective", "f1,params", "--scheduler", "asha")
     said = workshop.run(workshop.new("pareto", *flags, space="all"))
     assert "Pareto front" in said
-    assert len(workshop.trials("pareto")) == 6
-    assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in workshop.trials("pareto"))
+    assert len(workshop.trials("pareto")) == 14
+    assert {t.state for t in workshop.trials("pareto")} == {TrialState.COMPLETE, TrialState.PRUNED}
 
 
-def test_a_spent_time_budget_ends_the_study_in_order(workshop):
-    flags = ("--trials", "50", "--epochs", "200", "--scheduler", "none", "--time-budget", "15s")
-    workshop.run(workshop.new("timed", *flags))
-    states = {t.state for t in workshop.trials("timed")}
-    assert TrialState.RUNNING not in states
-    assert 0 < len(workshop.trials("timed")) < 50
+def test_a_spent_time_budget_keeps_what_there_is_and_lets_the_rest_go_on(workshop):
+    flags = ("--trials", "3", "--epochs", "400", "--scheduler", "none", "--time-budget", "25s")
+    said = workshop.run(workshop.new("timed", *flags))
+    assert TrialState.RUNNING not in {t.state for t in workshop.trials("timed")}
+    before = {row["number"]: row for row in workshop.results("timed")}
+    assert "interrupted" in {row["state"] for row in before.values()}
+    assert all(row["params"] and row["macro_f1"] for row in before.values() if row["epochs"])
+    assert "go on with   python -m harness.study --resume timed" in said
+    assert {"KILLED"} <= {run.info.status for run in workshop.runs("timed")}
+    workshop.run(workshop.command("--resume", "timed"))
+    after = {row["number"]: row for row in workshop.results("timed")}
+    assert {row["state"] for row in after.values()} == {"done"}
+    assert {run.info.status for run in workshop.runs("timed")} == {"FINISHED"}
 
 
 def test_without_a_tracking_server_a_study_ends_well_and_delivers_later(workshop):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.build import build_model, source_use
+from harness.build import _sample, build_model, source_use
 from harness.config import TrialConfig
 from harness.data.study_data import StudyData
 from harness.train import DivergedError, Trainer, evaluate
@@ -131,6 +131,41 @@ def test_soft_targets_differ_from_hard_ones(tiny_backbone, tiny_data):
     tiny_data.train.targets[tiny_data.train.observed] *= 0.8
     soft, hard = (next(trainer(tiny_backbone, tiny_data, **{"training/targets": k}).run()) for k in ("soft", "hard"))
     assert soft.train_loss != hard.train_loss
+
+
+@pytest.fixture
+def data_of_two_kinds():
+    """Return 3,000 training clips, of which only the last 20 are annotated for all labels but the first."""
+    data = make_data(seed=0, n_train=3000, n_validation=8)
+    observed, targets = data.train.observed, data.train.targets
+    observed[:2980, 1:] = False
+    observed[:, 0] = True
+    observed[2980:] = True
+    targets[2980:] = (np.arange(20) % 2)[:, None]
+    return data
+
+
+def test_source_use_hears_the_labels_that_only_a_few_late_clips_are_annotated_for(tiny_backbone, data_of_two_kinds):
+    use = source_use(tiny_backbone, data_of_two_kinds, device=CPU)
+    assert (np.abs(use).max(axis=1) > 0).all()
+    assert np.array_equal(use, source_use(tiny_backbone, data_of_two_kinds, device=CPU))
+
+
+def test_source_use_takes_enough_clips_of_each_answer_and_no_more_than_it_needs(data_of_two_kinds):
+    part = data_of_two_kinds.train
+    clips = _sample(part, LABELS)
+    assert np.array_equal(clips, np.unique(clips))
+    assert 512 <= len(clips) <= 512 + 16 * len(LABELS)
+    for is_positive in (True, False):
+        heard = part.observed[clips] & ((part.targets[clips] >= 0.5) == is_positive)
+        assert heard.sum(axis=0).min() >= 8
+
+
+@pytest.mark.parametrize(("value", "answer"), [(0.0, "positive"), (1.0, "negative")])
+def test_source_use_names_a_label_without_an_answer(tiny_backbone, tiny_data, value, answer):
+    tiny_data.train.targets[:, 2] = value
+    with pytest.raises(ValueError, match=f"no training clip is annotated as {answer} for 'bass'"):
+        source_use(tiny_backbone, tiny_data, device=CPU)
 
 
 def test_source_use_is_higher_where_the_backbone_hears_a_label(tiny_backbone, tiny_data):

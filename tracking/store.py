@@ -105,6 +105,12 @@ def mlflow_client(uri: str) -> "MlflowClient":
         return MlflowClient(uri)
 
 
+def load_mlflow() -> None:
+    """Import MLflow now, for a program in which two threads would otherwise import it at the same time."""
+    prepare_environment()
+    import mlflow  # noqa: F401, PLC0415
+
+
 def ensure_experiment(client: "MlflowClient", address: Address) -> str:
     """Return an experiment's id; create the experiment if there is none.
 

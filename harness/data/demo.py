@@ -4,8 +4,8 @@
     dataset = read_dataset(root)
 
 The SoundFont is TimGM6mb, which pretty_midi ships. The same size and seed give the same `digest` in
-`demo.json`: it is over the samples before compression, the labels and the partition (the OGG files differ in
-a serial number).
+`demo.json`, which `demo_digest` reads: it is over the samples before compression, the labels and the partition
+(the OGG files differ in a serial number).
 """
 
 import csv
@@ -76,6 +76,12 @@ def ensure_demo(cache: Path, *, n_clips: int = DEFAULT_CLIPS, seed: int = 0, wor
             if not root.is_dir():
                 raise
     return root
+
+
+def demo_digest(root: Path) -> str:
+    """Return the digest of a rendered demo set, as it was noted when it was rendered."""
+    record: dict[str, str] = json.loads((root / "demo.json").read_text())
+    return record["digest"]
 
 
 def write_demo(root: Path, plans: Sequence[ClipPlan], *, seed: int, workers: int, progress: Progress) -> None:

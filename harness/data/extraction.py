@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,6 +41,19 @@ def extract_features(
         unreadable = {key: reason for key, reason in zip(dataset.keys, reasons, strict=True) if reason}
         os.fsync(file.fileno())
     return unreadable
+
+
+def audio_digest(dataset: ClipDataset, unreadable: Iterable[str], *, workers: int) -> str:
+    """Return the SHA-256 over each key with its file's SHA-256, and the keys that cannot be read, as hex."""
+    with _threads(workers) as pool:
+        hashes = pool.map(_file_hash, [dataset.audio_path(row) for row in range(len(dataset.keys))])
+        content = [list(zip(dataset.keys, hashes, strict=True)), sorted(unreadable)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_clip(descriptor: int, offset: int, front_end: FrontEnd, row: int, path: Path) -> str:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from harness.data.demo import ensure_demo
+from harness.data.demo import demo_digest, ensure_demo
 from harness.data.frontend import FrontEnd
 from harness.data.openmic import ClipDataset, read_dataset
 from harness.data.progress import Progress, quiet
@@ -34,6 +34,9 @@ def open_study_data(
 ) -> StudyData:
     """Return the training and validation clips with their features, which are computed on first use.
 
+    The demo set, which every machine renders for itself, is known by the digest of what was rendered; any other
+    data set by its audio files.
+
     Raises:
         ValueError: the split does not suit the data set, or a clip cannot be read and `skips_corrupt` is False.
     """
@@ -46,7 +49,8 @@ def open_study_data(
         skip_corrupt=spec.skips_corrupt,
         progress=progress,
     )
-    return study_data(dataset, store, split)
+    sound_digest = demo_digest(dataset.root) if spec.source == DEMO else store.audio_digest
+    return study_data(dataset, store, split, sound_digest=sound_digest)
 
 
 def _directory(source: str) -> Path:

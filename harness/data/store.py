@@ -1,7 +1,7 @@
 """The feature store: every clip's log-mel, computed once and memory-mapped by all trials of a machine.
 
     CACHE/features/DIGEST/features.npy   float16, (clip, frame, mel), one row per key of the data set
-    CACHE/features/DIGEST/index.json     what shaped it, the keys, and the clips that could not be read
+    CACHE/features/DIGEST/index.json     what shaped it, the keys, the clips that could not be read, the audio's digest
 
 The digest in the name covers the front end and each audio file's key, size and time of change. A store is
 built under another name and renamed when it is whole, so what bears the name is never half a store.
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float16
 
-from harness.data.extraction import extract_features
+from harness.data.extraction import audio_digest, extract_features
 from harness.data.frontend import FRONT_END_VERSION, FrontEnd
 from harness.data.openmic import ClipDataset
 from harness.data.progress import Progress, quiet
@@ -31,8 +31,9 @@ from harness.data.tables import few
 
 logger = logging.getLogger(__name__)
 
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 _FEATURES, _INDEX = "features.npy", "index.json"
+_INDEXED = {"inputs_digest", "front_end", "keys", "unreadable", "audio_digest"}
 _N_NAMED = 10
 
 
@@ -41,7 +42,8 @@ class FeatureStore:
     """Log-mel of every clip of a data set, not normalised, read-only; row i belongs to `keys[i]`.
 
     `available` is False, and the row 0, where the clip could not be read; `unreadable` says why, by key.
-    `digest` covers all that shaped the numbers. Pickled by its path: who unpickles it maps the same file.
+    `inputs_digest` knows the audio by size and time of change, which only this machine shares; `audio_digest` by its
+    bytes, and is equal wherever the same files lie. Pickled by its path: who unpickles it maps the same file.
     """
 
     path: Path
@@ -51,7 +53,7 @@ class FeatureStore:
     unreadable: dict[str, str]
     front_end: FrontEnd
     inputs_digest: str
-    digest: str
+    audio_digest: str
 
     def __reduce__(self) -> tuple[Callable[[Path], "FeatureStore"], tuple[Path]]:
         return open_store, (self.path,)
@@ -118,7 +120,7 @@ def open_store(path: Path) -> FeatureStore:
         unreadable=unreadable,
         front_end=front_end,
         inputs_digest=index["inputs_digest"],
-        digest=_sha256([index["inputs_digest"], sorted(unreadable)]),
+        audio_digest=index["audio_digest"],
     )
 
 
@@ -126,7 +128,7 @@ def _read_index(path: Path) -> dict[str, Any]:
     try:
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         stamp = index["format"]
-        missing = {"inputs_digest", "front_end", "keys", "unreadable"} - set(index)
+        missing = _INDEXED - set(index)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged ({error!r})") from error
     if stamp != STORE_FORMAT or missing:
@@ -155,7 +157,7 @@ def _report_unreadable(store: FeatureStore, *, skip_corrupt: bool) -> None:
         return
     message = f"{len(reasons)} of {len(store.keys)} clips cannot be read: {few(reasons, limit=_N_NAMED)}"
     if not skip_corrupt or not store.available.any():
-        raise ValueError(f"{message}; repair them, or leave them out on purpose with skip_corrupt")
+        raise ValueError(f"{message}; repair them, or leave them out on purpose with --skip-corrupt")
     logger.warning("%s; they are left out", message)
 
 
@@ -187,6 +189,7 @@ def _build(path: Path, dataset: ClipDataset, front_end: FrontEnd, *, workers: in
             "front_end": asdict(front_end),
             "keys": dataset.keys,
             "unreadable": unreadable,
+            "audio_digest": audio_digest(dataset, unreadable, workers=workers),
         }
         _write_index(partial / _INDEX, index)
         try:

@@ -1,14 +1,16 @@
 """What a study may see: features and labels of the training and the validation clips, and of no test clip."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float16, Int
 from torch import Tensor
 
-from harness.data.frontend import FrontEnd
-from harness.data.openmic import ClipDataset
+from harness.data.frontend import FRONT_END_VERSION, FrontEnd
+from harness.data.openmic import POSITIVE, ClipDataset
 from harness.data.splits import Split
 from harness.data.store import FeatureStore
 
@@ -40,7 +42,11 @@ class Part:
 
 @dataclass(frozen=True)
 class StudyData:
-    """Training and validation clips, and the statistics of the training clips' log-mel."""
+    """Training and validation clips, and the statistics of the training clips' log-mel.
+
+    `digest` is equal on every machine that holds the same labels, partition and audio and hears them through the same
+    front end; it is "" for clips that were made in memory.
+    """
 
     labels: tuple[str, ...]
     train: Part
@@ -48,10 +54,21 @@ class StudyData:
     mean: float
     std: float
     front_end: FrontEnd
+    digest: str = ""
+
+    @property
+    def one_sided_labels(self) -> tuple[str, ...]:
+        """Return the labels whose annotated validation clips all have the same answer: their F1 says little."""
+        positive, observed = self.validation.targets >= POSITIVE, self.validation.observed
+        has_both = (positive & observed).any(axis=0) & (~positive & observed).any(axis=0)
+        return tuple(label for label, both in zip(self.labels, has_both, strict=True) if not both)
 
 
-def study_data(dataset: ClipDataset, store: FeatureStore, split: Split) -> StudyData:
+def study_data(dataset: ClipDataset, store: FeatureStore, split: Split, *, sound_digest: str) -> StudyData:
     """Return the training and validation clips that the store could read.
+
+    `sound_digest` stands for what all the clips sound like, on whichever machine: the store's `audio_digest`, unless
+    the data set knows better.
 
     Raises:
         ValueError: a split is empty, or has a label without any annotation, once unreadable clips are left out.
@@ -62,7 +79,9 @@ def study_data(dataset: ClipDataset, store: FeatureStore, split: Split) -> Study
         if bare:
             raise ValueError(f"{name} split of {dataset.name}: no clip is annotated for {', '.join(bare)}")
     mean, std = _statistics(train)
-    return StudyData(dataset.labels, train, validation, mean, std, store.front_end)
+    heard = [dataset.digest, sound_digest, sorted(store.unreadable), FRONT_END_VERSION, asdict(store.front_end)]
+    digest = hashlib.sha256(json.dumps(heard, sort_keys=True).encode()).hexdigest()
+    return StudyData(dataset.labels, train, validation, mean, std, store.front_end, digest)
 
 
 def _part(dataset: ClipDataset, store: FeatureStore, rows: Int[np.ndarray, " row"]) -> Part:

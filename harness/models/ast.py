@@ -116,6 +116,7 @@ class Ast(nn.Module):
         self.distillation_token = nn.Parameter(torch.zeros(1, 1, dim))
         rows, columns = geometry.grid
         self.position = nn.Parameter(torch.zeros(1, rows * columns + 2, dim))
+        norm: Any = partial(nn.LayerNorm, eps=geometry.layer_norm_eps)
         self.blocks = nn.ModuleList(
             Block(
                 dim,

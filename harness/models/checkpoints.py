@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -34,6 +34,17 @@ _HUGGING_FACE = {
     "layernorm_before": "norm1",
     "layernorm_after": "norm2",
     "layernorm": "norm",
+}
+_HUGGING_FACE_GEOMETRY = {
+    "embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "frequency_stride": "frequency_stride",
+    "time_stride": "time_stride",
+    "n_mels": "num_mel_bins",
+    "n_frames": "max_length",
+    "layer_norm_eps": "layer_norm_eps",
+    "head_eps": "layer_norm_eps",
 }
 
 
@@ -69,7 +80,7 @@ def load_ast(path: Path) -> Ast:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: tensors are missing, unknown or of another shape than the geometry asks for.
+        ValueError: a file is damaged, or tensors are missing, unknown or of another shape than the geometry asks for.
     """
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.exists():
@@ -77,9 +88,9 @@ def load_ast(path: Path) -> Ast:
     tensors, metadata = _read(file)
     if any(key.startswith("audio_spectrogram_transformer.") for key in tensors):
         geometry = _hugging_face_geometry(file.with_name("config.json"))
-        tensors = _from_hugging_face(tensors, geometry.depth)
+        tensors = _from_hugging_face(file, tensors, geometry.depth)
     elif "geometry" in metadata:
-        geometry = AstGeometry(**json.loads(metadata["geometry"]))
+        geometry = _own_geometry(file, metadata["geometry"])
     else:
         raise ValueError(f"{file}: neither Hugging Face's key names nor a `geometry` in its metadata: not an AST")
     model = Ast(geometry)
@@ -110,31 +121,46 @@ def backbone_digest(model: Ast) -> str:
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(file, framework="pt") as opened:
-        return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{file}: not a whole safetensors file ({error})") from error
+
+
+def _own_geometry(file: Path, text: str) -> AstGeometry:
+    try:
+        return AstGeometry(**json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: the `geometry` in its metadata is none ({error})") from error
 
 
 def _hugging_face_geometry(config_file: Path) -> AstGeometry:
     if not config_file.exists():
         raise FileNotFoundError(f"{config_file}: needed beside the weights, for the geometry")
-    config = json.loads(config_file.read_text())
-    labels = config.get("id2label")
-    return AstGeometry(
-        embed_dim=config["hidden_size"],
-        depth=config["num_hidden_layers"],
-        num_heads=config["num_attention_heads"],
-        frequency_stride=config["frequency_stride"],
-        time_stride=config["time_stride"],
-        n_mels=config["num_mel_bins"],
-        n_frames=config["max_length"],
-        n_source_labels=len(labels) if labels else config.get("num_labels", 2),
-        layer_norm_eps=config["layer_norm_eps"],
-        head_eps=config["layer_norm_eps"],
-    )
+    try:
+        config = json.loads(config_file.read_text())
+        labels = config.get("id2label")
+        geometry = {field: config[key] for field, key in _HUGGING_FACE_GEOMETRY.items()}
+    except KeyError as error:
+        raise ValueError(f"{config_file}: lacks the key {error.args[0]}") from error
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{config_file}: not a JSON object ({error})") from error
+    try:
+        return AstGeometry(n_source_labels=len(labels) if labels else config.get("num_labels", 2), **geometry)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{config_file}: {error}") from error
 
 
-def _from_hugging_face(tensors: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Return the tensors under our names, with query, key and value fused."""
+def _from_hugging_face(file: Path, tensors: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
+    try:
+        return _renamed(tensors, depth)
+    except KeyError as error:
+        raise ValueError(f"{file}: missing {error.args[0]}") from error
+
+
+def _renamed(tensors: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
+    """Return Hugging Face's tensors under our names, with query, key and value fused."""
     renamed = {
         "head_norm.weight": tensors["classifier.layernorm.weight"],
         "head_norm.bias": tensors["classifier.layernorm.bias"],

@@ -82,19 +82,20 @@ class ManyToOne(nn.Module):
 def assign(
     kind: str, *, n_sources: int, n_labels: int, per_label: int, seed: int, source_use: SourceUse
 ) -> Int[np.ndarray, "label source"]:
-    """Return `per_label` source labels for each label, no source label twice.
+    """Return source labels for each label: `per_label`, or as many as there are to go round; none serves two labels.
 
     `contiguous`: in index order. `random`: drawn with the seed. `frequent`: greedily by how much more often the
     backbone hears a source label in the label's positive clips than in its negative ones.
 
     Raises:
-        ValueError: there are not enough source labels.
+        ValueError: there are fewer source labels than labels.
     """
-    if per_label * n_labels > n_sources:
+    if n_sources < n_labels:
         raise ValueError(
-            f"mapper/sources_per_label={per_label}: {n_labels} labels would need {per_label * n_labels} source labels, "
-            f"the backbone has {n_sources}; at most {n_sources // n_labels}"
+            f"mapper/kind=many_to_one: each of the {n_labels} labels needs a source label of its own, the backbone has "
+            f"{n_sources}; choose linear or fc"
         )
+    per_label = min(per_label, n_sources // n_labels)
     if kind == "frequent":
         return _greedy(source_use(), per_label)
     order = np.arange(n_sources) if kind == "contiguous" else np.random.default_rng(seed).permutation(n_sources)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from harness.config import Reprogrammer
 
 Spectrograms = Float[Tensor, "clip frame mel"]
-Maps = Float[Tensor, "clip channel frame mel"]
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh}
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
