@@ -32,7 +32,7 @@ def branching(trial):
     ("constants", "message"),
     [
         ({"reprogrammer/dropout": 0.1}, "reprogrammer/dropout=0.1: unknown path"),
-        ({"reprogrammer/kind": "unet", "reprogrammer/depth": "3"}, "'<|>|not supported|must be"),
+        ({"reprogrammer/kind": "unet", "reprogrammer/depth": "3"}, "'>=' not supported between"),
         ({"reprogrammer/kind": "cnn", "reprogrammer/kernel": 4}, "reprogrammer/kernel=4: must be odd"),
     ],
 )

@@ -122,7 +122,7 @@ class Ast(nn.Module):
                 dim,
                 geometry.num_heads,
                 qkv_bias=True,
-                norm_layer=partial(nn.LayerNorm, eps=geometry.layer_norm_eps),
+                norm_layer=norm,
             )
             for _ in range(geometry.depth)
         )
