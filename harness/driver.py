@@ -20,42 +20,13 @@ from harness.console import StudyConsole
 from harness.progress_callback import ProgressCallback
 from harness.scheduler import StudyScheduler
 from harness.searcher import StudySearcher, make_sampler, put_back, values_by_epoch
-from harness.spec import StudyPlace, StudySpec
+from harness.spec import Resources, StudyPlace, StudySpec
 from harness.study_storage import open_storage
 from harness.tracker import Tracker, TrackingCallback
 from harness.trial import TrialTask, run_trial
 from search_spaces import load
 
 _RETRIES_OF_A_LOST_WORKER = 2
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a study may use. `concurrent` and `gpus_per_trial` are chosen by what the cluster has if None."""
-
-    address: str | None = None
-    concurrent: int | None = None
-    gpus_per_trial: float | None = None
-    cpus_per_trial: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what no trial can have, naming the flag."""
-        for flag in ("concurrent", "cpus_per_trial"):
-            value = getattr(self, flag)
-            if value is not None and value < 1:
-                raise ValueError(f"{flag.replace('_', '-')}={value}: must be at least 1")
-        if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
-            raise ValueError(f"gpus-per-trial={self.gpus_per_trial}: must not be negative")
-
-    def flags(self) -> dict[str, Any]:
-        """Return the flags that ask for this, for a command to be typed again."""
-        values = {
-            "--address": self.address,
-            "--concurrent": self.concurrent,
-            "--gpus-per-trial": self.gpus_per_trial,
-            "--cpus-per-trial": self.cpus_per_trial,
-        }
-        return {flag: value for flag, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)

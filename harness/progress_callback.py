@@ -57,9 +57,12 @@ class ProgressCallback(tune.Callback):
         """Note that a trial ended; the storage will say how."""
         self._end(trial)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Say that a trial's worker was lost, and that another takes it up."""
+        self._console.say(f"trial {trial.config['number']}: its worker was lost; it goes on from its last epoch")
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Note that a trial's worker was lost."""
-        self._console.say(f"trial {trial.config['number']}: its worker was lost")
+        """Note that a trial's worker was lost for the last time."""
         self._end(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:

@@ -19,12 +19,11 @@ from harness.console import StudyConsole
 from harness.data.progress import track
 from harness.data.sources import open_dataset, open_study_data
 from harness.data.study_data import StudyData
-from harness.driver import Resources
 from harness.metrics import majority_floor
 from harness.models.checkpoints import backbone_digest, load_backbone
 from harness.provenance import git_commit, versions
 from harness.results import Row, pareto_front, ranked_rows
-from harness.spec import StudyPlace, StudySpec
+from harness.spec import Resources, StudyPlace, StudySpec
 from harness.study import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
 from harness.subspace import explore, parse_fixed
 from harness.tracker import Tracker
@@ -40,14 +39,6 @@ class Prepared:
     labels: tuple[str, ...]
     floor: float
     console: StudyConsole
-
-
-def free_name(storage: str, space: str) -> str:
-    """Return the first of `space-1`, `space-2`, ... that no study has taken."""
-    number = 1
-    while StudyPlace.of(storage, f"{space}-{number}").home.exists():
-        number += 1
-    return f"{space}-{number}"
 
 
 @contextmanager
@@ -70,16 +61,31 @@ def claimed(place: StudyPlace, *, is_new: bool) -> Iterator[None]:
             try:
                 yield
             except BaseException:
-                if is_new and not has_begun(place):
+                if is_new and not place.has_begun():
                     shutil.rmtree(place.home)
                 raise
     except Timeout:
         raise ValueError(f"study {place.home.name} is being run by another process; let it end first") from None
 
 
-def has_begun(place: StudyPlace) -> bool:
-    """Return whether a driver has come so far as to open the study's storage."""
-    return any(place.home.glob("optuna.*"))
+def run_study(
+    spec: StudySpec,
+    place: StudyPlace,
+    *,
+    assignments: Sequence[str] | None,
+    resources: Resources,
+    time_budget: float,
+) -> int:
+    """Run a new study with these `PATH=VALUE` held fixed, or one that was begun if None; return the exit code.
+
+    Raises:
+        ValueError: a flag, the data set or the backbone is not what it must be.
+        OSError: a file or a cluster cannot be reached.
+    """
+    is_new = assignments is not None
+    with claimed(place, is_new=is_new):
+        prepared = begin(spec, place, assignments=assignments or []) if is_new else take_up(spec, place)
+        return carry_out(prepared, resources, time_budget=time_budget)
 
 
 def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> Prepared:
@@ -96,16 +102,14 @@ def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> 
     return prepared
 
 
-def take_up(place: StudyPlace, *, trials: int | None, tracking_uri: str | None) -> Prepared:
-    """Read a study that was begun, extend its budget if asked, and check that its data and backbone are the same.
+def take_up(spec: StudySpec, place: StudyPlace) -> Prepared:
+    """Prepare a study that was begun, whose budget may have grown, and check that its data and backbone are the same.
 
     The versions and the commit become those of today, for the trials to come.
 
     Raises:
-        FileNotFoundError: there is no such study.
         ValueError: the data or the backbone has changed since.
     """
-    spec = read_spec(place).extended(trials=trials, tracking_uri=tracking_uri)
     prepared = _prepare(spec, place)
     for name in ("data_digest", "backbone_digest"):
         before, now = spec.provenance[name], prepared.spec.provenance[name]
@@ -116,17 +120,6 @@ def take_up(place: StudyPlace, *, trials: int | None, tracking_uri: str | None) 
             )
     _write_spec(spec, place)
     return prepared
-
-
-def read_spec(place: StudyPlace) -> StudySpec:
-    """Return what a study began with.
-
-    Raises:
-        FileNotFoundError: there is no such study.
-    """
-    if not place.spec_file.exists():
-        raise FileNotFoundError(f"resume={place.home.name}: no study in {place.home}")
-    return StudySpec.from_json(place.spec_file.read_text())
 
 
 def carry_out(prepared: Prepared, resources: Resources, *, time_budget: float) -> int:

@@ -111,6 +111,35 @@ class StudySpec:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a study may use. `concurrent` and `gpus_per_trial` are chosen by what the cluster has if None."""
+
+    address: str | None = None
+    concurrent: int | None = None
+    gpus_per_trial: float | None = None
+    cpus_per_trial: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no trial can have, naming the flag."""
+        for flag in ("concurrent", "cpus_per_trial"):
+            value = getattr(self, flag)
+            if value is not None and value < 1:
+                raise ValueError(f"{flag.replace('_', '-')}={value}: must be at least 1")
+        if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
+            raise ValueError(f"gpus-per-trial={self.gpus_per_trial}: must not be negative")
+
+    def flags(self) -> dict[str, Any]:
+        """Return the flags that ask for this, for a command to be typed again."""
+        values = {
+            "--address": self.address,
+            "--concurrent": self.concurrent,
+            "--gpus-per-trial": self.gpus_per_trial,
+            "--cpus-per-trial": self.cpus_per_trial,
+        }
+        return {flag: value for flag, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class StudyPlace:
     """Where a study keeps its files. `home` is local to the driver; `shared` is where every worker can write."""
 
@@ -130,10 +159,32 @@ class StudyPlace:
         """Return the file that holds the study's specification."""
         return self.home / "study.json"
 
+    def read_spec(self) -> StudySpec:
+        """Return what the study here began with.
+
+        Raises:
+            FileNotFoundError: there is no study here.
+        """
+        if not self.spec_file.exists():
+            raise FileNotFoundError(f"resume={self.home.name}: no study in {self.home}")
+        return StudySpec.from_json(self.spec_file.read_text())
+
+    def has_begun(self) -> bool:
+        """Return whether a driver has come so far as to open the study's storage."""
+        return any(self.home.glob("optuna.*"))
+
     @property
     def default_tracking_uri(self) -> str:
         """Return the MLflow store shared by all studies beside this one."""
         return f"sqlite:///{self.home.parent / 'mlflow.db'}"
+
+
+def free_name(storage: str, space: str) -> str:
+    """Return the first of `space-1`, `space-2`, ... that no study has taken."""
+    number = 1
+    while StudyPlace.of(storage, f"{space}-{number}").home.exists():
+        number += 1
+    return f"{space}-{number}"
 
 
 def parse_seconds(text: str) -> float:

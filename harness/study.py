@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.spec import DataSpec, StudyPlace, StudySpec, parse_seconds
+from harness.spec import DataSpec, Resources, StudyPlace, StudySpec, free_name, parse_seconds
 from search_spaces import load, names
 from tracking.store import absolute_uri, without_password
 
@@ -60,25 +60,20 @@ def main(
     _configure_logging()
     prepare_environment(joins_cluster=address is not None)
     signal.signal(signal.SIGTERM, _interrupt)
-    from harness.driver import Resources  # noqa: PLC0415  (Ray reads the environment when it is imported)
-    from harness.run_study import begin, carry_out, claimed, free_name, has_begun, read_spec, take_up  # noqa: PLC0415
-
-    study_name = resume or name
     try:
         _refuse_ignored(context)
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
         budget = parse_seconds(time_budget) if time_budget is not None else float("inf")
+        tracking_uri = _checked_uri(tracking_uri)
         if resume is not None:
             place = StudyPlace.of(storage, resume)
-            read_spec(place)
-            with claimed(place, is_new=False):
-                prepared = take_up(place, trials=trials, tracking_uri=_checked_uri(tracking_uri))
-                outcome = carry_out(prepared, resources, time_budget=budget)
+            spec = place.read_spec().extended(trials=trials, tracking_uri=tracking_uri)
         else:
             if space is None:
                 raise ValueError(f"space: missing; give --space with one of {', '.join(names())}, or --resume NAME")
+            load(space)
             spec = StudySpec(
-                name=study_name or free_name(storage, space),
+                name=name or free_name(storage, space),
                 space=space,
                 trials=DEFAULT_TRIALS if trials is None else trials,
                 epochs=DEFAULT_EPOCHS if epochs is None else epochs,
@@ -96,20 +91,21 @@ def main(
                 objective=objective,
                 scheduler=scheduler or ("asha" if objective == "f1" else "none"),
                 precision=precision,
-                tracking_uri=_checked_uri(tracking_uri),
+                tracking_uri=tracking_uri,
             )
-            load(space)
-            study_name, place = spec.name, StudyPlace.of(storage, spec.name)
-            with claimed(place, is_new=True):
-                prepared = begin(spec, place, assignments=fix or [])
-                outcome = carry_out(prepared, resources, time_budget=budget)
+            place = StudyPlace.of(storage, spec.name)
+        # Ray reads the environment when it is imported, and a wrong flag need not wait for it
+        from harness.run_study import run_study  # noqa: PLC0415
+
+        outcome = run_study(
+            spec, place, assignments=None if resume else fix or [], resources=resources, time_budget=budget
+        )
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(FELL_SHORT) from None
     except KeyboardInterrupt:
-        has_place = study_name is not None and has_begun(StudyPlace.of(storage, study_name))
-        again = f"go on with --resume {study_name}" if has_place else "run the same command again; nothing is lost"
-        typer.echo(f"interrupted; {again}", err=True)
+        again = f"go on with --resume {place.home.name}" if place.has_begun() else "run the same command again"
+        typer.echo(f"interrupted; nothing that was computed is lost: {again}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(outcome)
 

@@ -166,6 +166,7 @@ class _Log:
 def _reset_process(task: TrialTask) -> torch.device:
     """Undo what an earlier trial of this process may have left; return the device to train on."""
     gc.collect()
+    gc.freeze()  # what the process keeps, its modules above all, need not be scanned again for the next trial
     random.seed(task.seed)
     np.random.seed(task.seed % 2**32)
     torch.manual_seed(task.seed)

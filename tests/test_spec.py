@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.driver import Resources, Slots, slots
-from harness.spec import DataSpec, StudyPlace, StudySpec, parse_seconds
+from harness.driver import Slots, slots
+from harness.spec import DataSpec, Resources, StudyPlace, StudySpec, parse_seconds
 
 
 def spec(**changes):
