@@ -26,7 +26,9 @@ from harness.tracker import Tracker, TrackingCallback
 from harness.trial import TrialTask, run_trial
 from search_spaces import load
 
-_RETRIES_OF_A_LOST_WORKER = 2
+# a worker that dies as Tune hands it the next trial has been seen to count three times for that trial; a trial's own
+# exceptions do not count, since it reports them
+_RETRIES_OF_A_LOST_WORKER = 6
 
 
 @dataclass(frozen=True)

@@ -336,6 +336,7 @@ def test_a_store_that_another_host_finished_first_is_taken(prepare, dataset, tmp
 
 PREPARE = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a shell in the background left
 from pathlib import Path
 from harness.data.frontend import FrontEnd
 from harness.data.openmic import read_dataset
