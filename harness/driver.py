@@ -26,10 +26,6 @@ from harness.tracker import Tracker, TrackingCallback
 from harness.trial import TrialTask, run_trial
 from search_spaces import load
 
-# a worker that dies as Tune hands it the next trial has been seen to count three times for that trial; a trial's own
-# exceptions do not count, since it reports them
-_RETRIES_OF_A_LOST_WORKER = 6
-
 
 @dataclass(frozen=True)
 class Slots:
@@ -144,7 +140,7 @@ def run(
             storage_path=place.shared,
             verbose=0,
             stop=_StopAt(deadline) if time_budget < float("inf") else None,
-            failure_config=tune.FailureConfig(max_failures=_RETRIES_OF_A_LOST_WORKER),
+            failure_config=tune.FailureConfig(max_failures=0),  # the searcher hands the trial out again
             callbacks=[progress, TrackingCallback(tracker)],
         ),
     )

@@ -57,12 +57,11 @@ class ProgressCallback(tune.Callback):
         """Note that a trial ended; the storage will say how."""
         self._end(trial)
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Say that a trial's worker was lost, and that another takes it up."""
-        self._console.say(f"trial {trial.config['number']}: its worker was lost; it goes on from its last epoch")
-
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Note that a trial's worker was lost for the last time."""
+        """Note that a trial's worker was lost; unless the storage has given the trial up, another takes it up."""
+        number = trial.config["number"]
+        if not self._study.get_trials(deepcopy=False)[number].state.is_finished():
+            self._console.say(f"trial {number}: its worker was lost; it goes on from its last epoch")
         self._end(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:

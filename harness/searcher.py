@@ -8,6 +8,7 @@ parameters that it already has; its checkpoint makes it go on where it stopped.
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,9 +25,16 @@ two objectives, its values by epoch."""
 
 MakeTask = Callable[[int, Mapping[str, Any]], str]
 
+_MAX_LOST_WORKERS = 3
+"""How many workers a trial may lose before it counts as failed: three nodes taken away are bad luck, a fourth time the
+trial kills them."""
+
 
 class StudySearcher(Searcher):
     """Hands interrupted trials out again, then asks Optuna, up to the study's budget.
+
+    A trial whose worker is lost is interrupted too, up to a limit. Tune's own retries are not used: it counts one
+    dead worker once for each message that was on its way to it, and may give the trial up at the second.
 
     `make_task` turns a trial's number and its paths into what the worker is sent. `deadline` is a
     `time.monotonic()` after which no new trial begins.
@@ -49,6 +57,7 @@ class StudySearcher(Searcher):
         self._deadline = deadline
         self._max_concurrent = 1
         self._numbers: dict[str, int] = {}
+        self._lost_workers: Counter[int] = Counter()
         self._interrupted = [t.number for t in self._trials() if t.state == TrialState.RUNNING]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,7 +80,8 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's task, None while all workers are busy, or FINISHED."""
         trials = self._trials()
-        if sum(trials[n].state == TrialState.RUNNING for n in self._numbers.values()) >= self._max_concurrent:
+        n_running = sum(trials[n].state == TrialState.RUNNING for n in self._numbers.values())
+        if n_running >= self._max_concurrent:
             return None
         if time.monotonic() >= self._deadline:
             return str(Searcher.FINISHED)
@@ -80,8 +90,8 @@ class StudySearcher(Searcher):
             trial = optuna.trial.Trial(self._study, trials[self._interrupted.pop(0)]._trial_id)
         elif sum(t.state != TrialState.WAITING for t in trials) < self._n_trials:
             trial = self._study.ask()
-        else:
-            return str(Searcher.FINISHED)
+        else:  # Tune does not ask again after FINISHED, and a trial that runs may come back
+            return None if n_running else str(Searcher.FINISHED)
         constants = self._suggest(trial)
         paths = {**trial.params, **constants}
         trial.set_user_attr(PATHS, json.dumps(paths))
@@ -111,10 +121,14 @@ class StudySearcher(Searcher):
         trial = self._trial(trial_id)
         if trial is None or trial.state.is_finished():
             return
+        if error and self._lost_workers[trial.number] < _MAX_LOST_WORKERS:
+            self._lost_workers[trial.number] += 1
+            self._interrupted.append(self._numbers.pop(trial_id))
+            return
         result = result or {}
         self.on_trial_result(trial_id, result)
         if error or "failed" in result or "best_macro_f1" not in result:
-            reason = result.get("failed", "its worker was lost more often than is retried")
+            reason = result.get("failed", f"its worker was lost {_MAX_LOST_WORKERS + 1} times")
             self._note(trial, REASON, str(reason))
             self._study.tell(trial.number, state=TrialState.FAIL)
         elif int(result["epoch"]) < self._epochs:

@@ -138,6 +138,13 @@ def _configure_logging() -> None:
     for package in ("harness", "tracking"):
         logging.getLogger(package).addHandler(handler)
     logging.getLogger("optuna").setLevel(logging.WARNING)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "did not complete", of trials that later did
+    logging.getLogger("ray.tune.execution.tune_controller").addFilter(_is_no_lost_worker)
+
+
+def _is_no_lost_worker(record: logging.LogRecord) -> bool:
+    """Keep Tune from printing a traceback of its own for a lost worker, which the console reports in a line."""
+    return not record.getMessage().startswith("Trial task failed")
 
 
 def _interrupt(_signum: int, _frame: object) -> None:

@@ -85,12 +85,28 @@ def test_a_trial_that_diverged_fails_with_its_reason_and_the_next_begins(tmp_pat
     assert made.suggest("b")["number"] == 1
 
 
-def test_a_trial_whose_worker_was_lost_for_good_fails(tmp_path):
+def test_a_trial_whose_worker_was_lost_is_handed_out_again_with_its_own_parameters(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study, n_trials=1, concurrent=2)
+    task = made.suggest("a")
+    assert made.suggest("b") is None  # not FINISHED, after which Tune would not ask again
+    made.on_trial_complete("a", None, error=True)
+    made.on_trial_complete("a", None, error=True)  # a late message of the same dead worker
+    assert made.suggest("b") == task
+    made.on_trial_complete("b", report(0, 3, 0.5))
+    assert states(study) == [TrialState.COMPLETE]
+    assert made.suggest("c") == Searcher.FINISHED
+
+
+def test_a_trial_that_keeps_losing_its_worker_fails(tmp_path):
     study = open_study(tmp_path)
     made = searcher(study)
-    made.suggest("a")
-    made.on_trial_complete("a", None, error=True)
+    for name in "abcd":
+        assert states(study) in ([], [TrialState.RUNNING])
+        assert made.suggest(name)["number"] == 0
+        made.on_trial_complete(name, None, error=True)
     assert states(study) == [TrialState.FAIL]
+    assert study.trials[0].user_attrs[REASON] == "its worker was lost 4 times"
 
 
 def test_the_budget_counts_all_drivers_of_a_study(tmp_path):
@@ -100,6 +116,8 @@ def test_the_budget_counts_all_drivers_of_a_study(tmp_path):
     second = searcher(open_study(tmp_path), n_trials=3)
     assert second.suggest("b")["number"] == 1
     assert second.suggest("c")["number"] == 2
+    for name, number in (("b", 1), ("c", 2)):
+        second.on_trial_complete(name, report(number, 3, 0.5))
     assert second.suggest("d") == Searcher.FINISHED
 
 
