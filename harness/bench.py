@@ -26,8 +26,9 @@ from harness.benchmarks.front_end import measure_front_end
 from harness.benchmarks.overhead import measure_overhead, prepare_demo
 from harness.benchmarks.timing import torch_threads
 from harness.benchmarks.training import BACKBONES, TrainingPlan, measure_training
-from harness.config import REPROGRAMMERS, one_of
+from harness.config import REPROGRAMMERS
 from harness.data.progress import track
+from harness.parts.checks import one_of
 from harness.train import PRECISIONS
 
 PARTS = ("front-end", "training", "overhead")

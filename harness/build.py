@@ -3,11 +3,16 @@
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import nn
 
+from harness import parts
 from harness.config import TrialConfig
 from harness.data.openmic import POSITIVE
 from harness.data.study_data import Part, StudyData
-from harness.models.ast import Backbone
+from harness.models.ast import Ast, Backbone
+from harness.models.attention import AttentionModel
+from harness.models.cnn_baseline import CnnModel
+from harness.models.finetuned import FineTuned
 from harness.models.mappers import build_mapper
 from harness.models.normalisations import AUDIOSET_MEAN, AUDIOSET_STD, NORMALISATIONS, Affine
 from harness.models.reprogrammed import Reprogrammed
@@ -17,29 +22,64 @@ _SOURCE_USE_CLIPS = 512
 _SOURCE_USE_CLIPS_PER_ANSWER = 8
 
 
+Model = Reprogrammed | FineTuned | CnnModel | AttentionModel
+"""What a trainer trains; called with inputs and the worker's frozen backbone, it gives one logit a label."""
+
+
 def build_model(
-    config: TrialConfig, backbone: Backbone, *, data: StudyData, seed: int, device: torch.device
-) -> Reprogrammed:
+    config: TrialConfig, backbone: Backbone | None, *, data: StudyData, seed: int, device: torch.device
+) -> Model:
     """Return the configuration's modules at their initial weights, drawn from `seed` alone.
+
+    The backbone stays as it is, whatever is trained; a system that hears VGGish features needs none.
 
     Raises:
         ValueError: the configuration does not fit the backbone's sizes.
     """
-    geometry = backbone.geometry
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return Reprogrammed(
-            NORMALISATIONS[config.normalisation.kind](data.mean, data.std),
-            build_reprogrammer(config.reprogrammer, n_frames=geometry.n_frames, n_mels=geometry.n_mels),
-            build_mapper(
-                config.mapper,
-                embed_dim=geometry.embed_dim,
-                n_sources=geometry.n_source_labels,
-                n_labels=len(data.labels),
-                seed=seed,
-                source_use=lambda: source_use(backbone, data, device=device),
-            ),
-        ).to(device)
+        return _model(config, backbone, data=data, seed=seed, device=device).to(device)
+
+
+def _model(
+    config: TrialConfig, backbone: Backbone | None, *, data: StudyData, seed: int, device: torch.device
+) -> Model:
+    system, n_labels = config.system, len(data.labels)
+    if isinstance(system, parts.Attention):
+        return AttentionModel(n_labels, depth=system.depth, dropout=system.dropout)
+    normalisation = NORMALISATIONS[config.normalisation.kind](data.mean, data.std)
+    if isinstance(system, parts.CnnBaseline):
+        return CnnModel(normalisation, n_labels, width=system.width, dropout=system.dropout)
+    if isinstance(system, parts.FineTuning):
+        assert isinstance(backbone, Ast)
+        return FineTuned(normalisation, backbone, n_labels=n_labels)
+    assert isinstance(system, parts.Reprogramming), f"{system.kind} has no modules"
+    assert backbone is not None
+    return _reprogrammed(config, backbone, data=data, seed=seed, device=device, normalisation=normalisation)
+
+
+def _reprogrammed(
+    config: TrialConfig,
+    backbone: Backbone,
+    *,
+    data: StudyData,
+    seed: int,
+    device: torch.device,
+    normalisation: nn.Module,
+) -> Reprogrammed:
+    geometry = backbone.geometry
+    return Reprogrammed(
+        normalisation,
+        build_reprogrammer(config.reprogrammer, n_frames=geometry.n_frames, n_mels=geometry.n_mels),
+        build_mapper(
+            config.mapper,
+            embed_dim=geometry.embed_dim,
+            n_sources=geometry.n_source_labels,
+            n_labels=len(data.labels),
+            seed=seed,
+            source_use=lambda: source_use(backbone, data, device=device),
+        ),
+    )
 
 
 @torch.inference_mode()

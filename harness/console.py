@@ -17,9 +17,14 @@ _TABLE_WIDTH = 130
 
 @dataclass
 class Progress:
-    """Counts of a running study. Epochs count since this driver started; `mean_epochs` is of the ended trials."""
+    """Counts of a running study. Epochs count since this driver started; `mean_epochs` is of the ended trials.
+
+    `noun` is what is counted; `best` may be left out of the line where nothing is searched.
+    """
 
     total: int
+    noun: str = "trials"
+    shows_best: bool = True
     done: int = 0
     stopped: int = 0
     failed: int = 0
@@ -51,12 +56,17 @@ class Progress:
         """Return the progress in one line."""
         best = "none yet" if self.best is None else f"{self.best:.3f} (trial {self.best_number})"
         left = self.seconds_left()
-        eta = "" if left is None else f" · ETA {clock(left)}"
-        return (
-            f"{clock(time.monotonic() - self.started)} · {self.ended}/{self.total} trials: {self.done} done, "
-            f"{self.stopped} stopped early, {self.failed} failed, {len(self.running)} running · "
-            f"best macro-F1 {best}{eta}"
-        )
+        parts = [
+            clock(time.monotonic() - self.started),
+            f"{self.ended}/{self.total} {self.noun}: {self._counts()}",
+            *([f"best macro-F1 {best}"] if self.shows_best else []),
+            *([] if left is None else [f"ETA {clock(left)}"]),
+        ]
+        return " · ".join(parts)
+
+    def _counts(self) -> str:
+        stopped = [f"{self.stopped} stopped early"] if self.shows_best else []
+        return ", ".join([f"{self.done} done", *stopped, f"{self.failed} failed", f"{len(self.running)} running"])
 
 
 class StudyConsole:
@@ -111,7 +121,7 @@ _COLUMNS = (
     ("trial", True),
     ("macro-F1", True),
     ("params", True),
-    ("reprogrammer", False),
+    ("system", False),
     ("mapper", False),
     ("schedule, rate", False),
     ("epochs", True),
@@ -132,7 +142,7 @@ def _cells(rank: int, row: Row) -> tuple[str, ...]:
         str(row.number),
         "-" if row.macro_f1 is None else f"{row.macro_f1:.3f}",
         "-" if row.params is None else f"{row.params:,}",
-        row.reprogrammer,
+        row.system,
         row.mapper,
         row.schedule,
         str(row.epochs),

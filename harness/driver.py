@@ -16,7 +16,9 @@ import ray
 from optuna.study import StudyDirection
 from ray import tune
 
+from harness.config import SYSTEMS
 from harness.console import StudyConsole
+from harness.plan import Plan
 from harness.progress_callback import ProgressCallback
 from harness.scheduler import StudyScheduler
 from harness.searcher import StudySearcher, make_sampler, put_back, values_by_epoch
@@ -51,7 +53,7 @@ def open_study(spec: StudySpec, place: StudyPlace) -> optuna.Study:
 
 def _papers_within(spec: StudySpec) -> list[Mapping[str, Any]]:
     """Return the paper's configurations of the kinds that the study holds, or one of them if it holds others."""
-    papers = list(load(spec.space).paper)
+    papers = list(load(spec.space, spec.preset).paper)
     kinds = {path: value for path, value in spec.fixed.items() if path.endswith("/kind")}
     agreeing = [paper for paper in papers if all(paper.get(path, kinds[path]) == kinds[path] for path in kinds)]
     return agreeing or papers[:1]
@@ -103,27 +105,27 @@ def run(
     spec: StudySpec,
     place: StudyPlace,
     *,
+    plan: Plan,
     study: optuna.Study,
     slots: Slots,
     tracker: Tracker,
     console: StudyConsole,
     time_budget: float = float("inf"),
 ) -> bool:
-    """Run the trials that the study still owes; return whether a signal ended it before."""
+    """Run the trials of the plan that the study still owes; return whether a signal ended it before."""
     deadline = time.monotonic() + time_budget
-    progress = ProgressCallback(study, console, total=spec.trials, deadline=deadline, epochs=spec.epochs)
+    progress = ProgressCallback(study, console, plan=plan, deadline=deadline, epochs=spec.epochs)
     searcher = StudySearcher(
         study,
-        load(spec.space).suggest,
-        make_task=lambda number, paths: make_task(spec, place, number=number, paths=paths, slots=slots),
+        plan.suggest,
+        make_task=lambda number, paths: make_task(plan, place, number=number, paths=paths, slots=slots),
         objectives=spec.objectives,
-        n_trials=spec.trials,
-        epochs=spec.epochs,
+        n_trials=plan.n_trials,
+        epochs=lambda number: plan.terms(number).epochs,
+        reads_test=plan.reads_test,
         deadline=deadline,
     )
     history = {t.number: values_by_epoch(t) for t in study.get_trials(deepcopy=False)}
-    # Tune ends in order, with its workers, on SIGUSR1; on SIGTERM it aborts
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {"cpu": slots.cpus, "gpu": slots.gpus}),
         tune_config=tune.TuneConfig(
@@ -144,34 +146,40 @@ def run(
             callbacks=[progress, TrackingCallback(tracker)],
         ),
     )
+    # Tune ends in order, with its workers, on SIGUSR1; on SIGTERM it aborts
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
     console.start()
     try:
         tuner.fit()
     finally:
         console.stop()
         put_back(study)
-    return time.monotonic() < deadline and owes(study, spec)
+        signal.signal(signal.SIGTERM, before)
+    return time.monotonic() < deadline and owes(study, plan)
 
 
-def owes(study: optuna.Study, spec: StudySpec) -> bool:
-    """Return whether a trial of the budget has not ended."""
-    return sum(t.state.is_finished() for t in study.get_trials(deepcopy=False)) < spec.trials
+def owes(study: optuna.Study, plan: Plan) -> bool:
+    """Return whether a trial of the plan has not ended."""
+    return sum(t.state.is_finished() for t in study.get_trials(deepcopy=False)) < plan.n_trials
 
 
-def make_task(spec: StudySpec, place: StudyPlace, *, number: int, paths: Mapping[str, Any], slots: Slots) -> str:
+def make_task(plan: Plan, place: StudyPlace, *, number: int, paths: Mapping[str, Any], slots: Slots) -> str:
     """Return what a worker is sent to run one trial."""
+    terms = plan.terms(number)
+    inputs = SYSTEMS[paths.get("system/kind", "reprogramming")].inputs
     return TrialTask(
         number=number,
         paths=paths,
-        epochs=spec.epochs,
-        seed=spec.trial_seed(number),
-        backbone=spec.backbone,
-        backbone_digest=spec.provenance["backbone_digest"],
-        data=asdict(spec.data),
-        data_digest=spec.provenance["data_digest"],
-        precision=spec.precision,
+        epochs=terms.epochs,
+        seed=plan.seed(number),
+        backbone=terms.backbone,
+        backbone_digest=terms.provenance["backbone_digest"],
+        data=asdict(terms.data),
+        data_digest=terms.provenance[f"{inputs}_digest"],
+        precision=terms.precision,
         shared=place.shared,
         threads=max(1, int(slots.cpus)),
+        reads_test=plan.reads_test,
     ).to_json()
 
 

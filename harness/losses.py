@@ -25,6 +25,14 @@ def masked_bce(
     return F.binary_cross_entropy_with_logits(logits[observed], targets[observed])
 
 
+def consistency(student: Float[Tensor, "clip label"], teacher: Float[Tensor, "clip label"]) -> Float[Tensor, ""]:
+    """Return the mean squared difference of the probabilities that two models' logits mean, over all labels.
+
+    Nothing is masked: that two models agree can be asked of labels that nobody annotated.
+    """
+    return F.mse_loss(student.sigmoid(), teacher.sigmoid())
+
+
 def binarised(targets: Float[Tensor, "clip label"]) -> Float[Tensor, "clip label"]:
     """Return 1 where the annotators' probability is at least 0.5, else 0."""
     return (targets >= 0.5).to(torch.float32)

@@ -10,8 +10,9 @@ from optuna.trial import TrialState
 from ray import tune
 
 from harness.console import Progress, StudyConsole, clock
-from harness.results import ranked_rows
-from harness.searcher import SUMMARY
+from harness.plan import Plan
+from harness.results import Row, ranked_rows
+from harness.searcher import SUMMARY, TEST
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +20,15 @@ logger = logging.getLogger(__name__)
 class ProgressCallback(tune.Callback):
     """Prints a line for each trial that ends, and the state of the study in between."""
 
-    def __init__(self, study: optuna.Study, console: StudyConsole, *, total: int, deadline: float, epochs: int) -> None:
-        self._study, self._console = study, console
-        self._progress = Progress(total, deadline=deadline, mean_epochs=float(epochs))
+    def __init__(self, study: optuna.Study, console: StudyConsole, *, plan: Plan, deadline: float, epochs: int) -> None:
+        self._study, self._console, self._plan = study, console, plan
+        self._progress = Progress(
+            plan.n_trials,
+            noun="runs" if plan.reads_test else "trials",
+            shows_best=not plan.reads_test,
+            deadline=deadline,
+            mean_epochs=float(epochs),
+        )
         self._announced = {t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()}
         self._has_news = False
         self._count()
@@ -61,7 +68,7 @@ class ProgressCallback(tune.Callback):
         """Note that a trial's worker was lost; unless the storage has given the trial up, another takes it up."""
         number = trial.config["number"]
         if not self._study.get_trials(deepcopy=False)[number].state.is_finished():
-            self._console.say(f"trial {number}: its worker was lost; it goes on from its last epoch")
+            self._console.say(f"{self._plan.title(number)}: its worker was lost; it goes on from its last epoch")
         self._end(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
@@ -79,16 +86,23 @@ class ProgressCallback(tune.Callback):
         ended = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
         new = [t for t in ended if t.number not in self._announced]
         for row in sorted(ranked_rows(new), key=lambda row: row.number):
-            figure = "" if row.macro_f1 is None else f"macro-F1 {row.macro_f1:.3f}, {row.params or 0:,} parameters, "
-            reason = f": {row.reason}" if row.reason and row.state == "failed" else ""
-            self._console.say(
-                f"trial {row.number} {row.state}{reason} ({figure}{row.reprogrammer}, {row.mapper}, {row.schedule}, "
-                f"{row.epochs} epochs, {clock(row.seconds)})"
-            )
+            self._console.say(self._announcement(row))
         self._announced |= {t.number for t in new}
         self._count()
         if new:
             self._console.show(self._progress, now=True)
+
+    def _announcement(self, row: Row) -> str:
+        attributes = self._study.get_trials(deepcopy=False)[row.number].user_attrs
+        test = json.loads(attributes.get(TEST, "null"))
+        figures = [] if test is None else [f"test macro-F1 {test['macro_f1']:.3f}"]
+        if row.macro_f1 is not None:
+            figures.append(f"{'validation ' if test else ''}macro-F1 {row.macro_f1:.3f}")
+        parameters = [] if row.params is None else [f"{row.params:,} parameters"]
+        words = [word for word in (row.system, row.mapper, row.schedule) if word != "-"]
+        reason = f": {row.reason}" if row.reason and row.state == "failed" else ""
+        detail = ", ".join([*figures, *parameters, *words, f"{row.epochs} epochs", clock(row.seconds)])
+        return f"{self._plan.title(row.number)} {row.state}{reason} ({detail})"
 
     def _end(self, trial: Any) -> None:
         self._progress.running.discard(trial.config["number"])

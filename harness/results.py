@@ -23,14 +23,15 @@ STATE_WORDS = {
 class Row:
     """One trial of the final table. `macro_f1` is that of its best epoch, on validation; None if it had none.
 
-    `worker` is the Ray node and the process that ran its last epoch.
+    `system`, `mapper` and `schedule` are words for people; a part that means nothing for the system is "-". `worker` is
+    the Ray node and the process that ran its last epoch.
     """
 
     number: int
     state: str
     macro_f1: float | None
     params: int | None
-    reprogrammer: str
+    system: str
     mapper: str
     schedule: str
     epochs: int
@@ -75,12 +76,19 @@ def _row(trial: FrozenTrial) -> Row:
 
 
 def _words(paths: Mapping[str, Any]) -> dict[str, str]:
-    """Return reprogrammer, mapper and schedule of a configuration in a few words each."""
+    """Return system, mapper and schedule of a configuration in a few words each."""
     config = TrialConfig.from_paths(paths)
-    reprogrammer = config.reprogrammer.kind
+    uses = config.system.uses
+    return {
+        "system": system_in_words(config),
+        "mapper": config.mapper.kind if "mapper" in uses else "-",
+        "schedule": f"{config.schedule.kind} {config.optimiser.lr:.1e}" if "schedule" in uses else "-",
+    }
+
+
+def system_in_words(config: TrialConfig) -> str:
+    """Return the name of a configuration's system, with its sizes if it is a reprogrammer."""
+    paths, words = config.to_paths(), config.name
     if "reprogrammer/depth" in paths:
-        reprogrammer += f" depth {paths['reprogrammer/depth']} width {config.to_paths()['reprogrammer/width']}"
-    elif "reprogrammer/shape" in paths:
-        reprogrammer += f" {paths['reprogrammer/shape']}"
-    schedule = f"{config.schedule.kind} {config.optimiser.lr:.1e}"
-    return {"reprogrammer": reprogrammer, "mapper": config.mapper.kind, "schedule": schedule}
+        return f"{words} depth {paths['reprogrammer/depth']} width {paths['reprogrammer/width']}"
+    return f"{words} {paths['reprogrammer/shape']}" if "reprogrammer/shape" in paths else words

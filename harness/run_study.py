@@ -10,35 +10,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import ray
-import torch
 from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial
 
 from harness import driver
-from harness.console import StudyConsole
-from harness.data.progress import track
-from harness.data.sources import open_dataset, open_study_data
-from harness.data.study_data import StudyData
-from harness.metrics import majority_floor
-from harness.models.checkpoints import backbone_digest, load_backbone
-from harness.provenance import git_commit, versions
+from harness.cells import axes_of, cells_of, table_of
+from harness.command import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
+from harness.plan import StudyPlan
+from harness.preparation import Prepared, prepare
 from harness.results import Row, pareto_front, ranked_rows
 from harness.spec import Resources, StudyPlace, StudySpec
-from harness.study import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
 from harness.subspace import explore, parse_fixed
 from harness.tracker import Tracker
 from search_spaces import load
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A study that is ready to run: its data are on disk, its flags are checked."""
-
-    spec: StudySpec
-    place: StudyPlace
-    labels: tuple[str, ...]
-    floor: float
-    console: StudyConsole
+from tracking.paper_figures import heat_map
 
 
 @contextmanager
@@ -85,7 +71,10 @@ def run_study(
     is_new = assignments is not None
     with claimed(place, is_new=is_new):
         prepared = begin(spec, place, assignments=assignments or []) if is_new else take_up(spec, place)
-        return carry_out(prepared, resources, time_budget=time_budget)
+        outcome = carry_out(prepared, resources, time_budget=time_budget)
+        _conclude(prepared, outcome)
+        _say_how_to_go_on(prepared, resources, owes=outcome.owes)
+        return outcome.code
 
 
 def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> Prepared:
@@ -95,9 +84,9 @@ def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> 
         ValueError: a flag, the data set or the backbone is not what it must be.
         FileNotFoundError: the data set or the backbone is not there.
     """
-    space = load(spec.space)
+    space = load(spec.space, spec.preset)
     spec = replace(spec, fixed=parse_fixed(assignments, explore(space), space=spec.space))
-    prepared = _prepare(spec, place)
+    prepared = prepare(spec, place)
     _write_spec(prepared.spec, place)
     return prepared
 
@@ -110,9 +99,9 @@ def take_up(spec: StudySpec, place: StudyPlace) -> Prepared:
     Raises:
         ValueError: the data or the backbone has changed since.
     """
-    prepared = _prepare(spec, place)
-    for name in ("data_digest", "backbone_digest"):
-        before, now = spec.provenance[name], prepared.spec.provenance[name]
+    prepared = prepare(spec, place)
+    for name in (name for name in prepared.spec.provenance if name.endswith("_digest")):
+        before, now = spec.provenance.get(name, ""), prepared.spec.provenance[name]
         if before != now:
             raise ValueError(
                 f"resume={spec.name}: {name} is {now[:12]}, the study began with {before[:12]}; its trials would not "
@@ -122,31 +111,59 @@ def take_up(spec: StudySpec, place: StudyPlace) -> Prepared:
     return prepared
 
 
-def carry_out(prepared: Prepared, resources: Resources, *, time_budget: float) -> int:
-    """Run what the study owes, print what it found, and return the exit code."""
+@dataclass(frozen=True)
+class Outcome:
+    """What one run of a study came to: its trials so far, and whether a signal or the time budget ended it before."""
+
+    rows: Sequence[Row]
+    results: Path
+    figures: Sequence[Path]
+    tracker: Tracker
+    undelivered: str
+    owes: bool
+    is_interrupted: bool
+
+    @property
+    def code(self) -> int:
+        """Return the exit code."""
+        if self.is_interrupted:
+            return INTERRUPTED
+        has_failed = any(row.state == "failed" for row in self.rows)
+        return FELL_SHORT if has_failed or all(row.macro_f1 is None for row in self.rows) else DONE
+
+
+def carry_out(prepared: Prepared, resources: Resources, *, time_budget: float = float("inf")) -> Outcome:
+    """Run what the study owes, and write down what it found."""
     spec, place, console = prepared.spec, prepared.place, prepared.console
-    with _no_experimental_warnings():
-        try:
-            slots = driver.connect(resources)
-            study = driver.open_study(spec, place)
-            tracker = Tracker(study, spec, place, labels=prepared.labels)
-            console.header(
-                [("running", f"{slots.concurrent} at a time, {slots.cpus:g} CPU and {slots.gpus:g} GPU each")]
-            )
-            interrupted = driver.run(
-                spec, place, study=study, slots=slots, tracker=tracker, console=console, time_budget=time_budget
-            )
-        finally:
-            ray.shutdown()
-        rows = ranked_rows(study.get_trials(deepcopy=False))
-        results = _write_results(place, rows)
-        closing = tracker.close(is_finished=not driver.owes(study, spec))
-    _conclude(prepared, rows, tracker, results=results, undelivered=closing.message)
-    _say_how_to_go_on(prepared, resources, owes=driver.owes(study, spec))
-    if interrupted:
-        return INTERRUPTED
-    has_failed = any(row.state == "failed" for row in rows)
-    return FELL_SHORT if has_failed or all(row.macro_f1 is None for row in rows) else DONE
+    with _no_experimental_warnings(), connected(resources) as slots:
+        study = driver.open_study(spec, place)
+        plan = StudyPlan(spec)
+        tracker = Tracker(study, spec, place, plan=plan, labels=prepared.labels)
+        console.header([("running", f"{slots.concurrent} at a time, {slots.cpus:g} CPU and {slots.gpus:g} GPU each")])
+        is_interrupted = driver.run(
+            spec, place, plan=plan, study=study, slots=slots, tracker=tracker, console=console, time_budget=time_budget
+        )
+        trials = study.get_trials(deepcopy=False)
+        rows, owes = ranked_rows(trials), driver.owes(study, plan)
+        results, figures = _write_results(place, rows), _draw_cells(prepared, trials)
+        closing = tracker.close(is_finished=not owes, figures=figures)
+    return Outcome(rows, results, figures, tracker, closing.message, owes, is_interrupted)
+
+
+@contextmanager
+def connected(resources: Resources) -> Iterator[driver.Slots]:
+    """Connect to Ray, unless this process is connected already; give what trials get.
+
+    Raises:
+        ValueError: no trial would fit.
+    """
+    if ray.is_initialized():
+        yield driver.slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
+        return
+    try:
+        yield driver.connect(resources)
+    finally:
+        ray.shutdown()
 
 
 def _write_spec(spec: StudySpec, place: StudyPlace) -> None:
@@ -155,74 +172,27 @@ def _write_spec(spec: StudySpec, place: StudyPlace) -> None:
     temporary.replace(place.spec_file)
 
 
-def _prepare(spec: StudySpec, place: StudyPlace) -> Prepared:
-    """Announce the study, then load the backbone and the data as every worker will."""
-    console = StudyConsole()
-    space = load(spec.space)
-    axes = explore(space)
-    searched = tuple(path for path in axes.searched if path not in spec.fixed)
-    cores = driver.cpu_count()
-    held = "".join(f", {path}={value}" for path, value in spec.fixed.items())
-    console.header(
-        [
-            ("study", f"{spec.name}, seed {spec.seed}, in {place.home}"),
-            ("data", f"{spec.data.source}, {spec.data.split} validation split"),
-            ("backbone", f"{spec.backbone}, frozen, {spec.precision}"),
-            ("space", f"{spec.space}, {len(searched)} axes{held}: {space.summary}"),
-            ("budget", f"{spec.trials} trials of {spec.epochs} epochs, stopped early by: {spec.scheduler}"),
-            ("objective", spec.objective),
-            ("device", f"{_device()}, {cores} CPU cores on this machine"),
-        ]
-    )
-    backbone = load_backbone(spec.backbone)
-    dataset = open_dataset(spec.data, workers=cores, progress=track)
-    front_end = backbone.geometry.front_end
-    data = open_study_data(spec.data, dataset, front_end=front_end, workers=cores, progress=track)
-    floor = _floor(data)
-    console.header(
-        [
-            (
-                "clips",
-                f"{len(data.train)} to train on, {len(data.validation)} to validate on, {len(data.labels)} labels",
-            ),
-            (
-                "floor",
-                f"macro-F1 {floor:.3f} on validation by always guessing each label's more frequent answer",
-            ),
-        ]
-    )
-    provenance = {
-        "data_digest": data.digest,
-        "backbone_digest": backbone_digest(backbone),
-        "git_commit": git_commit(),
-        **versions(),
-    }
-    return Prepared(replace(spec, provenance=provenance), place, data.labels, floor, console)
-
-
-def _floor(data: StudyData) -> float:
-    return majority_floor(
-        data.train.targets,
-        data.validation.targets,
-        train_observed=data.train.observed,
-        observed=data.validation.observed,
-        labels=data.labels,
-    ).macro_f1
-
-
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-
-
 def _write_results(place: StudyPlace, rows: Sequence[Row]) -> Path:
     file = place.home / "results.json"
     file.write_text(json.dumps([asdict(row) for row in rows], indent=2))
     return file
 
 
-def _conclude(prepared: Prepared, rows: Sequence[Row], tracker: Tracker, *, results: Path, undelivered: str) -> None:
+def _draw_cells(prepared: Prepared, trials: Sequence[FrozenTrial]) -> list[Path]:
+    """Print and draw the table that the study's space is, if it is one."""
+    space = load(prepared.spec.space)
+    if space.cell is None:
+        return []
+    cells, title = cells_of(space, trials), f"Study {prepared.spec.name}: validation macro-F1 of best epochs"
+    prepared.console.say()
+    prepared.console.console.print(table_of(cells, title=f"{title}, mean ± standard deviation (trials)"))
+    rows, columns = axes_of(cells)
+    return heat_map(prepared.place.home / "heat_map", cells, rows=rows, columns=columns, title=title)
+
+
+def _conclude(prepared: Prepared, outcome: Outcome) -> None:
     """Print the table and where everything is."""
-    spec, say = prepared.spec, prepared.console.say
+    spec, say, rows = prepared.spec, prepared.console.say, outcome.rows
     say()
     prepared.console.table(f"Study {spec.name}: validation macro-F1 of each trial's best epoch", rows)
     if len(spec.objectives) > 1:
@@ -231,11 +201,13 @@ def _conclude(prepared: Prepared, rows: Sequence[Row], tracker: Tracker, *, resu
             "Pareto front: no finished trial scores higher with fewer parameters", pareto_front(ended)
         )
     say(f"floor     {prepared.floor:.3f} by always guessing each label's more frequent answer")
-    say(f"results   {results}")
-    say(f"MLflow    {tracker.ui_command()}")
-    say(f"          then open {tracker.ui_link()}")
-    if undelivered:
-        say(undelivered)
+    say(f"results   {outcome.results}")
+    for figure in outcome.figures:
+        say(f"figure    {figure}")
+    say(f"MLflow    {outcome.tracker.ui_command()}")
+    say(f"          then open {outcome.tracker.ui_link()}")
+    if outcome.undelivered:
+        say(outcome.undelivered)
 
 
 def _say_how_to_go_on(prepared: Prepared, resources: Resources, *, owes: bool) -> None:

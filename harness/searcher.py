@@ -20,8 +20,9 @@ PATHS = "paths"
 SUMMARY = "summary"
 REASON = "reason"
 VALUES = "values"
-"""Names of the user attributes of a trial: its whole configuration, its last report, why it ended early, and, with
-two objectives, its values by epoch."""
+TEST = "test"
+"""Names of the user attributes of a trial: its whole configuration, its last report, why it ended early, with two
+objectives its values by epoch, and, if it read the test split, what it found there."""
 
 MakeTask = Callable[[int, Mapping[str, Any]], str]
 
@@ -36,8 +37,9 @@ class StudySearcher(Searcher):
     A trial whose worker is lost is interrupted too, up to a limit. Tune's own retries are not used: it counts one
     dead worker once for each message that was on its way to it, and may give the trial up at the second.
 
-    `make_task` turns a trial's number and its paths into what the worker is sent. `deadline` is a
-    `time.monotonic()` after which no new trial begins.
+    `make_task` turns a trial's number and its paths into what the worker is sent. `epochs` is how many a whole trial
+    has, by number; with `reads_test` it has a reading of the test split besides. `deadline` is a `time.monotonic()`
+    after which no new trial begins.
     """
 
     def __init__(
@@ -48,13 +50,14 @@ class StudySearcher(Searcher):
         make_task: MakeTask,
         objectives: tuple[str, ...],
         n_trials: int,
-        epochs: int,
+        epochs: Callable[[int], int],
+        reads_test: bool = False,
         deadline: float = math.inf,
     ) -> None:
         super().__init__()
         self._study, self._suggest, self._make_task = study, suggest, make_task
         self._objectives, self._n_trials, self._epochs = objectives, n_trials, epochs
-        self._deadline = deadline
+        self._reads_test, self._deadline = reads_test, deadline
         self._max_concurrent = 1
         self._numbers: dict[str, int] = {}
         self._lost_workers: Counter[int] = Counter()
@@ -104,6 +107,8 @@ class StudySearcher(Searcher):
         if trial is None or trial.state.is_finished() or "best_macro_f1" not in result:
             return
         self._note(trial, SUMMARY, json.dumps(summary_of(result)))
+        if "test" in result:
+            self._note(trial, TEST, result["test"])
         if len(self._objectives) > 1:
             # Optuna's sampler takes a pruned trial's intermediate values for those of a single objective
             values = {**values_by_epoch(trial), int(result["epoch"]): float(result["best_macro_f1"])}
@@ -127,16 +132,25 @@ class StudySearcher(Searcher):
             return
         result = result or {}
         self.on_trial_result(trial_id, result)
-        if error or "failed" in result or "best_macro_f1" not in result:
-            reason = result.get("failed", f"its worker was lost {_MAX_LOST_WORKERS + 1} times")
-            self._note(trial, REASON, str(reason))
+        reason = self._reason_to_fail(trial.number, result, error=error)
+        if reason is not None:
+            self._note(trial, REASON, reason)
             self._study.tell(trial.number, state=TrialState.FAIL)
-        elif int(result["epoch"]) < self._epochs:
+        elif int(result["epoch"]) < self._epochs(trial.number):
             if time.monotonic() < self._deadline:  # else it is put back, to go on another time
                 self._note(trial, REASON, "scheduler")
                 self._study.tell(trial.number, state=TrialState.PRUNED)
         else:
             self._study.tell(trial.number, [float(result[name]) for name in self._objectives])
+
+    def _reason_to_fail(self, number: int, result: Mapping[str, Any], *, error: bool) -> str | None:
+        if "failed" in result:
+            return str(result["failed"])
+        if error or "best_macro_f1" not in result:
+            return f"its worker was lost {_MAX_LOST_WORKERS + 1} times"
+        if self._reads_test and int(result["epoch"]) >= self._epochs(number) and "test" not in result:
+            return "it ended without a reading of the test split"
+        return None
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing: the storage is the state."""

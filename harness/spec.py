@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from harness.config import one_of
+from harness.parts.checks import one_of
 
 OBJECTIVES: dict[str, tuple[str, ...]] = {"f1": ("best_macro_f1",), "f1,params": ("best_macro_f1", "params")}
 """The reported figures that each objective compares; the first goes up, the second down."""
@@ -21,7 +21,9 @@ class DataSpec:
     """Which clips a study sees.
 
     `source` is `demo`, `openmic` or a directory in OpenMIC-2018's layout. `demo_clips` and `demo_seed` apply to the
-    demo alone, `validation_fraction` and `split_seed` to the random and the artist-disjoint split.
+    demo alone, `validation_fraction` and `split_seed` to the random and the artist-disjoint split. With `reveals_all`,
+    which the demo alone can grant, all that plays in a training clip is observed, and as much that does not as keeps
+    the annotators' share: what full annotation would be worth. Validation and test clips stay sparsely annotated.
     """
 
     source: str = "demo"
@@ -31,6 +33,7 @@ class DataSpec:
     validation_fraction: float = 0.15
     split_seed: int = 0
     skips_corrupt: bool = False
+    reveals_all: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no split can be."""
@@ -39,6 +42,10 @@ class DataSpec:
             raise ValueError(f"validation-fraction={self.validation_fraction}: must lie between 0 and 1")
         if self.demo_clips is not None and self.demo_clips < 1:
             raise ValueError(f"demo-clips={self.demo_clips}: must be at least 1")
+        if self.reveals_all and self.source != "demo":
+            raise ValueError(
+                f"data={self.source!r}: reveals_all asks for the true value of every label, which only demo has"
+            )
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class StudySpec:
     objective: str = "f1"
     scheduler: str = "asha"
     precision: str = "fp32"
+    preset: str | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
     tracking_uri: str | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)

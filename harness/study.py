@@ -1,23 +1,29 @@
 """Run a hyperparameter study of model reprogramming: `python -m harness.study --space unet`."""
 
-import logging
-import os
-import signal
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness.command import (
+    DEFAULT_STORAGE,
+    absolute_place,
+    checked_uri,
+    configure_logging,
+    prepare_environment,
+    said_to_the_user,
+)
+from harness.published import SYSTEMS
 from harness.spec import DataSpec, Resources, StudyPlace, StudySpec, free_name, parse_seconds
-from search_spaces import load, names
-from tracking.store import absolute_uri, without_password
+from search_spaces import PRESETS, Space, load, names
 
 DEFAULT_TRIALS, DEFAULT_EPOCHS = 12, 6
 
-DEFAULT_STORAGE = "studies"
 
-DONE, FELL_SHORT, INTERRUPTED = 0, 1, 130
+def _spaces_in_words() -> str:
+    """Return the names of the spaces, with those of the paper's systems beside them."""
+    return ", ".join(f"{name} ({SYSTEMS[name].paper_name})" if name in SYSTEMS else name for name in names())
+
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -25,10 +31,16 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command(help=__doc__)
 def main(
     context: typer.Context,
-    space: Annotated[str | None, typer.Option(help=f"Search space: {', '.join(names())}.")] = None,
-    trials: Annotated[int | None, typer.Option(help=f"Number of trials, over all runs. [{DEFAULT_TRIALS}]")] = None,
+    space: Annotated[str | None, typer.Option(help=f"Search space: {_spaces_in_words()}.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Hold the training recipe of the paper or of its released code: paper, released.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help=f"Number of trials, over all runs. [{DEFAULT_TRIALS}, or a space's whole table]")
+    ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help=f"Epochs of a trial that is not stopped. [{DEFAULT_EPOCHS}]")
+        int | None,
+        typer.Option(help=f"Epochs of a trial that is not stopped. [{DEFAULT_EPOCHS}, or the preset's]"),
     ] = None,
     time_budget: Annotated[str | None, typer.Option(help="Stop after this long: 90s, 15m, 2h.")] = None,
     data: Annotated[str, typer.Option(help="demo, openmic, or a directory in OpenMIC-2018's layout.")] = "demo",
@@ -51,35 +63,41 @@ def main(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store. [SQLite beside the results]")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join, such as auto. [this machine]")] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Early stopping: asha, median or none. [asha, or none with f1,params]")
+        str | None, typer.Option(help="Early stopping: asha, median or none. [asha, or none with f1,params or a table]")
     ] = None,
     objective: Annotated[str, typer.Option(help="f1, or f1,params for a Pareto front.")] = "f1",
     precision: Annotated[str, typer.Option(help="fp32 or bf16, the backbone's arithmetic in training.")] = "fp32",
 ) -> None:
     """Parse the flags, run the study, exit with its code."""
-    _configure_logging()
+    configure_logging()
     prepare_environment(joins_cluster=address is not None)
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
+    place: StudyPlace | None = None
+
+    def how_to_go_on() -> str:
+        has_begun = place is not None and place.has_begun()
+        return f"go on with --resume {place.home.name}" if place and has_begun else "run the same command again"
+
+    with said_to_the_user(how_to_go_on):
         _refuse_ignored(context)
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
         budget = parse_seconds(time_budget) if time_budget is not None else float("inf")
-        tracking_uri = _checked_uri(tracking_uri)
+        tracking_uri = checked_uri(tracking_uri)
         if resume is not None:
             place = StudyPlace.of(storage, resume)
             spec = place.read_spec().extended(trials=trials, tracking_uri=tracking_uri)
         else:
             if space is None:
                 raise ValueError(f"space: missing; give --space with one of {', '.join(names())}, or --resume NAME")
-            load(space)
+            table = load(space, preset)
             spec = StudySpec(
                 name=name or free_name(storage, space),
                 space=space,
-                trials=DEFAULT_TRIALS if trials is None else trials,
-                epochs=DEFAULT_EPOCHS if epochs is None else epochs,
-                backbone=_absolute(backbone),
+                preset=preset,
+                trials=default_trials(table) if trials is None else trials,
+                epochs=(PRESETS[preset].epochs if preset else DEFAULT_EPOCHS) if epochs is None else epochs,
+                backbone=absolute_place(backbone),
                 data=DataSpec(
-                    source=_absolute(data),
+                    source=absolute_place(data),
                     demo_clips=demo_clips,
                     split=split,
                     validation_fraction=validation_fraction,
@@ -89,7 +107,7 @@ def main(
                 seed=seed,
                 storage=storage,
                 objective=objective,
-                scheduler=scheduler or ("asha" if objective == "f1" else "none"),
+                scheduler=scheduler or ("asha" if objective == "f1" and table.cell is None else "none"),
                 precision=precision,
                 tracking_uri=tracking_uri,
             )
@@ -97,81 +115,15 @@ def main(
         # Ray reads the environment when it is imported, and a wrong flag need not wait for it
         from harness.run_study import run_study  # noqa: PLC0415
 
-        outcome = run_study(
+        code = run_study(
             spec, place, assignments=None if resume else fix or [], resources=resources, time_budget=budget
         )
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(FELL_SHORT) from None
-    except KeyboardInterrupt:
-        again = f"go on with --resume {place.home.name}" if place.has_begun() else "run the same command again"
-        typer.echo(f"interrupted; nothing that was computed is lost: {again}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    raise typer.Exit(outcome)
+    raise typer.Exit(code)
 
 
-def prepare_environment(*, joins_cluster: bool) -> None:
-    """Set what Ray, Tune and MLflow read from the environment when they are imported, unless the user has.
-
-    How a cluster authenticates is the cluster's affair; Ray on this machine alone asks for a token.
-    """
-    for variable, value in _ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
-    if not joins_cluster:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
-_ENVIRONMENT = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that was given no GPU sees none
-    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0, the only quiet setting
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoardX alone imports torch in the driver
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # snapshots of Tune's that nothing reads
-}
-
-
-def _configure_logging() -> None:
-    """Send our warnings to stderr, and leave the root's handlers to Ray."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    for package in ("harness", "tracking"):
-        logging.getLogger(package).addHandler(handler)
-    logging.getLogger("optuna").setLevel(logging.WARNING)
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "did not complete", of trials that later did
-    logging.getLogger("ray.tune.execution.tune_controller").addFilter(_is_no_lost_worker)
-
-
-def _is_no_lost_worker(record: logging.LogRecord) -> bool:
-    """Keep Tune from printing a traceback of its own for a lost worker, which the console reports in a line."""
-    return not record.getMessage().startswith("Trial task failed")
-
-
-def _interrupt(_signum: int, _frame: object) -> None:
-    """Let SIGTERM before the first trial end as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-def _checked_uri(uri: str | None) -> str | None:
-    """Return the tracking URI as it means the same from every directory.
-
-    Raises:
-        ValueError: it is none that MLflow takes, or carries a password, which would be written to disk.
-    """
-    if uri is None:
-        return None
-    if without_password(uri) != uri:
-        raise ValueError(
-            "tracking-uri: leave the password out and give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
-            "in the environment"
-        )
-    return absolute_uri(uri)
-
-
-def _absolute(place: str) -> str:
-    """Return a path that exists as an absolute one, since a worker has another working directory."""
-    path = Path(place).expanduser()
-    return str(path.absolute()) if place not in _RESERVED and path.exists() else place
+def default_trials(space: Space) -> int:
+    """Return how many trials a study of the space has if nobody says: all its cells, if it is a table."""
+    return DEFAULT_TRIALS if space.cell is None else len(space.paper)
 
 
 def _refuse_ignored(context: typer.Context) -> None:
@@ -197,7 +149,6 @@ def _refuse(flags: set[str], beside: str, why: str) -> None:
         raise ValueError(f"{beside}: cannot go with {named}; {why}")
 
 
-_RESERVED = ("demo", "openmic", "ast-nano")
 _GO_WITH_RESUME = {
     "resume",
     "trials",

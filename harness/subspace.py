@@ -53,6 +53,14 @@ def explore(space: Space) -> Axes:
     return Axes(drawn, {path: frozenset(values) for path, values in constants.items()}, draws)
 
 
+def configurations(axes: Axes, fixed: Mapping[str, Any]) -> list[TrialConfig]:
+    """Return the configurations seen that agree with the choices that are fixed, or all of them if none does."""
+    choices = {path: value for path, value in fixed.items() if _is_choice(axes.drawn.get(path))}
+    seen = [{**params, **constants} for params, constants in axes.draws]
+    agreeing = [paths for paths in seen if all(paths.get(path, value) == value for path, value in choices.items())]
+    return [TrialConfig.from_paths(paths) for paths in agreeing or seen]
+
+
 def parse_fixed(assignments: Sequence[str], axes: Axes, *, space: str) -> dict[str, Any]:
     """Return the values that `PATH=VALUE` strings hold fixed, as the space's own types.
 
@@ -87,11 +95,7 @@ def _check_configuration(space: str, params: Mapping[str, Any], constants: Mappi
 
 def _check_branches(path: str, fixed: Mapping[str, Any], axes: Axes, *, space: str) -> None:
     """Refuse a value that some draw, alike in all other choices that are fixed, holds at another one."""
-    choices = {
-        other: value
-        for other, value in fixed.items()
-        if other != path and isinstance(axes.drawn.get(other), CategoricalDistribution)
-    }
+    choices = {other: value for other, value in fixed.items() if other != path and _is_choice(axes.drawn.get(other))}
     for params, constants in axes.draws:
         is_possible = all(params.get(other, value) == value for other, value in choices.items())
         if is_possible and path not in params and constants.get(path, fixed[path]) != fixed[path]:
@@ -100,6 +104,10 @@ def _check_branches(path: str, fixed: Mapping[str, Any], axes: Axes, *, space: s
                 f"fix={path}={_text(fixed[path])}: space {space} holds {path} at {_text(constants[path])} in some "
                 f"configurations, such as with {kinds or 'other values'}; fix also what chooses among them"
             )
+
+
+def _is_choice(distribution: BaseDistribution | None) -> bool:
+    return isinstance(distribution, CategoricalDistribution)
 
 
 def describe(distribution: BaseDistribution) -> str:

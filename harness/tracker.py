@@ -6,7 +6,7 @@ killed between the two leaves nothing out: the next one writes what is missing.
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 
 from harness.config import TrialConfig
-from harness.searcher import PATHS, REASON, SUMMARY, values_by_epoch
+from harness.plan import Plan
+from harness.searcher import PATHS, REASON, SUMMARY, TEST, values_by_epoch
 from harness.spec import StudyPlace, StudySpec
 from harness.trial_artifacts import FIGURES
 from harness.trial_files import BEST, TrialFiles
-from tracking import records, ui
+from tracking import names, records, ui, views
 from tracking.names import experiment_name
 from tracking.outbox import Closing, Outbox
 from tracking.store import load_mlflow, without_password
@@ -33,22 +34,37 @@ _STATUS: dict[TrialState, records.Status] = {
     TrialState.FAIL: "FAILED",
     TrialState.WAITING: "KILLED",
 }
+_KINDS = {
+    False: (names.STUDY_KIND, names.TRIAL_KIND),
+    True: (names.EVALUATION_KIND, names.EVALUATION_RUN_KIND),
+}
 
 
 class Tracker:
-    """Writes one study's runs to its outbox."""
+    """Writes the runs of one study, or of one evaluation, to its outbox."""
 
-    def __init__(self, study: optuna.Study, spec: StudySpec, place: StudyPlace, *, labels: Sequence[str]) -> None:
-        self._study, self._spec, self._place = study, spec, place
+    def __init__(
+        self, study: optuna.Study, spec: StudySpec, place: StudyPlace, *, plan: Plan, labels: Sequence[str]
+    ) -> None:
+        self._study, self._spec, self._place, self._plan = study, spec, place, plan
+        self._kind, self._run_kind = _KINDS[plan.reads_test]
         self._uri = spec.tracking_uri or place.default_tracking_uri
         # Tune imports MLflow too, in this thread; a signal between two importing threads has been seen to hang both
         load_mlflow()
         self._outbox = Outbox(place.home, self._uri, experiment=experiment_of(spec))
         self._tags = {"study": spec.name, "space": spec.space, "seed": spec.seed, **spec.provenance}
-        facts = {"trials": spec.trials, "epochs": spec.epochs, "scheduler": spec.scheduler, "objective": spec.objective}
+        facts = {"trials": plan.n_trials, "epochs": spec.epochs, "scheduler": spec.scheduler}
+        facts |= {"objective": spec.objective}
         params = {**facts, "backbone": spec.backbone, "data": spec.data.source, "split": spec.data.split}
         self._outbox.add(
-            records.open_study(self._outbox.study_key, name=spec.name, params=params, tags=self._tags, labels=labels)
+            records.open_study(
+                self._outbox.study_key,
+                name=spec.name,
+                params={} if plan.reads_test else params,
+                tags={**self._tags, **(params if plan.reads_test else {})},
+                labels=labels,
+                kind=self._kind,
+            )
         )
         self.finish_ended()
 
@@ -85,8 +101,18 @@ class Tracker:
             if trial.state.is_finished() and PATHS in trial.user_attrs and not self._outbox.has_ended(trial.number):
                 self._finish(trial)
 
-    def close(self, *, is_finished: bool) -> Closing:
-        """End the study's run, and for now those of the trials that wait to go on; give delivery a few seconds more."""
+    def close(
+        self,
+        *,
+        is_finished: bool,
+        metrics: Mapping[str, float] | None = None,
+        figures: Sequence[Path] = (),
+        reports: Sequence[Path] = (),
+    ) -> Closing:
+        """End the study's run, and for now those of the trials that wait to go on; give delivery a few seconds more.
+
+        `metrics` sum it up, unless they are the best macro-F1 on validation and the number of trials that ended.
+        """
         self.finish_ended()
         trials = self._study.get_trials(deepcopy=False)
         for trial in trials:
@@ -98,7 +124,8 @@ class Tracker:
             records.finish_study(
                 self._outbox.study_key,
                 status="FINISHED" if is_finished else "KILLED",
-                metrics={"macro_f1": best, "trials": ended},
+                metrics=metrics if metrics is not None else {"macro_f1": best, "trials": ended},
+                artifacts={"figures": figures, "report": reports},
             )
         )
         return self._outbox.close()
@@ -108,33 +135,41 @@ class Tracker:
         return ui.ui_command(self._uri) or f"is served at {without_password(self._uri)}"
 
     def ui_link(self) -> str:
-        """Return the link to the study's table in the UI."""
-        experiment = self._outbox.experiment_id
-        return ui.ui_link(self._uri, experiment) if experiment else "http://127.0.0.1:5000"
+        """Return the link to the study's table in the UI, or to the evaluations' one."""
+        experiment, view = self._outbox.experiment_id, views.EVALUATED if self._plan.reads_test else views.RANKED
+        return ui.ui_link(self._uri, experiment, view=view) if experiment else "http://127.0.0.1:5000"
 
     def _open(self, trial: FrozenTrial) -> None:
-        paths = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS])).to_paths()
+        config = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS]))
         self._outbox.add(
             records.open_trial(
                 self._outbox.study_key,
                 trial.number,
-                name=f"{paths['reprogrammer/kind']}-{trial.number:03d}",
-                params=paths,
-                tags={**self._tags, "trial_seed": self._spec.trial_seed(trial.number)},
+                name=self._plan.run_name(trial.number, config),
+                params=config.to_paths(),
+                tags={
+                    **self._tags,
+                    names.SYSTEM: config.name,
+                    "trial_seed": self._plan.seed(trial.number),
+                    **self._plan.tags(trial.number),
+                },
+                kind=self._run_kind,
             )
         )
 
     def _finish(self, trial: FrozenTrial) -> None:
         self._open(trial)
         summary = json.loads(trial.user_attrs.get(SUMMARY, "{}"))
-        best = summary.get("best", {})
+        best, test = summary.get("best", {}), json.loads(trial.user_attrs.get(TEST, "{}"))
         self._outbox.add(
             records.finish_trial(
                 self._outbox.study_key,
                 trial.number,
                 status=_STATUS[trial.state],
-                metrics={name: best[name] for name in ("macro_f1", "positive_f1", "map") if name in best},
+                metrics=_overall(best),
                 f1=best.get("f1_by_label", {}),
+                test=_overall(test),
+                test_f1=test.get("f1_by_label", {}),
                 params_by_part=summary.get("parameters", {}),
                 epochs=summary.get("epochs"),
                 seconds=summary.get("seconds"),
@@ -159,6 +194,10 @@ class Tracker:
             if path.exists():
                 found.append(path)
         return found
+
+
+def _overall(record: Mapping[str, Any]) -> dict[str, float]:
+    return {name: record[name] for name in ("macro_f1", "positive_f1", "map") if name in record}
 
 
 def experiment_of(spec: StudySpec) -> str:

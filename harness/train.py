@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from harness.augmentation import build_augmentation
+from harness.build import Model
 from harness.config import TrialConfig
 from harness.data.study_data import Part, StudyData
-from harness.losses import binarised, masked_bce
+from harness.losses import binarised, consistency, masked_bce
+from harness.mean_teacher import MeanTeacher
 from harness.metrics import Scores, score
 from harness.models.ast import Backbone
-from harness.models.reprogrammed import Reprogrammed
+from harness.optimisers import build_optimiser, set_learning_rate
+from harness.parts import MeanTeacher as Teaching
 from harness.schedules import learning_rate_factor
 
 _EVALUATION_BATCH = 64
@@ -32,7 +36,10 @@ class DivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch did. `epoch` counts from 1; losses are in nats; `seconds` hold training and validation."""
+    """What one epoch did. `epoch` counts from 1; losses are in nats; `seconds` hold training and validation.
+
+    `train_loss` is the one on the annotated labels: it can be compared with `validation_loss`.
+    """
 
     epoch: int
     lr: float
@@ -43,12 +50,15 @@ class EpochResult:
 
 
 class Trainer:
-    """Trains one model against a backbone that it does not own."""
+    """Trains one model, against a backbone that it does not own if the model needs one.
+
+    `predictor` is what is scored and what predicts: the model, or its teacher.
+    """
 
     def __init__(
         self,
-        model: Reprogrammed,
-        backbone: Backbone,
+        model: Model,
+        backbone: Backbone | None,
         *,
         data: StudyData,
         config: TrialConfig,
@@ -57,18 +67,16 @@ class Trainer:
         device: torch.device,
         precision: str = "fp32",
     ) -> None:
-        if not any(p.requires_grad for p in model.learned()):
-            raise ValueError("model: none of its parameters learns")
         self.model, self.backbone, self.data = model, backbone, data
         self.config, self.epochs, self.seed, self.device = config, epochs, seed, device
         self.precision = precision
         self.epoch = 0
-        self._optimiser = torch.optim.Adam(
-            model.learned(),
-            lr=config.optimiser.lr,
-            betas=(config.optimiser.beta1, config.optimiser.beta2),
-            weight_decay=config.optimiser.weight_decay,
-        )
+        self._optimiser = build_optimiser(model, config)
+        self._augment = build_augmentation(config.augmentation, front_end=data.front_end)
+        self.predictor, self.teacher = model, None
+        if isinstance(config.teacher, Teaching):
+            self.teacher = MeanTeacher(model, weight=config.teacher.weight, decay=config.teacher.decay, seed=seed)
+            self.predictor = self.teacher.model if config.teacher.predicts == "teacher" else model
         self._steps_per_epoch = -(-len(data.train) // config.training.batch_size)
 
     def run(self) -> Iterator[EpochResult]:
@@ -77,11 +85,13 @@ class Trainer:
         Raises:
             DivergedError: a training or validation loss is not finite.
         """
+        if self.epoch == 0:
+            torch.manual_seed(self.seed)
         while self.epoch < self.epochs:
             started = time.perf_counter()
             train_loss, lr = self._train_epoch()
             validation_loss, scores = evaluate(
-                self.model, self.backbone, self.data.validation, labels=self.data.labels, device=self.device
+                self.predictor, self.backbone, self.data.validation, labels=self.data.labels, device=self.device
             )
             self.epoch += 1
             _check_finite(validation_loss, f"validation loss after epoch {self.epoch}")
@@ -92,6 +102,7 @@ class Trainer:
         return {
             "epoch": self.epoch,
             "model": self.model.state_dict(),
+            "teacher": self.teacher.model.state_dict() if self.teacher else None,
             "optimiser": self._optimiser.state_dict(),
             "config": self.config.digest(),
             "rng": torch.get_rng_state(),
@@ -107,35 +118,74 @@ class Trainer:
         if state["config"] != self.config.digest():
             raise ValueError("checkpoint: it was written by another configuration than this trial's")
         self.model.load_state_dict(state["model"])
+        if self.teacher:
+            self.teacher.model.load_state_dict(state["teacher"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.epoch = state["epoch"]
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
 
+    def weights(self) -> dict[str, Any]:
+        """Return the weights of what predicts."""
+        return dict(self.predictor.state_dict())
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Let the given weights predict, such as those of an earlier epoch; training cannot go on from them."""
+        self.predictor.load_state_dict(weights)
+
+    def predict(self, part: Part) -> Float[np.ndarray, "clip label"]:
+        """Return the labels' probabilities, in evaluation mode and float32.
+
+        Raises:
+            DivergedError: the model's output is not finite.
+        """
+        probabilities: Float[np.ndarray, "clip label"] = (
+            _logits(self.predictor, self.backbone, part, device=self.device).sigmoid().numpy()
+        )
+        return probabilities
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return the number of learned values of each part."""
+        return self.model.parameter_counts()
+
     def _train_epoch(self) -> tuple[float, float]:
         """Return the mean loss over the epoch's steps and the last learning rate."""
         self.model.train()
+        if self.teacher:
+            self.teacher.model.train()
         losses = []
         for index, clips in enumerate(self._batches()):
             step = self.epoch * self._steps_per_epoch + index
             lr = self._set_learning_rate(step)
-            losses.append(self._step(clips))
+            losses.append(self._step(clips, step))
         mean = torch.stack(losses).mean().item()
         _check_finite(mean, f"training loss in epoch {self.epoch + 1}")
         return mean, lr
 
-    def _step(self, clips: Int[np.ndarray, " batch"]) -> Tensor:
-        log_mel, targets, observed = self.data.train.batch(clips, self.device)
+    def _step(self, clips: Int[np.ndarray, " batch"], step: int) -> Tensor:
+        """Train on one batch; return its loss on the annotated labels."""
+        inputs, targets, observed = self.data.train.batch(clips, self.device)
+        inputs = self._augment(inputs)
         if self.config.training.targets == "hard":
             targets = binarised(targets)
-        with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
-            logits = self.model(log_mel, self.backbone)
-        loss = masked_bce(logits.float(), targets, observed)
+        logits = self._forward(self.model, inputs)
+        supervised = loss = masked_bce(logits, targets, observed)
+        if self.teacher:
+            with self.teacher.forward_pass(step, self.device) as teacher:
+                taught = self._forward(teacher, inputs)
+            loss = supervised + self.teacher.weight * consistency(logits, taught)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
-        return loss.detach()
+        if self.teacher:
+            self.teacher.follow(self.model, step)
+        return supervised.detach()
+
+    def _forward(self, model: Model, inputs: Tensor) -> Float[Tensor, "batch label"]:
+        with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
+            logits: Tensor = model(inputs, self.backbone)
+        return logits.float()
 
     def _batches(self) -> Iterator[Int[np.ndarray, " batch"]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.data.train))
@@ -149,20 +199,29 @@ class Trainer:
             schedule.kind, step=step, n_steps=self.epochs * self._steps_per_epoch, warmup=schedule.warmup
         )
         lr = self.config.optimiser.lr * factor
-        for group in self._optimiser.param_groups:
-            group["lr"] = lr
+        set_learning_rate(self._optimiser, lr)
         return lr
 
 
-@torch.inference_mode()
 def evaluate(
-    model: Reprogrammed, backbone: Backbone, part: Part, *, labels: tuple[str, ...], device: torch.device
+    model: Model, backbone: Backbone | None, part: Part, *, labels: tuple[str, ...], device: torch.device
 ) -> tuple[float, Scores]:
     """Return the mean loss over the observed labels and the metrics of a split, in evaluation mode and float32.
 
     Raises:
         DivergedError: the model's output is not finite.
     """
+    logits = _logits(model, backbone, part, device=device)
+    observed = torch.from_numpy(part.observed)
+    loss = masked_bce(logits, binarised(torch.from_numpy(part.targets)), observed).item()
+    return loss, score(logits.sigmoid().numpy(), part.targets, observed=part.observed, labels=labels)
+
+
+@torch.inference_mode()
+def _logits(
+    model: Model, backbone: Backbone | None, part: Part, *, device: torch.device
+) -> Float[Tensor, "clip label"]:
+    """Return what the model gives for a split in evaluation mode, on the CPU."""
     model.eval()
     logits = [
         model(part.batch(np.arange(start, min(start + _EVALUATION_BATCH, len(part))), device)[0], backbone).float()
@@ -170,10 +229,8 @@ def evaluate(
     ]
     stacked = torch.cat(logits).cpu()
     if not stacked.isfinite().all():
-        raise DivergedError("validation: the model's output is not finite")
-    observed = torch.from_numpy(part.observed)
-    loss = masked_bce(stacked, binarised(torch.from_numpy(part.targets)), observed).item()
-    return loss, score(stacked.sigmoid().numpy(), part.targets, observed=part.observed, labels=labels)
+        raise DivergedError("the model's output is not finite")
+    return stacked
 
 
 def _check_finite(value: float, what: str) -> None:

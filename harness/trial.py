@@ -12,7 +12,7 @@ import os
 import random
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,24 +21,29 @@ import ray
 import torch
 from ray import tune
 
-from harness.build import build_model
 from harness.config import TrialConfig
 from harness.data.frontend import FrontEnd
 from harness.data.sources import open_dataset, open_study_data
-from harness.data.study_data import StudyData
+from harness.data.study_data import Part, StudyData
+from harness.learners import Learner, make_learner
 from harness.models.ast import Ast
 from harness.models.checkpoints import backbone_digest, load_backbone
 from harness.spec import DataSpec
-from harness.train import EpochResult, Trainer
+from harness.test_reading import open_test_part, read_test_once
 from harness.trial_artifacts import write_artifacts
 from harness.trial_files import BEST, LAST, TrialFiles
+from harness.trial_log import TrialLog
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrialTask:
-    """All that a worker needs to run one trial, as plain values that any node can read."""
+    """All that a worker needs to run one trial, as plain values that any node can read.
+
+    `data_digest` is that of the features which the trial's system hears. With `reads_test`, the best weights by
+    validation are tried on the test clips at the end, once.
+    """
 
     number: int
     paths: Mapping[str, Any]
@@ -51,6 +56,7 @@ class TrialTask:
     precision: str
     shared: str
     threads: int
+    reads_test: bool = False
 
     def to_json(self) -> str:
         """Return the task as JSON."""
@@ -88,79 +94,76 @@ def reports(task: TrialTask) -> Iterator[dict[str, Any]]:
 
 def _epochs(task: TrialTask, files: TrialFiles) -> Iterator[dict[str, Any]]:
     device = _reset_process(task)
-    backbone = _backbone(task.backbone, task.backbone_digest, str(device))
-    data = _data(json.dumps(task.data), task.data_digest, backbone.geometry.front_end)
-    untouched = _versions(backbone)
     config = TrialConfig.from_paths(task.paths)
-    model = build_model(config, backbone, data=data, seed=task.seed, device=device)
-    trainer = Trainer(
-        model,
-        backbone,
+    backbone, front_end = _hearing(task, config, device)
+    data = _data(json.dumps(task.data), task.data_digest, front_end)
+    untouched = _versions(backbone)
+    learner = make_learner(
+        config,
+        backbone=backbone,
         data=data,
-        config=config,
         epochs=task.epochs,
         seed=task.seed,
         device=device,
         precision=task.precision,
     )
-    log = _Log(task.number, model.parameter_counts())
+    log = TrialLog(task.number, learner.parameter_counts())
+
+    def report() -> dict[str, Any]:
+        return {**log.report(), **_test_result(task, files, learner=learner, log=log, data=data)}
+
     if (state := files.load(LAST)) is not None:
-        trainer.restore(state["trainer"])
+        learner.restore(state["trainer"])
         log.records = state["records"]
         # the driver may not have heard of the last epoch before it, or this worker, went away
-        yield log.report()
-    for result in trainer.run():
+        yield report()
+    for result in learner.run():
         _check_untouched(backbone, untouched)
         is_best = log.add(result)
         if is_best:
-            files.save(BEST, {"model": model.state_dict(), "paths": config.to_paths(), "epoch": result.epoch})
-        if result.epoch == task.epochs:
-            write_artifacts(files, model=model, data=data, records=log.records, device=device)
+            files.save(BEST, {"model": learner.weights(), "paths": config.to_paths(), "epoch": result.epoch})
+        if result.epoch == task.epochs:  # of a forest, the first and only one
+            write_artifacts(files, learner=learner, data=data, records=log.records, device=device)
         # last, since a trial that finds this file takes the epoch and all that goes with it for done
-        files.save(LAST, {"trainer": trainer.state(), "records": log.records})
-        yield log.report()
+        files.save(LAST, {"trainer": learner.state(), "records": log.records})
+        yield report()
 
 
-class _Log:
-    """The records of the epochs so far, as plain values."""
+def _hearing(task: TrialTask, config: TrialConfig, device: torch.device) -> tuple[Ast | None, FrontEnd | None]:
+    """Return the backbone and the front end that a system hears through: none if it hears VGGish features."""
+    if config.system.inputs != "log_mel":
+        return None, None
+    backbone = _backbone(task.backbone, task.backbone_digest, str(device))
+    return backbone, replace(backbone.geometry.front_end, **asdict(config.front_end))
 
-    def __init__(self, number: int, parameters: Mapping[str, int]) -> None:
-        self.number, self.parameters = number, parameters
-        self.records: list[dict[str, Any]] = []
 
-    def add(self, result: EpochResult) -> bool:
-        """Append an epoch; return whether its macro-F1 is the best so far."""
-        best = max((record["macro_f1"] for record in self.records), default=-1.0)
-        self.records.append(
-            {
-                "epoch": result.epoch,
-                "lr": result.lr,
-                "train_loss": result.train_loss,
-                "validation_loss": result.validation_loss,
-                "macro_f1": result.scores.macro_f1,
-                "positive_f1": result.scores.positive_f1,
-                "map": result.scores.mean_average_precision,
-                "f1_by_label": dict(result.scores.f1_by_label),
-                "seconds": result.seconds,
-            }
+def _test_result(
+    task: TrialTask, files: TrialFiles, *, learner: Learner, log: TrialLog, data: StudyData
+) -> dict[str, str]:
+    """Return what the best weights came to on the test clips, as JSON under `test`, if this is the time to know.
+
+    It goes with the last epoch's report, since a scheduler's stop keeps what comes after that from running.
+
+    Raises:
+        FileNotFoundError: the best weights are gone.
+    """
+    if not task.reads_test or log.records[-1]["epoch"] < task.epochs:
+        return {}
+    best = files.load(BEST)
+    if best is None:
+        raise FileNotFoundError(
+            f"{files.path(BEST)}: does not exist, so that there is nothing to try on the test clips"
         )
-        return result.scores.macro_f1 > best
+    learner.load_weights(best["model"])
+    found = read_test_once(
+        files, predict=learner.predict, open_part=lambda: _test_part(task, data.front_end), labels=data.labels
+    )
+    return {"test": json.dumps(found)}
 
-    def report(self) -> dict[str, Any]:
-        """Return the last epoch for the driver, with the best one so far.
 
-        `detail` is JSON: Tune flattens mappings on their way to a searcher.
-        """
-        last = self.records[-1]
-        best = max(self.records, key=lambda record: record["macro_f1"])
-        return {
-            "number": self.number,
-            "epoch": last["epoch"],
-            "best_macro_f1": best["macro_f1"],
-            "params": sum(self.parameters.values()),
-            "seconds": sum(record["seconds"] for record in self.records),
-            "detail": json.dumps({"last": last, "best": best, "parameters": dict(self.parameters)}),
-        }
+def _test_part(task: TrialTask, front_end: FrontEnd | None) -> Part:
+    spec = DataSpec(**task.data)
+    return open_test_part(spec, open_dataset(spec), front_end=front_end)
 
 
 def _reset_process(task: TrialTask) -> torch.device:
@@ -188,9 +191,9 @@ def _backbone(name: str, digest: str, device: str) -> Ast:
     return backbone.to(device)
 
 
-@lru_cache(maxsize=1)
-def _data(spec_json: str, digest: str, front_end: FrontEnd) -> StudyData:
-    """Return the study's data, prepared on this node if it has not been."""
+@lru_cache(maxsize=4)  # a study may compare front ends, and log-mel with VGGish
+def _data(spec_json: str, digest: str, front_end: FrontEnd | None) -> StudyData:
+    """Return the study's data, prepared on this node if it has not been; VGGish if there is no front end."""
     spec = DataSpec(**json.loads(spec_json))
     data = open_study_data(spec, open_dataset(spec), front_end=front_end)
     if data.digest != digest:
@@ -198,17 +201,21 @@ def _data(spec_json: str, digest: str, front_end: FrontEnd) -> StudyData:
     return data
 
 
-def _check_untouched(backbone: Ast, versions: list[int]) -> None:
+def _check_untouched(backbone: Ast | None, versions: list[int]) -> None:
     """Refuse the results of a trial that wrote to the backbone, and load it anew for the next one.
 
     Raises:
         RuntimeError: a weight was written to, or holds a gradient.
     """
+    if backbone is None:
+        return
     if _versions(backbone) != versions or any(p.grad is not None for p in backbone.parameters()):
         _backbone.cache_clear()
         raise RuntimeError("backbone: the trial changed the frozen backbone; its results cannot be trusted")
 
 
-def _versions(backbone: Ast) -> list[int]:
+def _versions(backbone: Ast | None) -> list[int]:
     """Return how often each tensor of the backbone has been written to, as torch counts it."""
+    if backbone is None:
+        return []
     return [tensor._version for tensor in (*backbone.parameters(), *backbone.buffers())]

@@ -1,4 +1,4 @@
-"""What a finished trial leaves for people to look at: three figures, drawn where the model is."""
+"""What a finished trial leaves for people to look at: figures, drawn where the model is."""
 
 import tempfile
 from collections.abc import Sequence
@@ -9,25 +9,22 @@ import numpy as np
 import torch
 
 from harness.data.study_data import StudyData
+from harness.learners import Learner
 from harness.models.reprogrammed import Reprogrammed
+from harness.train import Trainer
 from harness.trial_files import TrialFiles
 from tracking import figures
 
 FIGURES = ("f1_by_label.png", "learning_curves.png", "input_change.png")
+"""Those that a trial may leave; the last one is only there if something rewrites the input."""
 
 
 def write_artifacts(
-    files: TrialFiles,
-    *,
-    model: Reprogrammed,
-    data: StudyData,
-    records: Sequence[dict[str, Any]],
-    device: torch.device,
+    files: TrialFiles, *, learner: Learner, data: StudyData, records: Sequence[dict[str, Any]], device: torch.device
 ) -> None:
     """Draw F1 by label, the learning curves and the learned input change on the first validation clip."""
     best = max(records, key=lambda record: record["macro_f1"])
     title = f"trial {files.number}"
-    before, after = _example(model, data, device)
     with tempfile.TemporaryDirectory() as directory:
         f1, curves, change = (Path(directory) / name for name in FIGURES)
         figures.f1_by_label(f1, best["f1_by_label"], title=f"{title}, epoch {best['epoch']}: F1 on validation")
@@ -37,11 +34,14 @@ def write_artifacts(
             scores={"macro-F1": [r["macro_f1"] for r in records], "mAP": [r["map"] for r in records]},
             title=title,
         )
-        figures.input_change(
-            change, before, after, hop_ms=data.front_end.hop_ms, title=f"{title}: what the backbone hears"
-        )
+        if isinstance(learner, Trainer) and isinstance(learner.model, Reprogrammed) and data.front_end is not None:
+            before, after = _example(learner.model, data, device)
+            figures.input_change(
+                change, before, after, hop_ms=data.front_end.hop_ms, title=f"{title}: what the backbone hears"
+            )
         for figure in (f1, curves, change):
-            files.write(figure.name, figure.read_bytes())
+            if figure.exists():
+                files.write(figure.name, figure.read_bytes())
 
 
 @torch.inference_mode()

@@ -1,16 +1,20 @@
 """What may vary: each module of this folder whose name has no underscore is a space, found by that name.
 
 A space is a function `suggest(trial)` that draws parameters and returns what it holds constant, and `PAPER`, the
-parameters of the paper's own configuration (or a tuple of several), with which every study of the space begins.
+parameters of the paper's own configuration (or a tuple of several), with which every study of the space begins. A space
+that compares all of `PAPER` also has `cell(paths)`, the row and the column of a configuration in its table.
 """
 
 import pkgutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import optuna
+
+from search_spaces._held import HeldTrial
+from search_spaces._recipes import PRESETS as PRESETS
 
 
 class Suggest(Protocol):
@@ -23,12 +27,16 @@ class Suggest(Protocol):
 
 @dataclass(frozen=True)
 class Space:
-    """A search space by name; `paper` holds the drawn parameters of the paper's configurations, by path."""
+    """A search space by name; `paper` holds the drawn parameters of the paper's configurations, by path.
+
+    With a `cell`, the space is a table: each configuration of `paper` is run, and `cell` gives its row and column.
+    """
 
     name: str
     suggest: Suggest
     paper: tuple[Mapping[str, Any], ...]
     summary: str
+    cell: Callable[[Mapping[str, Any]], tuple[str, str]] | None = None
 
 
 def names() -> tuple[str, ...]:
@@ -36,11 +44,11 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
 
 
-def load(name: str) -> Space:
-    """Return the space of that name.
+def load(name: str, preset: str | None = None) -> Space:
+    """Return the space of that name, with the training recipe held if a preset is given.
 
     Raises:
-        ValueError: there is no such space, or its module lacks a part of one.
+        ValueError: there is no such space or preset, a part of the space is missing, or the two do not go together.
     """
     if name not in names():
         raise ValueError(f"space={name!r}: must be one of {', '.join(names())}")
@@ -49,4 +57,30 @@ def load(name: str) -> Space:
     if missing:
         raise ValueError(f"{module.__file__}: lacks {' and '.join(missing)}; a space is suggest(trial) and PAPER")
     paper = module.PAPER if isinstance(module.PAPER, tuple) else (module.PAPER,)
-    return Space(name, module.suggest, paper, (module.__doc__ or name).splitlines()[0])
+    summary = (module.__doc__ or name).splitlines()[0]
+    space = Space(name, module.suggest, paper, summary, getattr(module, "cell", None))
+    return space if preset is None else _with_preset(space, preset)
+
+
+def _with_preset(space: Space, preset: str) -> Space:
+    """Return the space with the preset's paths held, for whatever it draws and for what it holds otherwise.
+
+    Raises:
+        ValueError: there is no such preset, or the space is about the recipe.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset={preset!r}: must be one of {', '.join(PRESETS)}")
+    if space.cell is not None or any("training/targets" in one for one in space.paper):
+        raise ValueError(f"preset={preset}: cannot go with space {space.name}, which compares recipes itself")
+    if [one for one in space.paper if "normalisation/kind" not in one]:  # `all` is a space's name here
+        raise ValueError(
+            f"preset={preset}: cannot go with space {space.name}; a preset is the recipe of systems that hear log-mel, "
+            "and this space has others, with recipes of their own"
+        )
+    held = PRESETS[preset].paths
+
+    def suggest(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        return {**space.suggest(cast("optuna.trial.BaseTrial", HeldTrial(trial, held))), **held}
+
+    paper = tuple({path: value for path, value in one.items() if path not in held} for one in space.paper)
+    return replace(space, suggest=suggest, paper=paper)

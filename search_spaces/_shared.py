@@ -5,15 +5,16 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-PAPER: Mapping[str, Any] = {
-    "mapper/kind": "linear",
-    "normalisation/kind": "none",
-    "optimiser/lr": 5e-5,
-    "schedule/kind": "paper",
-    "schedule/warmup": 0.0,
-    "training/batch_size": 8,
+from search_spaces._recipes import PRESETS
+
+RECIPE: Mapping[str, Any] = {
+    path: PRESETS["paper"].paths[path]
+    for path in ("normalisation/kind", "optimiser/lr", "schedule/kind", "schedule/warmup", "training/batch_size")
 }
-"""What all systems of the paper have in common (section 4.2)."""
+"""The part of the paper's recipe that every space of a log-mel system draws; `recipe` draws the rest too."""
+
+PAPER: Mapping[str, Any] = {"mapper/kind": "linear", **RECIPE}
+"""What the paper's reprogrammed systems have in common (section 4.2)."""
 
 
 def suggest_mapper(trial: BaseTrial, *, must_learn: bool = False) -> dict[str, Any]:
@@ -30,10 +31,10 @@ def suggest_mapper(trial: BaseTrial, *, must_learn: bool = False) -> dict[str, A
     return {}
 
 
-def suggest_training(trial: BaseTrial) -> None:
-    """Draw the input normalisation, the optimiser, the schedule and the batch size."""
+def suggest_training(trial: BaseTrial, *, max_lr: float = 3e-2) -> None:
+    """Draw the input normalisation, the learning rate, the schedule and the batch size."""
     trial.suggest_categorical("normalisation/kind", ["none", "audioset", "dataset", "learned"])
-    trial.suggest_float("optimiser/lr", 1e-5, 3e-2, log=True)
+    trial.suggest_float("optimiser/lr", 1e-5, max_lr, log=True)
     trial.suggest_categorical("schedule/kind", ["paper", "cosine", "one_cycle", "constant"])
     trial.suggest_float("schedule/warmup", 0.0, 0.2, step=0.05)
     trial.suggest_categorical("training/batch_size", [8, 16, 32])

@@ -1,26 +1,41 @@
-"""Every reprogrammer of the paper in one study: which one, at what size?
+"""Every system of the paper in one study: which one, at what size?
 
     python -m harness.study --space all --objective f1,params
 
-Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 3.
+Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, sections 3 and 4.3.
 """
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from optuna.trial import BaseTrial
 
-from search_spaces import cnn, noise, none, unet
+from search_spaces import cnn, cnn_baseline, finetune, mean_teacher, noise, none, random_forest, unet
 
-_SPACES = {"none": none, "noise": noise, "cnn": cnn, "unet": unet}
+_REPROGRAMMERS: dict[str, ModuleType] = {"none": none, "noise": noise, "cnn": cnn, "unet": unet}
+_OTHERS: dict[str, ModuleType] = {
+    "finetune": finetune,
+    "cnn_baseline": cnn_baseline,
+    "attention": mean_teacher,
+    "random_forest": random_forest,
+}
 
-PAPER: tuple[Mapping[str, Any], ...] = tuple(
-    {**space.PAPER, "reprogrammer/kind": kind} for kind, space in _SPACES.items()
+PAPER: tuple[Mapping[str, Any], ...] = (
+    *(
+        {**space.PAPER, "system/kind": "reprogramming", "reprogrammer/kind": kind}
+        for kind, space in _REPROGRAMMERS.items()
+    ),
+    *({**space.PAPER, "system/kind": kind} for kind, space in _OTHERS.items()),
 )
 
 
 def suggest(trial: BaseTrial) -> dict[str, Any]:
-    """Draw a kind of reprogrammer, then all that its own space draws."""
-    kind = trial.suggest_categorical("reprogrammer/kind", list(_SPACES))
-    constants: dict[str, Any] = _SPACES[kind].suggest(trial)
+    """Draw a kind of system, of reprogrammer if it has one, then all that its own space draws."""
+    system = trial.suggest_categorical("system/kind", ["reprogramming", *_OTHERS])
+    if system == "reprogramming":
+        space = _REPROGRAMMERS[trial.suggest_categorical("reprogrammer/kind", list(_REPROGRAMMERS))]
+    else:
+        space = _OTHERS[system]
+    constants: dict[str, Any] = space.suggest(trial)
     return constants

@@ -33,21 +33,40 @@ def tiny_data():
     return make_data(seed=0)
 
 
+@pytest.fixture
+def tiny_vggish_data():
+    """Return VGGish features whose labels can be told: each raises its own part of them."""
+    return make_vggish_data(seed=0)
+
+
 def make_data(*, seed, n_train=96, n_validation=64):
     rng = np.random.default_rng(seed)
-    n = n_train + n_validation
-    positive = rng.random((n, len(LABELS))) < 0.5
-    features = rng.normal(-6, 1, (n, TINY.n_frames, TINY.n_mels))
-    band = TINY.n_mels // len(LABELS)
+    positive = rng.random((n_train + n_validation, len(LABELS))) < 0.5
+    features = _audible(rng.normal(-6, 1, (len(positive), TINY.n_frames, TINY.n_mels)), positive, by=4)
+    return _annotated(rng, features.astype(np.float16), positive, n_train=n_train, front_end=TINY.front_end)
+
+
+def make_vggish_data(*, seed, n_train=96, n_validation=64):
+    rng = np.random.default_rng(seed)
+    positive = rng.random((n_train + n_validation, len(LABELS))) < 0.5
+    features = _audible(rng.normal(100, 20, (len(positive), 10, 128)), positive, by=60)
+    return _annotated(rng, features.clip(0, 255).astype(np.float32), positive, n_train=n_train, front_end=None)
+
+
+def _audible(features, positive, *, by):
+    band = features.shape[-1] // len(LABELS)
     for label in range(len(LABELS)):
-        features[:, :, label * band : (label + 1) * band] += 4 * positive[:, label, None, None]
+        features[:, :, label * band : (label + 1) * band] += by * positive[:, label, None, None]
+    return features
+
+
+def _annotated(rng, features, positive, *, n_train, front_end):
     observed = rng.random(positive.shape) < 0.6
     observed[:, 0] |= ~observed.any(axis=1)
     targets = np.where(observed, positive, 0.5).astype(np.float32)
-    features = features.astype(np.float16)
 
     def part(rows):
         return Part(features, rows, targets[rows], observed[rows])
 
-    train, validation = part(np.arange(n_train)), part(np.arange(n_train, n))
-    return StudyData(LABELS, train, validation, -4.0, 2.3, TINY.front_end)
+    train, validation = part(np.arange(n_train)), part(np.arange(n_train, len(features)))
+    return StudyData(LABELS, train, validation, -4.0, 2.3, front_end)

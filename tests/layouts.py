@@ -23,6 +23,7 @@ class Layout:
     train: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
     artists: dict[str, str] = field(default_factory=dict)
+    vggish: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self):
         rng = np.random.default_rng(0)
@@ -31,6 +32,7 @@ class Layout:
         self.observed[np.arange(self.n_clips), np.arange(self.n_clips) % len(LABELS)] = True
         self.targets = np.where(self.observed, rng.random(self.observed.shape).round(3), 0.5)
         self.train, self.test = self.keys[: self.n_train], self.keys[self.n_train :]
+        self.vggish = np.random.default_rng(1).integers(0, 256, (self.n_clips, 10, 128))
         self.artists = {key: f"artist {i // 2}" for i, key in enumerate(self.keys)}
 
     def write(self, root: Path, *, labels_as: str = "npz") -> Path:
@@ -53,7 +55,7 @@ class Layout:
     def write_npz(self, root: Path):
         np.savez_compressed(
             root / "openmic-2018.npz",
-            X=np.random.default_rng(1).integers(0, 256, (len(self.keys), 10, 128)),
+            X=self.vggish,
             Y_true=self.targets,
             Y_mask=self.observed,
             sample_key=np.array(self.keys, dtype=object),  # as the official file has it

@@ -16,7 +16,7 @@ def row(number, macro_f1, params, state="done"):
         state=state,
         macro_f1=macro_f1,
         params=params,
-        reprogrammer="unet depth 3 width 4",
+        system="unet depth 3 width 4",
         mapper="many_to_one",
         schedule="one_cycle 1.0e-03",
         epochs=8,
@@ -38,6 +38,12 @@ def test_the_line_of_progress_names_counts_and_the_best():
     for part in ("6/12 trials", "3 done", "2 stopped early", "1 failed", "2 running", "0.612 (trial 4)"):
         assert part in line
     assert "ETA" not in line  # there is nothing yet to go by
+
+
+def test_what_searches_nothing_shows_no_best():
+    line = Progress(4, noun="runs", shows_best=False, done=1, best=0.6, best_number=0).line()
+    assert "1/4 runs: 1 done, 0 failed, 0 running" in line
+    assert "best" not in line
 
 
 def test_the_time_left_follows_the_rate_of_epochs():

@@ -2,16 +2,23 @@
 
 import multiprocessing
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 
 from harness.data import demo, openmic
-from harness.data.demo import default_soundfont, ensure_demo, render_clip
+from harness.data.demo import default_soundfont, demo_truth, ensure_demo, render_clip
 from harness.data.demo_plan import INSTRUMENTS, LABELS, MIN_CLIPS, annotate, plan_clips
+from harness.data.frontend import FrontEnd
 from harness.data.general_midi import PERCUSSION
 from harness.data.progress import quiet
+from harness.data.sources import open_dataset, open_study_data
+from harness.data.test_split import open_test_part
+from harness.spec import DataSpec
+
+SPLIT_SEED = 2  # with which each half of so few training clips has an annotation of every label
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +184,71 @@ def test_of_two_renderings_at_once_the_first_to_finish_stays(tmp_path, monkeypat
     assert ensure_demo(tmp_path, n_clips=MIN_CLIPS, workers=1, progress=quiet) == root
     assert [entry.name for entry in root.iterdir()] == ["theirs"]
     assert list(root.parent.iterdir()) == [root]
+
+
+# What the demo knows beyond its annotations
+
+
+def open_whole(root, front_end, monkeypatch, *, reveals_all):
+    monkeypatch.setenv("REPROGRAMMING_CACHE", str(root.parent.parent))
+    spec = DataSpec(demo_clips=MIN_CLIPS, validation_fraction=0.5, split_seed=SPLIT_SEED, reveals_all=reveals_all)
+    dataset = open_dataset(spec)
+    test = open_test_part(spec, dataset, front_end=front_end)
+    return dataset, open_study_data(spec, dataset, front_end=front_end), test
+
+
+@pytest.mark.parametrize("front_end", [FrontEnd(n_mels=32, n_frames=32), None], ids=["log-mel", "vggish"])
+def test_revealed_training_clips_show_all_that_plays_among_true_labels(root, monkeypatch, front_end):
+    dataset, sparse, _ = open_whole(root, front_end, monkeypatch, reveals_all=False)
+    _, revealed, _ = open_whole(root, front_end, monkeypatch, reveals_all=True)
+    assert revealed.train.observed[revealed.train.targets == 1].all()
+    assert revealed.train.observed[sparse.train.observed].all()
+    assert revealed.train.observed.dtype == np.bool_
+    shares = [
+        (part.targets >= 0.5).sum(axis=0, where=part.observed) / part.observed.sum(axis=0)
+        for part in (sparse.train, revealed.train)
+    ]
+    has_both = (shares[0] > 0) & (shares[0] < 1)
+    np.testing.assert_allclose(shares[1][has_both], shares[0][has_both], atol=0.1)
+    assert revealed.train.targets.dtype == np.float32
+    plan_of = {plan.key: plan for plan in plan_clips(MIN_CLIPS, seed=0)}
+    for row, targets in zip(revealed.train.rows, revealed.train.targets, strict=True):
+        playing = {LABELS[index] for index in plan_of[dataset.keys[row]].instruments}
+        assert dict(zip(dataset.labels, targets, strict=True)) == {label: label in playing for label in LABELS}
+    np.testing.assert_array_equal(revealed.train.rows, sparse.train.rows)
+    asked = sparse.train.observed
+    assert asked.mean() < 0.2
+    np.testing.assert_array_equal(revealed.train.targets[asked] == 1, sparse.train.targets[asked] >= 0.5)
+
+
+@pytest.mark.parametrize("front_end", [FrontEnd(n_mels=32, n_frames=32), None], ids=["log-mel", "vggish"])
+def test_revealing_changes_no_other_part_and_is_other_data(root, monkeypatch, front_end):
+    before = digest_of(root)
+    _, sparse, sparse_test = open_whole(root, front_end, monkeypatch, reveals_all=False)
+    _, revealed, revealed_test = open_whole(root, front_end, monkeypatch, reveals_all=True)
+    for ours, theirs in ((sparse.validation, revealed.validation), (sparse_test, revealed_test)):
+        for name in ("rows", "targets", "observed"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    assert (sparse.mean, sparse.std) == (revealed.mean, revealed.std)
+    assert sparse.digest != revealed.digest
+    assert open_whole(root, front_end, monkeypatch, reveals_all=True)[1].digest == revealed.digest
+    assert digest_of(root) == before
+
+
+@pytest.mark.parametrize("source", ["openmic", "/data/mine"])
+def test_only_the_demo_can_reveal_its_labels(source):
+    with pytest.raises(ValueError, match=f"data='{source}': reveals_all asks for the true value of every label"):
+        DataSpec(source=source, reveals_all=True)
+
+
+def test_annotations_that_do_not_fit_the_plans_of_today_reveal_nothing(dataset):
+    """As when another version of NumPy draws other clips from the same seed."""
+    assert demo_truth(dataset).shape == dataset.targets.shape
+    other = replace(dataset, targets=1 - dataset.targets)
+    with pytest.raises(
+        ValueError, match=r"its annotations do not fit the clips drawn today.*remove it to render it anew"
+    ):
+        demo_truth(other)
 
 
 def _ensure(cache):

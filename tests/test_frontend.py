@@ -2,6 +2,7 @@
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import midirenderer
@@ -11,8 +12,10 @@ import pytest
 import soundfile
 import soxr
 import torch
+from torchaudio.compliance import kaldi
 
-from harness.data.frontend import FrontEnd, decode, log_mel
+from harness.benchmarks.front_end import released_front_end
+from harness.data.frontend import FRONT_END_VERSION, FrontEnd, decode, log_mel
 from tests.layouts import write_tone
 
 SILENCE = float(np.log(np.finfo(np.float32).eps))  # -15.94
@@ -137,6 +140,99 @@ def test_resampling_keeps_the_level(music):
     assert float((ours - twice)[:998, 10:100].abs().mean()) < 0.01
 
 
+# How a clip may be heard before its log-mel is computed
+
+VIA = replace(FrontEnd(), via_hz=22050)
+NORMALISED = replace(FrontEnd(), is_peak_normalised=True)
+AS_RELEASED = replace(VIA, is_peak_normalised=True)
+
+
+def resampled_log_mel(path):
+    """Return AST's log-mel as this module computed it before there was a choice of hearing."""
+    samples, sample_rate = decode(path)
+    mono = soxr.resample((samples[:, 0] + samples[:, 1]) / np.float32(2), sample_rate, 16000)
+    options = {"window_type": "hanning", "htk_compat": True, "use_energy": False, "dither": 0.0}
+    return kaldi.fbank(torch.from_numpy(mono)[None], num_mel_bins=128, **options)
+
+
+def test_without_detour_and_normalisation_not_one_bit_changes(music):
+    ours = log_mel(*decode(music), FrontEnd())
+    assert torch.equal(ours[:998], resampled_log_mel(music))
+    assert FRONT_END_VERSION == 1
+
+
+@pytest.mark.parametrize("gain", [1e-4, 0.3, 2.0, 30.0])
+@pytest.mark.parametrize("front_end", [NORMALISED, AS_RELEASED], ids=["normalised", "as released"])
+def test_with_peak_normalisation_the_gain_of_a_clip_is_not_heard(music, gain, front_end):
+    samples, sample_rate = decode(music)
+    heard, louder = (log_mel(clip, sample_rate, front_end) for clip in (samples, np.float32(gain) * samples))
+    torch.testing.assert_close(heard, louder, rtol=0, atol=1e-2)
+    as_it_is = log_mel(np.float32(gain) * samples, sample_rate, FrontEnd())
+    assert not torch.allclose(as_it_is, log_mel(samples, sample_rate, FrontEnd()), rtol=0, atol=0.1)
+
+
+def test_the_peak_is_that_of_the_mean_over_channels_at_the_rate_of_the_front_end(music):
+    samples, sample_rate = decode(music)
+    samples[:, 1] *= -0.5  # which cancels some of the first channel
+    mono = soxr.resample(samples.mean(axis=1), sample_rate, 16000)
+    expected = log_mel((mono / np.abs(mono).max())[:, None], 16000, FrontEnd())
+    torch.testing.assert_close(log_mel(samples, sample_rate, NORMALISED), expected, rtol=0, atol=1e-3)
+
+
+def test_one_gain_holds_for_a_whole_clip_also_where_it_is_not_heard():
+    clip = noise(12)
+    clip[-1] = 1.0  # after the last frame
+    assert torch.equal(log_mel(clip, 16000, NORMALISED), log_mel(clip, 16000, FrontEnd()))
+
+
+@pytest.mark.parametrize("front_end", [VIA, NORMALISED, AS_RELEASED], ids=["via", "normalised", "as released"])
+@pytest.mark.parametrize("clip", ["zeros", "opposite channels"])
+def test_silence_stays_silence_however_it_is_heard(front_end, clip):
+    sound = noise(10, sample_rate=44100)
+    samples = np.zeros((441_000, 2), np.float32) if clip == "zeros" else np.hstack([sound, -sound])
+    mels = log_mel(samples, 44100, front_end)
+    assert torch.equal(mels, log_mel(samples, 44100, FrontEnd()))
+    assert float(mels[:998].min()) == float(mels[:998].max()) == pytest.approx(SILENCE)
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 22050, 44100, 192_000])
+def test_a_single_sample_is_heard_as_released(sample_rate):
+    assert log_mel(np.full((1, 1), 0.5, np.float32), sample_rate, AS_RELEASED).isfinite().all()
+
+
+def test_via_22050_hz_nothing_above_11_khz_comes_through():
+    wide = FrontEnd(sample_rate=44100)
+    moments = np.arange(441_000) / 44100
+    high, low = (0.5 * np.sin(2 * np.pi * hertz * moments).astype(np.float32)[:, None] for hertz in (15_000, 3_000))
+    through = {
+        hertz: log_mel(tone, 44100, replace(wide, via_hz=22050)) for hertz, tone in (("high", high), ("low", low))
+    }
+    assert float(log_mel(high, 44100, wide)[10:980].max()) > 0
+    assert float(through["high"][10:980].max()) < -10
+    torch.testing.assert_close(
+        through["low"][10:980, 60:75], log_mel(low, 44100, wide)[10:980, 60:75], rtol=0, atol=0.01
+    )
+
+
+def test_via_22050_hz_all_but_the_highest_mels_stay_as_they_were(music):
+    samples, sample_rate = decode(music)
+    direct, via = (log_mel(samples, sample_rate, front_end) for front_end in (FrontEnd(), VIA))
+    assert via.shape == direct.shape
+    assert not torch.equal(via, direct)
+    difference = (via - direct)[:998].abs()
+    assert float(difference[:, 10:110].mean()) < 0.01
+    assert (via[998:] == 0).all()
+
+
+def test_a_clip_at_the_rate_of_the_detour_makes_none():
+    clip = noise(10, sample_rate=22050)
+    assert torch.equal(log_mel(clip, 22050, VIA), log_mel(clip, 22050, FrontEnd()))
+
+
+def test_with_both_it_hears_what_the_released_recipe_hears(music):
+    torch.testing.assert_close(log_mel(*decode(music), AS_RELEASED), released_front_end(music), rtol=0, atol=1e-3)
+
+
 # What is refused
 
 
@@ -207,7 +303,15 @@ def test_a_file_damaged_in_its_middle_is_refused(music, tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("sample_rate", 0), ("n_mels", 3), ("window_ms", -1.0), ("hop_ms", float("nan")), ("n_frames", 0)],
+    [
+        ("sample_rate", 0),
+        ("n_mels", 3),
+        ("window_ms", -1.0),
+        ("hop_ms", float("nan")),
+        ("n_frames", 0),
+        ("via_hz", -22050),
+        ("via_hz", float("inf")),
+    ],
 )
 def test_a_front_end_out_of_range_is_refused_by_its_field(field, value):
     with pytest.raises(ValueError, match=f"front end {field}={value}"):

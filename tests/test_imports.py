@@ -1,6 +1,7 @@
 """Which module may import what: the training core runs where torch is and nothing else of ours is needed."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,15 @@ DOORS = {
     },
     "optuna": {
         "search_spaces/",
+        "harness/command.py",
+        "harness/cells.py",
+        "harness/choosing.py",
         "harness/driver.py",
+        "harness/evaluation.py",
+        "harness/evaluation_result.py",
+        "harness/evaluation_runs.py",
+        "harness/params.py",
+        "harness/plan.py",
         "harness/progress_callback.py",
         "harness/results.py",
         "harness/run_study.py",
@@ -41,6 +50,13 @@ def imports_of(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+
+
+def names_in(path):
+    """Return all that a module imports or uses by name, one a line; docstrings and comments do not count."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    fields = [getattr(node, name, None) for node in nodes for name in ("module", "name", "id", "attr")]
+    return "\n".join(field for field in fields if isinstance(field, str))
 
 
 def modules(folder):
@@ -77,6 +93,19 @@ def test_imports_point_one_way(folder, forbidden):
         if any(name == f or name.startswith(f"{f}.") for f in forbidden)
     ]
     assert wrong == []
+
+
+def test_only_the_reading_of_the_test_split_imports_its_door():
+    doorkeepers = {"harness/test_reading.py", "harness/trial.py"}
+    door = "harness/data/test_split.py"
+    found = {
+        module
+        for folder in ("harness", "search_spaces", "tracking")
+        for module in modules(folder)
+        if module != door and re.search(r"\b(test_split|open_test_part)\b", names_in(ROOT / module))
+    }
+    assert (ROOT / door).exists()
+    assert found <= doorkeepers
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, classification_report
 
 from harness.metrics import majority_floor, score
+from harness.published import FOREST_F1_BY_LABEL, LABEL_COUNTS
 
 LABELS = ("accordion", "banjo", "bass")
 
@@ -112,21 +113,56 @@ def test_the_floor_guesses_by_the_training_split_alone():
     assert floor.macro_f1 == 0
 
 
-OFFICIAL_TEST = {
-    "accordion": (115, 423), "banjo": (140, 338), "bass": (134, 329), "cello": (226, 259), "clarinet": (137, 503),
-    "cymbals": (297, 139), "drums": (278, 146), "flute": (175, 387), "guitar": (286, 150),
-    "mallet_percussion": (211, 267), "mandolin": (193, 434), "organ": (121, 310), "piano": (285, 130),
-    "saxophone": (305, 324), "synthesizer": (268, 112), "trombone": (228, 492), "trumpet": (318, 467),
-    "ukulele": (182, 408), "violin": (394, 237), "voice": (224, 150),
-}  # fmt: skip
-"""Positive and negative observed labels of OpenMIC-2018's official test split, counted from its public labels."""
+def annotated(counts):
+    """Return targets and mask of as many clips as it takes to give each label its positive and negative answers."""
+    n_clips = max(positive + negative for positive, negative in counts)
+    targets, observed = np.zeros((n_clips, len(counts)), np.float32), np.zeros((n_clips, len(counts)), bool)
+    for column, (positive, negative) in enumerate(counts):
+        targets[:positive, column] = 1
+        observed[: positive + negative, column] = True
+    return targets, observed
+
+
+TRAIN = [(c.train_positive, c.train_negative) for c in LABEL_COUNTS.values()]
+TEST = [(c.test_positive, c.test_negative) for c in LABEL_COUNTS.values()]
 
 
 def test_the_floor_of_the_official_test_split_is_the_published_one():
-    sizes = [positive + negative for positive, negative in OFFICIAL_TEST.values()]
-    targets, observed = np.zeros((max(sizes), 20), np.float32), np.zeros((max(sizes), 20), bool)
-    for column, (positive, negative) in enumerate(OFFICIAL_TEST.values()):
-        targets[:positive, column] = 1
-        observed[: positive + negative, column] = True
-    floor = majority_floor(targets, targets, train_observed=observed, observed=observed, labels=tuple(OFFICIAL_TEST))
+    (train, train_observed), (test, observed) = annotated(TRAIN), annotated(TEST)
+    floor = majority_floor(train, test, train_observed=train_observed, observed=observed, labels=tuple(LABEL_COUNTS))
     assert round(100 * floor.macro_f1, 1) == 39.8
+    positive = [
+        2 * p / (2 * p + n) if trained_p >= trained_n else 0
+        for (p, n), (trained_p, trained_n) in zip(TEST, TRAIN, strict=True)
+    ]
+    assert floor.positive_f1 == pytest.approx(np.mean(positive))
+
+
+def test_the_official_splits_agree_on_every_labels_more_frequent_answer():
+    # so that the published floor is the same whichever of the two decides the guess
+    assert [p >= n for p, n in TRAIN] == [p >= n for p, n in TEST]
+
+
+@pytest.mark.parametrize("skill", [0.0, 0.3, 0.6, 1.0])
+def test_a_test_split_like_openmics_scores_what_scikit_learn_reports(skill):
+    targets, observed = annotated(TEST)
+    rng = np.random.default_rng(7)
+    guess = np.round(rng.random(targets.shape), 2)  # hundredths, so that some lie on the threshold
+    scores = np.where(rng.random(targets.shape) < skill, targets, guess)
+    assert (scores[observed] == 0.5).any() or skill == 1
+    found = score(scores, targets, observed=observed, labels=tuple(LABEL_COUNTS))
+    reports = {
+        label: classification_report(
+            targets[observed[:, i], i], (scores[observed[:, i], i] >= 0.5).astype(float), output_dict=True
+        )
+        for i, label in enumerate(LABEL_COUNTS)
+    }
+    assert found.f1_by_label == pytest.approx({label: r["macro avg"]["f1-score"] for label, r in reports.items()})
+    by_class = {c: np.mean([r[c]["f1-score"] for r in reports.values()]) for c in ("0.0", "1.0")}
+    assert found.macro_f1 == pytest.approx((by_class["0.0"] + by_class["1.0"]) / 2)
+    assert found.positive_f1 == pytest.approx(by_class["1.0"])
+    assert sum(r["weighted avg"]["support"] for r in reports.values()) == 10_522
+
+
+def test_the_mean_over_labels_is_the_one_that_the_forest_notebook_prints():
+    assert round(np.mean(list(FOREST_F1_BY_LABEL.values())), 1) == 78.4

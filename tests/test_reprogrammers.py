@@ -8,18 +8,7 @@ import pytest
 import torch
 
 from harness.build import build_model
-from harness.config import (
-    ACTIVATIONS,
-    MAPPERS,
-    NORMS,
-    REPROGRAMMERS,
-    CnnReprogrammer,
-    ManyToOneMapper,
-    NoiseReprogrammer,
-    NoReprogrammer,
-    TrialConfig,
-    UNetReprogrammer,
-)
+from harness.config import MAPPERS, REPROGRAMMERS, TrialConfig
 from harness.losses import masked_bce
 from harness.models.ast import GEOMETRIES
 from harness.models.mappers import BUILDERS as MAPPER_BUILDERS
@@ -27,6 +16,8 @@ from harness.models.mappers import assign, build_mapper
 from harness.models.normalisations import NORMALISATIONS
 from harness.models.reprogrammers import BUILDERS as REPROGRAMMER_BUILDERS
 from harness.models.reprogrammers import build_reprogrammer
+from harness.parts import CnnReprogrammer, ManyToOneMapper, NoiseReprogrammer, NoReprogrammer, UNetReprogrammer
+from harness.parts.reprogrammers import ACTIVATIONS, NORMS
 from tests.conftest import LABELS, TINY
 
 BASE = GEOMETRIES["ast-base384"]

@@ -21,7 +21,15 @@ def test_the_papers_schedule_holds_ten_of_fifty_epochs_then_halves_every_five():
     assert course("paper") == expected
 
 
-@pytest.mark.parametrize("kind", ["paper", "cosine"])
+def test_the_released_schedule_falls_after_each_of_epochs_5_to_25_of_30():
+    assert course("released", n_steps=30) == pytest.approx([1.0] * 5 + [0.85**k for k in range(1, 22)] + [0.85**21] * 4)
+
+
+def test_the_stepped_schedule_halves_every_30_of_100_epochs():
+    assert course("stepped", n_steps=100) == [0.5 ** (epoch // 30) for epoch in range(100)]
+
+
+@pytest.mark.parametrize("kind", ["paper", "released", "stepped", "cosine"])
 def test_a_decaying_schedule_never_rises(kind):
     factors = course(kind)
     assert all(later <= earlier for earlier, later in pairwise(factors))

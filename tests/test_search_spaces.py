@@ -8,18 +8,20 @@ import pytest
 
 import search_spaces
 from harness.config import TrialConfig
-from harness.subspace import explore, parse_fixed
-from search_spaces import Space, load, names
+from harness.published import SYSTEMS
+from harness.subspace import configurations, explore, parse_fixed
+from search_spaces import PRESETS, Space, load, names
+from tests.drawn import paper_configs
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
 def test_the_papers_systems_each_have_a_space():
-    assert {"none", "noise", "cnn", "unet", "all"} <= set(names())
+    assert {*SYSTEMS, "all"} <= set(names())
 
 
 def test_an_unknown_space_names_the_known_ones():
-    with pytest.raises(ValueError, match="space='vae': must be one of all, cnn, noise, none, unet"):
+    with pytest.raises(ValueError, match="space='vae': must be one of all, cnn, cnn_baseline, finetune, mean_teacher"):
         load("vae")
 
 
@@ -76,6 +78,13 @@ def with_module(folder, monkeypatch, code):
     importlib.invalidate_caches()
 
 
+NAMES = {
+    "all": set(SYSTEMS),
+    "normalisation": {"none", "noise", "cnn", "unet"},
+    "recipe": {"none", "noise", "cnn", "unet"},
+}
+
+
 @pytest.mark.parametrize("name", names())
 class TestEverySpace:
     def test_every_draw_is_a_configuration(self, name):
@@ -85,15 +94,14 @@ class TestEverySpace:
         for _ in range(200):
             trial = study.ask()
             constants = space.suggest(trial)
-            kinds.add(TrialConfig.from_paths({**trial.params, **constants}).mapper.kind)
-        assert kinds == {"linear", "fc", "many_to_one"}
+            kinds.add(TrialConfig.from_paths({**trial.params, **constants}).name)
+        assert kinds == NAMES.get(name, {name})
 
     def test_the_papers_configurations_lie_in_the_space_and_leave_nothing_to_chance(self, name):
         space = load(name)
         study = optuna.create_study()
         for paper in space.paper:
             study.enqueue_trial(dict(paper))
-        for paper in space.paper:
             trial = study.ask()
             space.suggest(trial)
             assert trial.params == dict(paper)
@@ -110,6 +118,85 @@ class TestEverySpace:
     def test_its_docstring_carries_its_command(self, name):
         module = __import__(f"search_spaces.{name}", fromlist=[name])
         assert f"python -m harness.study --space {name}" in module.__doc__
+
+
+class TestPreset:
+    @pytest.mark.parametrize("preset", PRESETS)
+    @pytest.mark.parametrize("name", ["none", "noise", "cnn", "unet", "finetune", "cnn_baseline"])
+    def test_every_configuration_has_the_recipe_and_no_study_searches_it(self, name, preset):
+        recipe = PRESETS[preset].paths
+        axes = explore(load(name, preset))
+        assert not set(axes.drawn) & set(recipe)
+        for config in (*configurations(axes, {}), *paper_configs(name, preset)):
+            paths = config.to_paths()
+            assert {path: paths[path] for path in recipe} == recipe
+
+    def test_the_papers_recipe_makes_the_papers_configuration_of_it(self):
+        assert paper_configs("unet", "paper") == paper_configs("unet")
+
+    def test_the_released_recipe_differs_in_each_piece_that_the_literature_names(self):
+        (paper,), (released,) = paper_configs("unet", "paper"), paper_configs("unet", "released")
+        differing = {path for path, value in released.to_paths().items() if paper.to_paths().get(path) != value}
+        assert differing == {
+            "optimiser/lr",
+            "optimiser/beta1",
+            "optimiser/weight_decay",
+            "schedule/kind",
+            "training/targets",
+            "training/batch_size",
+            "augmentation/kind",
+            "augmentation/max_mels",
+            "augmentation/max_seconds",
+            "front_end/via_hz",
+            "front_end/is_peak_normalised",
+        }
+
+    def test_every_piece_of_the_recipe_is_an_axis_of_the_recipe_space(self):
+        axes = explore(load("recipe"))
+        assert set(PRESETS["released"].paths) <= set(axes.drawn)
+
+    @pytest.mark.parametrize(
+        ("name", "preset", "message"),
+        [
+            ("unet", "mine", r"preset='mine': must be one of paper, released"),
+            ("recipe", "paper", r"preset=paper: cannot go with space recipe, which compares recipes itself"),
+            ("normalisation", "paper", r"cannot go with space normalisation, which compares recipes itself"),
+            ("mean_teacher", "paper", r"cannot go with space mean_teacher; a preset is the recipe of systems"),
+            ("all", "released", r"cannot go with space all; a preset is the recipe of systems that hear log-mel"),
+        ],
+    )
+    def test_what_a_preset_cannot_hold_is_refused(self, name, preset, message):
+        with pytest.raises(ValueError, match=message):
+            load(name, preset)
+
+    def test_what_a_preset_holds_cannot_be_fixed_to_something_else(self):
+        axes = explore(load("unet", "released"))
+        with pytest.raises(ValueError, match=r"space unet holds training/targets at soft"):
+            parse_fixed(["training/targets=hard"], axes, space="unet")
+
+
+class TestTheNormalisationTable:
+    def test_it_runs_every_cell_three_times_and_once_before_any_twice(self):
+        space = load("normalisation")
+        cells = [space.cell(config.to_paths()) for config in paper_configs("normalisation")]
+        assert len(set(cells[:20])) == 20
+        assert cells == 3 * cells[:20]
+        assert {row for row, _ in cells} == {"no reprogrammer", "noise", "CNN", "CNN + BatchNorm", "U-Net"}
+        assert {column for _, column in cells} == {"none", "AudioSet", "data set", "learned affine"}
+
+    def test_its_reprogrammers_are_the_papers(self):
+        for config in paper_configs("normalisation"):
+            if config.name != "cnn" or config.reprogrammer.norm == "none":
+                assert config.reprogrammer == paper_configs(config.name)[0].reprogrammer
+
+
+class TestWhatASpaceNeeds:
+    def test_only_configurations_in_reach_of_what_is_fixed_count(self):
+        axes = explore(load("all"))
+        assert {c.system.inputs for c in configurations(axes, {})} == {"log_mel", "vggish"}
+        assert {c.system.inputs for c in configurations(axes, {"system/kind": "random_forest"})} == {"vggish"}
+        unet = configurations(axes, {"system/kind": "reprogramming", "reprogrammer/kind": "unet"})
+        assert {c.name for c in unet} == {"unet"}
 
 
 class TestFix:
@@ -170,6 +257,7 @@ class TestFix:
                 ["mapper/is_calibrated=false", "reprogrammer/kind=unet"],
                 {"mapper/is_calibrated": False, "reprogrammer/kind": "unet"},
             ),
+            (["system/kind=finetune"], {"system/kind": "finetune"}),
         ],
     )
     def test_what_no_branch_in_reach_contradicts_is_accepted(self, assignments, fixed):

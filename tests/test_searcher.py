@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from harness.results import pareto_front, ranked_rows
-from harness.searcher import REASON, StudySearcher, make_sampler, put_back, values_by_epoch
+from harness.searcher import REASON, TEST, StudySearcher, make_sampler, put_back, values_by_epoch
 from search_spaces import load
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -30,7 +30,7 @@ def searcher(study, *, n_trials=4, concurrent=10, **options):
         SPACE.suggest,
         make_task=lambda number, paths: json.dumps({"number": number, "paths": dict(paths)}),
         n_trials=n_trials,
-        epochs=EPOCHS,
+        epochs=lambda number: EPOCHS,
         **settings,
     )
     made.set_max_concurrency(concurrent)
@@ -107,6 +107,27 @@ def test_a_trial_that_keeps_losing_its_worker_fails(tmp_path):
         made.on_trial_complete(name, None, error=True)
     assert states(study) == [TrialState.FAIL]
     assert study.trials[0].user_attrs[REASON] == "its worker was lost 4 times"
+
+
+def test_a_trial_that_reads_test_ends_with_its_reading_and_is_valued_by_validation(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study, reads_test=True)
+    made.suggest("a")
+    read = {**report(0, 3, 0.5), "test": json.dumps({"macro_f1": 0.9})}
+    made.on_trial_result("a", read)
+    made.on_trial_complete("a", read)
+    assert states(study) == [TrialState.COMPLETE]
+    assert study.trials[0].value == 0.5
+    assert json.loads(study.trials[0].user_attrs[TEST]) == {"macro_f1": 0.9}
+
+
+def test_a_trial_that_was_to_read_test_and_did_not_fails(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study, reads_test=True)
+    made.suggest("a")
+    made.on_trial_complete("a", report(0, 3, 0.5))
+    assert states(study) == [TrialState.FAIL]
+    assert study.trials[0].user_attrs[REASON] == "it ended without a reading of the test split"
 
 
 def test_the_budget_counts_all_drivers_of_a_study(tmp_path):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,6 +126,23 @@ def test_another_front_end_has_another_store(prepare):
     one, other = prepare(), prepare(FrontEnd(window_ms=50, hop_ms=40, n_frames=33))
     assert one.path != other.path
     assert one.audio_digest == other.audio_digest
+
+
+def test_each_way_of_hearing_has_a_store_of_its_own(dataset, prepare, no_work):
+    """A cache that is keyed by too little hands one front end the features of another."""
+    ways = [
+        replace(FRONT_END, via_hz=via, is_peak_normalised=peak) for via in (0, 11025, 22050) for peak in (False, True)
+    ]
+    stores = [prepare(way) for way in ways]
+    assert len({store.path for store in stores}) == len(ways)
+    assert len({store.audio_digest for store in stores}) == 1
+    no_work()
+    for way, store in zip(ways, stores, strict=True):
+        again = prepare(way)
+        assert (again.path, again.front_end) == (store.path, way)
+        expected = log_mel(*decode(dataset.audio_path(3)), way).numpy().astype(np.float16)
+        np.testing.assert_array_equal(again.features[3], expected)
+    assert len({store.features[3].tobytes() for store in stores}) == len(ways)
 
 
 def test_another_version_of_the_front_end_has_another_store(prepare, monkeypatch):

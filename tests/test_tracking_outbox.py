@@ -53,7 +53,11 @@ def add_trial(outbox, number, *, epochs=3, status="FINISHED", f1=0.7, **ending):
     study = outbox.study_key
     outbox.add(
         records.open_trial(
-            study, number, name=f"unet-{number:03d}", params={names.REPROGRAMMER: "unet", "optimiser/lr": 0.1**number}
+            study,
+            number,
+            name=f"unet-{number:03d}",
+            params={names.REPROGRAMMER: "unet", "optimiser/lr": 0.1**number},
+            tags={names.SYSTEM: "unet"},
         )
     )
     for epoch in range(1, epochs + 1):

@@ -87,6 +87,26 @@ def test_a_metric_that_is_not_a_number_is_kept_and_one_that_is_missing_is_left_o
     assert "val/map" not in back.body["values"]
 
 
+def test_test_figures_have_names_of_their_own_beside_those_of_validation():
+    values = _values(_finished(test={"macro_f1": 0.5, "map": 0.4}, test_f1={"banjo": 0.3})[0])
+    assert (values["macro_f1"], values["f1/banjo"]) == (0.7123, 0.6)
+    assert (values["test/macro_f1"], values["test/map"], values["test_f1/banjo"]) == (0.5, 0.4, 0.3)
+    assert not any(name.startswith("test") for name in _values(_finished()[0]))
+
+
+def test_the_runs_of_an_evaluation_are_of_other_kinds_and_were_not_searched():
+    parent = records.open_study(STUDY, name="n", kind=names.EVALUATION_KIND)[0]
+    run, params = records.open_trial(STUDY, 0, name="n", params={"a": 1}, kind=names.EVALUATION_RUN_KIND)
+    assert [record.body["tags"]["kind"] for record in (parent, run)] == ["evaluation", "evaluation-run"]
+    assert params.body["is_searched"] is False
+    assert records.open_trial(STUDY, 0, name="n", params={"a": 1})[1].body["is_searched"] is True
+
+
+def test_a_run_has_the_colour_of_its_system():
+    run = records.open_trial(STUDY, 0, name="n", params={}, tags={"system": "mean_teacher"})[0]
+    assert run.body["tags"]["mlflow.runColor"] == names.colour_of("mean_teacher")
+
+
 def test_learning_rates_and_named_paths_get_a_logarithm():
     params = {"optimiser/lr": 0.01, "optimiser/weight_decay": 1e-5, "reprogrammer/width": 8}
     written = _values(records.open_trial(STUDY, 0, name="n", params=params, log_scaled=["optimiser/weight_decay"])[1])
@@ -105,9 +125,10 @@ def test_a_failed_trial_says_why_in_its_description():
     assert tags[names.REASON] == tags[names.DESCRIPTION] == "train loss is nan"
 
 
-def test_every_reprogrammer_has_one_colour_and_the_known_ones_differ():
-    known = [names.colour_of(kind) for kind in ("unet", "cnn", "noise", "none")]
-    assert len(set(known)) == 4
+def test_every_system_has_one_colour_and_the_known_ones_differ():
+    systems = ("unet", "cnn", "noise", "none", "finetune", "cnn_baseline", "mean_teacher", "random_forest")
+    known = [names.colour_of(system) for system in systems]
+    assert len(set(known)) == len(systems)
     assert names.colour_of("transformer") == names.colour_of("transformer")
 
 

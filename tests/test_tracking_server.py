@@ -238,8 +238,8 @@ def test_the_link_opens_the_ranked_trials_with_reprogrammer_size_and_f1(server, 
         "const cells = [...document.querySelectorAll('.ag-header-cell')].sort((a, b) => left(a) - left(b));"
         "return cells.map(e => e.innerText.trim())"
     )
-    assert [name for name in headers if name in ("macro_f1", "params", names.REPROGRAMMER)] == [
+    assert [name for name in headers if name in ("macro_f1", "params", names.SYSTEM)] == [
         "macro_f1",
-        names.REPROGRAMMER,
+        names.SYSTEM,
         "params",
     ]

@@ -33,9 +33,9 @@ def searched():
     )
 
 
-def test_what_all_trials_draw_is_shared_and_the_rest_belongs_to_a_reprogrammer(searched):
+def test_what_all_trials_draw_is_shared_and_the_rest_belongs_to_a_system(searched):
     assert searched.shared == (names.REPROGRAMMER, "optimiser/log10_lr")
-    assert searched.by_reprogrammer == (("unet", ("reprogrammer/width",)),)
+    assert searched.by_system == (("unet", ("reprogrammer/width",)),)
 
 
 def test_what_never_differs_was_not_searched():
@@ -44,12 +44,12 @@ def test_what_never_differs_was_not_searched():
 
 
 def test_without_trials_there_are_views_all_the_same():
-    assert set(_states(views.searched_paths([]))) == {views.RANKED, views.SIZE, views.SEARCHED, views.GROUPED}
+    assert set(_states(views.searched_paths([]))) == set(views.TITLES)
 
 
-def test_the_ranked_view_begins_with_f1_reprogrammer_and_size_and_has_every_label(searched):
+def test_the_ranked_view_begins_with_f1_system_and_size_and_has_every_label(searched):
     state = _states(searched)[views.RANKED]
-    assert state["selectedColumns"][:3] == ["metrics.`macro_f1`", "params.`reprogrammer/kind`", "metrics.`params`"]
+    assert state["selectedColumns"][:3] == ["metrics.`macro_f1`", "tags.`system`", "metrics.`params`"]
     assert {"metrics.`f1/accordion`", "metrics.`f1/banjo`"} <= set(state["selectedColumns"])
     assert state["orderByKey"] == "metrics.`macro_f1`"
     assert state["orderByAsc"] is False
@@ -76,8 +76,13 @@ def test_every_chart_lies_in_a_section_of_its_view(searched):
         assert len({chart["uuid"] for chart in state["compareRunCharts"]}) == len(state["compareRunCharts"])
 
 
-def test_only_trials_are_shown(searched):
-    assert all(state["searchFilter"] == "tags.kind = 'trial'" for state in _states(searched).values())
+def test_only_trials_are_shown_but_where_evaluations_are(searched):
+    states = _states(searched)
+    evaluated = states.pop(views.EVALUATED)
+    assert evaluated["searchFilter"] == "tags.kind = 'evaluation-run'"
+    assert {"metrics.`test/macro_f1`", "metrics.`test_f1/banjo`"} <= set(evaluated["selectedColumns"])
+    assert all(state["searchFilter"] == "tags.kind = 'trial'" for state in states.values())
+    assert not any("test" in column for state in states.values() for column in state["selectedColumns"])
 
 
 def test_the_same_trials_give_the_same_tags(searched):

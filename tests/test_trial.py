@@ -9,9 +9,13 @@ import pytest
 import torch
 
 from harness import trial as trial_module
+from harness.published import SYSTEMS
+from harness.train import Trainer
 from harness.trial import TrialTask, reports
+from harness.trial_artifacts import FIGURES
 from harness.trial_files import BEST, LAST, TrialFiles
-from tests.conftest import make_data
+from tests.conftest import LABELS, TINY, make_data, make_vggish_data
+from tests.systems import config_of
 
 EPOCHS = 3
 PATHS = {"reprogrammer/kind": "cnn", "normalisation/kind": "dataset", "optimiser/lr": 1e-2}
@@ -21,7 +25,11 @@ PATHS = {"reprogrammer/kind": "cnn", "normalisation/kind": "dataset", "optimiser
 def on_tiny(monkeypatch, tiny_backbone):
     """Let trials run on the tiny backbone and its data; the loading of both is tested elsewhere."""
     monkeypatch.setattr(trial_module, "_backbone", lru_cache(lambda *_: tiny_backbone))
-    monkeypatch.setattr(trial_module, "_data", lambda *_: make_data(seed=0))
+    monkeypatch.setattr(trial_module, "_data", data_heard_through)
+
+
+def data_heard_through(_spec, _digest, front_end):
+    return make_vggish_data(seed=0) if front_end is None else make_data(seed=0)
 
 
 def task(tmp_path, *, number=0, seed=0, **paths):
@@ -108,16 +116,31 @@ def test_a_configuration_that_does_not_fit_the_backbone_reports_why(tmp_path, on
 
 
 def test_a_trial_that_writes_to_the_backbone_is_found_out(tmp_path, on_tiny, tiny_backbone, monkeypatch):
-    step = trial_module.Trainer._train_epoch
+    step = Trainer._train_epoch
 
     def vandal(self):
         with torch.no_grad():
             tiny_backbone.norm.bias += 0.0
         return step(self)
 
-    monkeypatch.setattr(trial_module.Trainer, "_train_epoch", vandal)
+    monkeypatch.setattr(Trainer, "_train_epoch", vandal)
     # the first epoch already, since a scheduler's stop keeps what comes after the last from running
     assert "changed the frozen backbone" in next(reports(task(tmp_path)))["failed"]
+
+
+def test_a_fine_tuning_that_writes_to_the_workers_backbone_is_found_out(tmp_path, on_tiny, tiny_backbone, monkeypatch):
+    # as if the copy were none
+    monkeypatch.setattr("harness.models.finetuned.copy.deepcopy", lambda backbone: backbone)
+    monkeypatch.setattr(type(tiny_backbone), "__delattr__", lambda *_: None)
+    kept = {key: tensor.clone() for key, tensor in tiny_backbone.state_dict().items()}
+    try:
+        found = list(reports(system_task(tmp_path, "finetune")))
+    finally:
+        tiny_backbone.load_state_dict(kept)
+        tiny_backbone.freeze()
+        for parameter in tiny_backbone.parameters():
+            parameter.grad = None
+    assert "changed the frozen backbone" in found[0]["failed"]
 
 
 def test_a_task_survives_the_way_to_the_worker(tmp_path):
@@ -125,19 +148,121 @@ def test_a_task_survives_the_way_to_the_worker(tmp_path):
     assert asdict(TrialTask.from_json(sent.to_json())) == asdict(sent)
 
 
-class TestFiles:
-    def test_a_file_that_is_not_there_is_none(self, tmp_path):
-        assert TrialFiles(str(tmp_path), 3).load(LAST) is None
+def system_task(tmp_path, name, **changes):
+    return replace(task(tmp_path), paths=config_of(name).to_paths(), **changes)
 
-    def test_a_half_written_file_is_never_seen(self, tmp_path):
-        files = TrialFiles(str(tmp_path), 3)
-        files.save(LAST, {"epoch": 1})
-        (tmp_path / "trials/003/last.pt.part").write_bytes(b"half")
-        assert files.load(LAST) == {"epoch": 1}
-        files.save(LAST, {"epoch": 2})
-        assert files.load(LAST) == {"epoch": 2}
 
-    def test_a_uri_is_read_and_written_like_a_directory(self, tmp_path):
-        files = TrialFiles(f"file://{tmp_path}/bucket", 1)
-        files.save(BEST, {"weights": torch.ones(2)})
-        assert torch.equal(files.load(BEST)["weights"], torch.ones(2))
+@pytest.mark.parametrize("name", SYSTEMS)
+class TestEverySystem:
+    def test_runs_as_a_trial_to_its_last_epoch(self, name, tmp_path, on_tiny):
+        found = list(reports(system_task(tmp_path, name)))
+        assert "failed" not in found[-1]
+        assert [r["epoch"] for r in found] == ([3] if name == "random_forest" else [1, 2, 3])
+        assert isinstance(found[-1]["params"], int)
+        assert (found[-1]["params"] == 0) == (name == "random_forest")
+        files = TrialFiles(str(tmp_path), 0)
+        there = [figure for figure in FIGURES if files.read(figure)]
+        rewrites = name in ("none", "noise", "cnn", "unet")
+        assert there == list(FIGURES if rewrites else FIGURES[:2])
+
+    def test_cut_off_after_its_first_report_it_goes_on(self, name, tmp_path, on_tiny):
+        expected = figures(reports(system_task(tmp_path / "whole", name)))
+        first = reports(system_task(tmp_path / "cut", name))
+        head = [next(first)]
+        first.close()
+        rest = list(reports(system_task(tmp_path / "cut", name)))
+        assert figures([*head, *rest[1:]]) == expected
+        assert figures(rest[:1]) == figures(head)
+
+    def test_the_test_clips_are_heard_once_with_the_best_weights(self, name, tmp_path, on_tiny, test_clips):
+        found = list(reports(system_task(tmp_path, name, reads_test=True)))
+        assert [("test" in report) for report in found] == [False] * (len(found) - 1) + [True]
+        assert len(test_clips) == 1
+        result = json.loads(found[-1]["test"])
+        again = list(reports(system_task(tmp_path, name, reads_test=True)))
+        assert len(again) == 1
+        assert json.loads(again[0]["test"]) == result
+        assert len(test_clips) == 1
+        # the test clips are the validation clips here, so that the best epoch's figures come again
+        assert result["macro_f1"] == found[-1]["best_macro_f1"]
+
+
+@pytest.fixture
+def test_clips(monkeypatch):
+    """Let the validation clips stand for the test clips; return a list of the front ends they were opened with."""
+    opened = []
+
+    def open_test_part(_spec, _dataset, *, front_end):
+        opened.append(front_end)
+        return data_heard_through(None, None, front_end).validation
+
+    monkeypatch.setattr(trial_module, "open_dataset", lambda _: None)
+    monkeypatch.setattr(trial_module, "open_test_part", open_test_part)
+    return opened
+
+
+def test_a_trial_without_the_task_never_opens_the_test_clips(tmp_path, on_tiny, test_clips):
+    list(reports(task(tmp_path)))
+    assert test_clips == []
+
+
+def test_a_finished_trial_without_its_test_result_does_only_that(tmp_path, on_tiny, test_clips, monkeypatch):
+    list(reports(task(tmp_path)))
+    monkeypatch.setattr(Trainer, "_train_epoch", None)
+    (found,) = reports(replace(task(tmp_path), reads_test=True))
+    assert json.loads(found["test"])["n_clips"] == 64
+    assert found["epoch"] == EPOCHS
+    assert len(test_clips) == 1
+
+
+def test_a_trial_whose_best_weights_are_gone_reads_no_test_clips(tmp_path, on_tiny, test_clips):
+    list(reports(task(tmp_path)))
+    (tmp_path / "trials/000" / BEST).unlink()
+    (found,) = reports(replace(task(tmp_path), reads_test=True))
+    assert "best.pt: does not exist" in found["failed"]
+    assert test_clips == []
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "random_forest"])
+def test_a_system_that_hears_vggish_loads_no_backbone(name, tmp_path, on_tiny, monkeypatch):
+    monkeypatch.setattr(trial_module, "_backbone", None)  # calling it would fail the trial
+    asked = []
+    monkeypatch.setattr(trial_module, "_data", lambda *key: (asked.append(key), data_heard_through(*key))[1])
+    found = list(reports(system_task(tmp_path, name)))
+    assert "failed" not in found[-1]
+    assert [front_end for _, _, front_end in asked] == [None]
+
+
+def test_a_trial_hears_through_the_backbones_front_end_with_its_own_two_values(tmp_path, on_tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trial_module, "_data", lambda *key: (asked.append(key), data_heard_through(*key))[1])
+    list(reports(task(tmp_path, number=0)))
+    list(reports(task(tmp_path, number=1, **{"front_end/via_hz": 22050, "front_end/is_peak_normalised": True})))
+    plain = TINY.front_end
+    assert [key[2] for key in asked] == [plain, replace(plain, via_hz=22050, is_peak_normalised=True)]
+
+
+def test_a_process_keeps_the_data_of_several_front_ends(monkeypatch):
+    opened = []
+    monkeypatch.setattr(trial_module, "open_dataset", lambda _: None)
+    monkeypatch.setattr(
+        trial_module,
+        "open_study_data",
+        lambda _spec, _dataset, *, front_end: (opened.append(front_end), make_data(seed=0))[1],
+    )
+    ends = [None, TINY.front_end, replace(TINY.front_end, via_hz=22050)]
+    kept = trial_module._data
+    kept.cache_clear()
+    try:
+        for front_end in ends * 3:
+            kept("{}", "", front_end)
+        assert opened == ends
+        with pytest.raises(ValueError, match="this node has , the study began with 0123"):
+            kept("{}", "0123", None)
+    finally:
+        kept.cache_clear()
+
+
+def test_labels_of_the_data_are_the_tests(tmp_path, on_tiny, test_clips):
+    found = list(reports(replace(task(tmp_path), reads_test=True)))
+    assert set(json.loads(found[-1]["test"])["f1_by_label"]) == set(LABELS)

@@ -111,7 +111,7 @@ class Destination:
     def _write_params(self, record: Record) -> None:
         run_id, values = self._run_id(record.key), record.body["values"]
         self._write(run_id, params=values)
-        if is_trial_key(record.key):
+        if is_trial_key(record.key) and record.body.get("is_searched", True):
             self._connected()[2].add_trial(run_id, values)
 
     def _write_metrics(self, record: Record) -> None:

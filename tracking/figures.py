@@ -1,12 +1,10 @@
 """Pictures of one trial, as small PNG files: F1 by label, learning curves, what the reprogrammer does to a clip.
 
-Drawn with matplotlib's objects and its Agg canvas: no pyplot, hence no state, no window and no leak in a long study.
-Colours are told apart by colour-blind readers. Every function writes `path`, makes its directory, and returns it.
+Every function writes `path`, makes its directory, and returns it.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -14,11 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-_DPI = 100
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#666666"
-_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_TEXT_PT = 9
-_ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+from tracking.drawing import AMBER, BLUE, GREEN, GREY, ON_WHITE, ORANGE, PURPLE, SKY, TEXT_PT, finish, save, words
+
+_LINES = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER)
 
 
 def f1_by_label(
@@ -37,22 +33,22 @@ def f1_by_label(
     rows = np.arange(len(labels))
     figure = Figure(figsize=(6.4, 1.1 + 0.22 * len(labels)), layout="constrained")
     axes = figure.subplots()
-    axes.barh(rows, [f1[label] for label in labels], height=0.72, color=_BLUE)
+    axes.barh(rows, [f1[label] for label in labels], height=0.72, color=BLUE)
     for row, label in enumerate(labels):
-        axes.text(f1[label] + 0.012, row, f"{f1[label]:.2f}", va="center", fontsize=_TEXT_PT - 1, bbox=_ON_WHITE)
+        axes.text(f1[label] + 0.012, row, f"{f1[label]:.2f}", va="center", fontsize=TEXT_PT - 1, bbox=ON_WHITE)
     if floor is not None:
         marks = [floor.get(label, np.nan) for label in labels]
-        axes.scatter(marks, rows, marker="|", s=110, linewidths=2.2, color=_ORANGE, label="majority class", zorder=3)
+        axes.scatter(marks, rows, marker="|", s=110, linewidths=2.2, color=ORANGE, label="majority class", zorder=3)
     mean = float(np.mean(list(f1.values())))
-    axes.axvline(mean, color=_GREY, linewidth=1, linestyle="--", label=f"macro-F1 {mean:.3f}", zorder=0)
-    axes.set_yticks(rows, [label.replace("_", " ") for label in labels])
+    axes.axvline(mean, color=GREY, linewidth=1, linestyle="--", label=f"macro-F1 {mean:.3f}", zorder=0)
+    axes.set_yticks(rows, [words(label) for label in labels])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.06)
     axes.set_xticks(np.linspace(0, 1, 6))
-    axes.set_xlabel("F1, mean of both classes", fontsize=_TEXT_PT)
-    _finish(axes)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=_TEXT_PT, frameon=False)
-    return _save(figure, path, title)
+    axes.set_xlabel("F1, mean of both classes", fontsize=TEXT_PT)
+    finish(axes)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=TEXT_PT, frameon=False)
+    return save(figure, path, title)
 
 
 def learning_curves(
@@ -70,15 +66,15 @@ def learning_curves(
         for colour, (label, values) in zip(_LINES, curves.items(), strict=False):
             epochs = np.arange(1, len(values) + 1)
             axes.plot(epochs, values, color=colour, label=label, marker="o", markersize=3, linewidth=1.6)
-        axes.set_ylabel(name, fontsize=_TEXT_PT)
-        axes.set_xlabel("epoch", fontsize=_TEXT_PT)
+        axes.set_ylabel(name, fontsize=TEXT_PT)
+        axes.set_xlabel("epoch", fontsize=TEXT_PT)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _finish(axes, grid="y")
+        finish(axes, grid="y")
     if floor is not None:
-        right.axhline(floor, color=_GREY, linewidth=1, linestyle="--", label="majority class")
+        right.axhline(floor, color=GREY, linewidth=1, linestyle="--", label="majority class")
     for axes in (left, right):
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=_TEXT_PT, frameon=False)
-    return _save(figure, path, title)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=TEXT_PT, frameon=False)
+    return save(figure, path, title)
 
 
 def input_change(
@@ -112,34 +108,19 @@ def input_change(
             height = 0.23 if picture is difference else 0.525
             scale = figure.add_axes((0.925, place, 0.015, height))
             figure.colorbar(image, cax=scale)
-            scale.tick_params(labelsize=_TEXT_PT - 1)
-    return _save(figure, path, title)
+            scale.tick_params(labelsize=TEXT_PT - 1)
+    return save(figure, path, title)
 
 
 def _label_panel(axes: Axes, name: str, *, is_last: bool) -> None:
-    axes.set_title(name, fontsize=_TEXT_PT, loc="left")
-    axes.set_ylabel("mel bin", fontsize=_TEXT_PT)
-    axes.tick_params(labelsize=_TEXT_PT - 1, labelbottom=is_last)
+    axes.set_title(name, fontsize=TEXT_PT, loc="left")
+    axes.set_ylabel("mel bin", fontsize=TEXT_PT)
+    axes.tick_params(labelsize=TEXT_PT - 1, labelbottom=is_last)
     if is_last:
-        axes.set_xlabel("time (s)", fontsize=_TEXT_PT)
+        axes.set_xlabel("time (s)", fontsize=TEXT_PT)
 
 
 def _span(values: Float[np.ndarray, "frame mel"]) -> tuple[float, float]:
     """Span what is there but for the farthest half percent, so that one spike does not leave the rest dark."""
     low, high = np.quantile(values[:, ::4], [0.005, 0.995])
     return float(low), float(max(high, low + 1e-6))
-
-
-def _finish(axes: Axes, *, grid: Literal["x", "y"] = "x") -> None:
-    axes.tick_params(labelsize=_TEXT_PT)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def _save(figure: Figure, path: Path, title: str) -> Path:
-    if title:
-        figure.suptitle(title, fontsize=_TEXT_PT + 2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI)
-    return path

@@ -20,6 +20,9 @@ SECONDS = "seconds"
 VAL_MACRO_F1 = "val/macro_f1"
 LR = "lr"
 
+# What a run of an evaluation ends with besides, on the test split.
+TEST_MACRO_F1 = "test/macro_f1"
+
 # Tags of a run.
 HARNESS_KEY = "harness_key"
 KIND = "kind"
@@ -29,8 +32,16 @@ REASON = "reason"
 DESCRIPTION = "mlflow.note.content"
 TRIAL_KIND = "trial"
 STUDY_KIND = "study"
+EVALUATION_KIND = "evaluation"
+EVALUATION_RUN_KIND = "evaluation-run"
+SYSTEM = "system"
+SOURCE_STUDY = "source_study"
+SOURCE_TRIAL = "source_trial"
+SEED_INDEX = "seed_index"
+CONFIG_DIGEST = "config_digest"
 
 # Parameter paths of which the views make columns and axes.
+SYSTEM_KIND = "system/kind"
 REPROGRAMMER = "reprogrammer/kind"
 MAPPER = "mapper/kind"
 SCHEDULE = "schedule/kind"
@@ -38,8 +49,17 @@ SCHEDULE = "schedule/kind"
 # Tags of an experiment.
 LABELS = "labels"
 
-# Okabe and Ito's palette, told apart by colour-blind readers; one colour for one reprogrammer, in all charts.
-_COLOURS = {"unet": "#0072B2", "cnn": "#E69F00", "noise": "#009E73", "none": "#666666"}
+# Okabe and Ito's palette, told apart by colour-blind readers; one colour for one system, in all charts.
+_COLOURS = {
+    "unet": "#0072B2",
+    "cnn": "#E69F00",
+    "noise": "#009E73",
+    "none": "#666666",
+    "finetune": "#D55E00",
+    "cnn_baseline": "#CC79A7",
+    "mean_teacher": "#56B4E9",
+    "random_forest": "#8C6D1F",
+}
 _OTHER_COLOURS = ("#D55E00", "#CC79A7", "#56B4E9", "#8C6D1F")
 
 
@@ -61,6 +81,26 @@ def val_f1(label: str) -> str:
     return f"val_f1/{label}"
 
 
+def test(name: str) -> str:
+    """Name a figure on the test split."""
+    return f"test/{name}"
+
+
+def test_f1(label: str) -> str:
+    """Name a label's F1 on the test split."""
+    return f"test_f1/{label}"
+
+
+def test_mean(configuration: str) -> str:
+    """Name the mean over seeds of a configuration's macro-F1 on the test split."""
+    return f"test_mean/{configuration}"
+
+
+def test_std(configuration: str) -> str:
+    """Name the standard deviation over seeds of a configuration's macro-F1 on the test split."""
+    return f"test_std/{configuration}"
+
+
 def params_of(part: str) -> str:
     """Name the trainable parameters of one part of the model."""
     return f"{PARAMS}/{part}"
@@ -77,7 +117,7 @@ def is_learning_rate(path: str) -> bool:
     return path.rpartition("/")[2] in ("lr", "learning_rate")
 
 
-def colour_of(reprogrammer: str) -> str:
-    """Give a reprogrammer its colour; an unknown one always gets the same of four."""
-    fallback = hashlib.sha256(reprogrammer.encode()).digest()[0] % len(_OTHER_COLOURS)
-    return _COLOURS.get(reprogrammer, _OTHER_COLOURS[fallback])
+def colour_of(system: str) -> str:
+    """Give a system its colour; an unknown one always gets the same of four."""
+    fallback = hashlib.sha256(system.encode()).digest()[0] % len(_OTHER_COLOURS)
+    return _COLOURS.get(system, _OTHER_COLOURS[fallback])

@@ -29,8 +29,8 @@ _FINAL_DIGITS = 4  # the UI's columns show no more, and cut off what is longer
 class Record:
     """One thing to do to one run.
 
-    `body` by `op`: `run` (name, parent, tags, labels), `params` (values), `metrics` (step, values), `artifact`
-    (path, folder), `end` (status, tags).
+    `body` by `op`: `run` (name, parent, tags, labels), `params` (values, is_searched), `metrics` (step, values),
+    `artifact` (path, folder), `end` (status, tags).
     """
 
     op: Op
@@ -82,15 +82,16 @@ def open_study(
     params: Mapping[str, Any] = _NOTHING,
     tags: Mapping[str, Any] = _NOTHING,
     labels: Sequence[str] = (),
+    kind: str = names.STUDY_KIND,
 ) -> list[Record]:
-    """Open a study's run, or open it again on resume.
+    """Open the run of a study or, by its `kind`, of an evaluation; or open it again on resume.
 
     `labels`, in class order, become columns. `params` are written once: what a resume may change belongs in `tags`.
     """
     opening = {
         "name": name,
         "parent": None,
-        "tags": _texts({**tags, names.KIND: names.STUDY_KIND, names.STUDY: name}),
+        "tags": _texts({**tags, names.KIND: kind, names.STUDY: name}),
         "labels": list(labels),
     }
     return [Record("run", study, "run", opening), *_params(study, params)]
@@ -104,20 +105,23 @@ def open_trial(
     params: Mapping[str, Any],
     tags: Mapping[str, Any] = _NOTHING,
     log_scaled: Collection[str] = (),
+    kind: str = names.TRIAL_KIND,
 ) -> list[Record]:
-    """Open a trial's run, or open it again on resume.
+    """Open the run of a trial or, by its `kind`, of an evaluation's; or open it again on resume.
 
     `params` are keyed by path (`reprogrammer/width`). Learning rates, and the paths in `log_scaled`, get a twin
-    with their decimal logarithm. `tags` should name the study (`study`) and its `space`.
+    with their decimal logarithm. `tags` should name the study (`study`), its `space` and the `system`, which gives
+    the run its colour. Only what trials draw counts as searched.
     """
     key = trial_key(study, number)
-    colour = names.colour_of(str(params.get(names.REPROGRAMMER, "")))
+    colour = names.colour_of(str(tags.get(names.SYSTEM) or params.get(names.REPROGRAMMER, "")))
     opening = {
         "name": name,
         "parent": study,
-        "tags": _texts({**tags, names.KIND: names.TRIAL_KIND, "mlflow.runColor": colour}),
+        "tags": _texts({**tags, names.KIND: kind, "mlflow.runColor": colour}),
     }
-    return [Record("run", key, "run", opening), *_params(key, {**params, **_log10(params, log_scaled)})]
+    written = _params(key, {**params, **_log10(params, log_scaled)}, is_searched=kind == names.TRIAL_KIND)
+    return [Record("run", key, "run", opening), *written]
 
 
 def log_epoch(
@@ -146,6 +150,8 @@ def finish_trial(
     status: Status,
     metrics: Mapping[str, float] = _NOTHING,
     f1: Mapping[str, float] = _NOTHING,
+    test: Mapping[str, float] = _NOTHING,
+    test_f1: Mapping[str, float] = _NOTHING,
     params_by_part: Mapping[str, int] = _NOTHING,
     epochs: int | None = None,
     seconds: float | None = None,
@@ -155,13 +161,16 @@ def finish_trial(
 ) -> list[Record]:
     """End a trial's run.
 
-    `metrics` hold `macro_f1`, `positive_f1`, `map`; `f1` is keyed by label, `params_by_part` by part of the
-    model; `artifacts` hold local files by the folder they go to. A file stays where it is until it is delivered.
+    `metrics` and `test` hold `macro_f1`, `positive_f1`, `map`, on validation and on the test split; `f1` and
+    `test_f1` are keyed by label, `params_by_part` by part of the model; `artifacts` hold local files by the folder
+    they go to. A file stays where it is until it is delivered.
     """
     key = trial_key(study, number)
     values: dict[str, Any] = {**metrics, names.EPOCHS: epochs}
     values[names.SECONDS] = None if seconds is None else round(seconds, 1)
     values |= {names.f1(label): value for label, value in f1.items()}
+    values |= {names.test(name): value for name, value in test.items()}
+    values |= {names.test_f1(label): value for label, value in test_f1.items()}
     values |= {names.params_of(part): count for part, count in params_by_part.items()}
     if total := sum(params_by_part.values()):
         values |= {names.PARAMS: total, names.PARAMS_LOG10: math.log10(total)}
@@ -207,8 +216,9 @@ def _summary(values: Mapping[str, Any]) -> str | None:
     return f"Macro-F1 {values[names.MACRO_F1]:.4f} with {values[names.PARAMS]:,} trainable parameters."
 
 
-def _params(key: str, params: Mapping[str, Any]) -> list[Record]:
-    return [Record("params", key, "params", {"values": _texts(params)})] if params else []
+def _params(key: str, params: Mapping[str, Any], *, is_searched: bool = True) -> list[Record]:
+    body = {"values": _texts(params), "is_searched": is_searched}
+    return [Record("params", key, "params", body)] if params else []
 
 
 def _log10(params: Mapping[str, Any], log_scaled: Collection[str]) -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""The named views of an experiment: the columns and charts in which the MLflow UI shows its trials.
+"""The named views of an experiment: the columns and charts in which the MLflow UI shows its trials and evaluations.
 
 MLflow keeps a view as an experiment tag that holds the UI's own, undocumented state (deflated JSON): found by
 saving one and by reading the UI of MLflow 3.17, to which pyproject.toml is pinned.
 
 The UI's parallel coordinates leave out every run that lacks one of their axes: a parameter that only some trials
-draw would leave out all others. Hence charts with what all trials draw, and others for each reprogrammer.
+draw would leave out all others. Hence charts with what all trials draw, and others for each system.
 """
 
 import base64
@@ -20,11 +20,13 @@ RANKED = "harness_ranked"
 SIZE = "harness_size"
 SEARCHED = "harness_searched"
 GROUPED = "harness_grouped"
+EVALUATED = "harness_evaluated"
 TITLES = {
     RANKED: "1 Ranked trials",
     SIZE: "2 F1 against size",
     SEARCHED: "3 What was searched",
-    GROUPED: "4 Mean by reprogrammer",
+    GROUPED: "4 Mean by system",
+    EVALUATED: "5 Evaluated on test",
 }
 _AXES_PER_CHART = 4
 _MAX_RUNS = 100
@@ -37,7 +39,7 @@ _FIGURES = (
     names.POSITIVE_F1,
     names.MEAN_AVERAGE_PRECISION,
 )
-_ALWAYS_SHOWN = (names.REPROGRAMMER, names.MAPPER, names.SCHEDULE)
+_ALWAYS_SHOWN = (names.SYSTEM_KIND, names.REPROGRAMMER, names.MAPPER, names.SCHEDULE)
 
 _Params = Mapping[str, str]
 
@@ -46,25 +48,25 @@ _Params = Mapping[str, str]
 class Searched:
     """The parameter paths that differ between trials.
 
-    `shared` are those that all trials have, `by_reprogrammer` those that all trials of one reprogrammer have besides.
+    `shared` are those that all trials have, `by_system` those that all trials of one system have besides.
     """
 
-    reprogrammers: tuple[str, ...] = ()
+    systems: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
-    by_reprogrammer: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    by_system: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def searched_paths(trials: Iterable[_Params]) -> Searched:
     """Find out what was searched from the parameters of the trials there are."""
     trials = list(trials)
-    kinds = sorted({trial.get(names.REPROGRAMMER, "") for trial in trials} - {""})
+    systems = sorted({_system_of(trial) for trial in trials} - {""})
     shared = _differing(trials)
-    by_kind = []
-    for kind in kinds:
-        differing = _differing([trial for trial in trials if trial.get(names.REPROGRAMMER) == kind])
+    by_system = []
+    for system in systems:
+        differing = _differing([trial for trial in trials if _system_of(trial) == system])
         if own := tuple(path for path in differing if path not in shared):
-            by_kind.append((kind, own))
-    return Searched(tuple(kinds), shared, tuple(by_kind))
+            by_system.append((system, own))
+    return Searched(tuple(systems), shared, tuple(by_system))
 
 
 def view_tags(labels: Sequence[str], searched: Searched) -> dict[str, str]:
@@ -75,6 +77,7 @@ def view_tags(labels: Sequence[str], searched: Searched) -> dict[str, str]:
         SIZE: _charts(*_size_sections()),
         SEARCHED: _charts(*_searched_sections(searched)),
         GROUPED: _grouped(labels, searched),
+        EVALUATED: _evaluated(labels),
     }
     return {
         f"mlflow.sharedViewState.{view}": _tag(TITLES[view], {**_STATE, **columns, **state})
@@ -84,7 +87,7 @@ def view_tags(labels: Sequence[str], searched: Searched) -> dict[str, str]:
 
 def view_url(base: str, experiment_id: str, *, view: str = RANKED) -> str:
     """Return the link that opens a view; `base` is the server's address."""
-    mode = "TABLE" if view in (RANKED, GROUPED) else "CHART"
+    mode = "TABLE" if view in (RANKED, GROUPED, EVALUATED) else "CHART"
     return (
         f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
         f"&viewStateShareKey={view}&compareRunsMode={mode}"
@@ -118,11 +121,11 @@ _STATE: dict[str, Any] = {
 
 def _columns(labels: Sequence[str], searched: Searched) -> dict[str, Any]:
     """Put first what a stranger asks: how good, with which reprogrammer, at what size."""
-    own = [path for _, paths in searched.by_reprogrammer for path in paths]
+    own = [path for _, paths in searched.by_system for path in paths]
     searched_first_to_last = dict.fromkeys([*searched.shared, *own])
     selected = [
         f"metrics.`{names.MACRO_F1}`",
-        f"params.`{names.REPROGRAMMER}`",
+        f"tags.`{names.SYSTEM}`",
         f"metrics.`{names.PARAMS}`",
         *(f"params.`{path}`" for path in (names.MAPPER, names.SCHEDULE)),
         *(f"metrics.`{name}`" for name in (names.EPOCHS, names.SECONDS)),
@@ -162,13 +165,13 @@ def _size_sections() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 def _searched_sections(searched: Searched) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     groups = [("What every trial draws", searched.shared)]
-    groups += [(f"What {kind} draws", paths) for kind, paths in searched.by_reprogrammer]
+    groups += [(f"What {system} draws", paths) for system, paths in searched.by_system]
     sections, charts = [], []
     for title, paths in groups:
         section = _section(title, columns=1, height=400)
         sections.append(section)
-        first_axis = [names.REPROGRAMMER] if len(searched.reprogrammers) > 1 else []
-        own = [path for path in paths if path != names.REPROGRAMMER]
+        first_axis = [path for path in (names.SYSTEM_KIND, names.REPROGRAMMER) if path in searched.shared]
+        own = [path for path in paths if path not in first_axis]
         for first in range(0, max(len(own), 1), _AXES_PER_CHART):
             axes = [*first_axis, *own[first : first + _AXES_PER_CHART]]
             metrics = [names.PARAMS_LOG10, names.MACRO_F1]
@@ -179,13 +182,31 @@ def _searched_sections(searched: Searched) -> tuple[list[dict[str, Any]], list[d
 
 
 def _grouped(labels: Sequence[str], searched: Searched) -> dict[str, Any]:
-    keys = [{"mode": "param", "groupByData": names.REPROGRAMMER}]
-    closed = {f"param.{names.REPROGRAMMER}.{kind}": False for kind in searched.reprogrammers}
+    keys = [{"mode": "tag", "groupByData": names.SYSTEM}]
+    closed = {f"tag.{names.SYSTEM}.{system}": False for system in searched.systems}
     columns = [f"metrics.`{name}`" for name in (*_FIGURES, *(names.f1(label) for label in labels))]
     return {
         "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
         "groupsExpanded": closed,
         **_column_state(columns, min_width=130),
+    }
+
+
+def _evaluated(labels: Sequence[str]) -> dict[str, Any]:
+    """Show the runs of evaluations, which the other views leave out: the test split is no place to search."""
+    columns = [
+        *(f"tags.`{name}`" for name in (names.SYSTEM, names.SOURCE_STUDY, names.SOURCE_TRIAL, names.SEED_INDEX)),
+        *(
+            f"metrics.`{names.test(name)}`"
+            for name in (names.MACRO_F1, names.POSITIVE_F1, names.MEAN_AVERAGE_PRECISION)
+        ),
+        *(f"metrics.`{name}`" for name in (names.MACRO_F1, names.PARAMS, names.SECONDS)),
+        *(f"metrics.`{names.test_f1(label)}`" for label in labels),
+    ]
+    return {
+        "searchFilter": f"tags.{names.KIND} = '{names.EVALUATION_RUN_KIND}'",
+        "orderByKey": f"metrics.`{names.TEST_MACRO_F1}`",
+        **_column_state(columns, min_width=76),
     }
 
 
@@ -212,6 +233,11 @@ def _chart(section: Mapping[str, Any], kind: str, number: int = 0, **config: Any
         "isGenerated": False,
         **config,
     }
+
+
+def _system_of(trial: _Params) -> str:
+    """Return what tells systems apart among parameters: the kind of reprogrammer where there is one."""
+    return trial.get(names.REPROGRAMMER) or trial.get(names.SYSTEM_KIND, "")
 
 
 def _differing(trials: Sequence[_Params]) -> tuple[str, ...]:

@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from jaxtyping import Float, Int16
+from jaxtyping import Bool, Float, Int16
 
-from harness.data.demo_plan import LABELS, Annotations, ClipPlan, annotate, plan_clips
+from harness.data.demo_plan import LABELS, Annotations, ClipPlan, annotate, plan_clips, truth
 from harness.data.frontend import FrontEnd, log_mel
+from harness.data.openmic import POSITIVE, ClipDataset
 from harness.data.processes import map_in_processes
 from harness.data.progress import Progress
 from harness.data.renderer import SAMPLE_RATE, render
@@ -82,6 +83,24 @@ def demo_digest(root: Path) -> str:
     """Return the digest of a rendered demo set, as it was noted when it was rendered."""
     record: dict[str, str] = json.loads((root / "demo.json").read_text())
     return record["digest"]
+
+
+def demo_truth(dataset: ClipDataset) -> Bool[np.ndarray, "clip label"]:
+    """Return who plays in each clip of a rendered demo set, whether or not someone was asked.
+
+    Raises:
+        ValueError: the same size and seed draw other clips today than when the set was rendered.
+    """
+    record = json.loads((dataset.root / "demo.json").read_text())
+    plans = plan_clips(record["n_clips"], record["seed"])
+    plays = truth(plans)
+    is_as_planned = dataset.keys == tuple(plan.key for plan in plans)
+    if not is_as_planned or ((dataset.targets >= POSITIVE) != plays)[dataset.observed].any():
+        raise ValueError(
+            f"{dataset.root}: its annotations do not fit the clips drawn today, so its true labels are not known; "
+            "remove it to render it anew"
+        )
+    return plays
 
 
 def write_demo(root: Path, plans: Sequence[ClipPlan], *, seed: int, workers: int, progress: Progress) -> None:

@@ -112,6 +112,11 @@ def plan_clips(n_clips: int, seed: int) -> list[ClipPlan]:
     return plans
 
 
+def truth(plans: Sequence[ClipPlan]) -> Bool[np.ndarray, "clip label"]:
+    """Return who plays: whether an instrument has a part in a clip, however soft."""
+    return np.array([[label in plan.instruments for label in range(len(LABELS))] for plan in plans])
+
+
 def annotate(plans: Sequence[ClipPlan], seed: int) -> Annotations:
     """Draw the labels that someone was asked about, and the answers.
 
@@ -119,7 +124,7 @@ def annotate(plans: Sequence[ClipPlan], seed: int) -> Annotations:
     one observed label at least. Answers are soft, on the right side of 0.5.
     """
     rng = np.random.default_rng((seed, 1))
-    plays = np.array([[label in plan.instruments for label in range(len(LABELS))] for plan in plans])
+    plays = truth(plans)
     is_test = np.array([plan.artist.is_test for plan in plans])
     observed = np.zeros_like(plays)
     for row, plan in enumerate(plans):

@@ -108,14 +108,19 @@ def read_vggish(dataset: ClipDataset) -> Float[np.ndarray, "clip second feature"
     """Return the VGGish features, (clip, 10, 128) in 0 to 255, as float32 in the order of `dataset.keys`.
 
     Raises:
-        ValueError: the data set has none, or an array that does not fit its keys.
+        ValueError: the data set has none, or an array that does not fit its keys or that range.
     """
     if dataset.vggish is None:
-        raise ValueError(f"{dataset.root}: no array 'X' in a file {NPZ}, so there are no VGGish features to read")
+        raise ValueError(
+            f"{dataset.root}: no array 'X' in a file {NPZ}, so there are no VGGish features to read; choose systems "
+            "that hear log-mel, or add the array"
+        )
     features = read_array(dataset.vggish, "X")
     expected = (len(dataset.keys), 10, 128)
     if features.shape != expected:
         raise ValueError(f"{dataset.vggish}: X has shape {features.shape}; the keys ask for {expected}")
+    if not ((features >= 0) & (features <= 255)).all():
+        raise ValueError(f"{dataset.vggish}: X must hold numbers from 0 to 255; some are outside, or no numbers")
     order = key_order(read_strings(dataset.vggish, "sample_key"))
     sorted_features: np.ndarray = features[order].astype(np.float32)
     return sorted_features

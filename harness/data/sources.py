@@ -1,9 +1,14 @@
 """From what a study names as its data to clips with features."""
 
+import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from harness.data.demo import demo_digest, ensure_demo
+import numpy as np
+
+from harness.data.demo import demo_digest, demo_truth, ensure_demo
+from harness.data.features import Features, log_mel_features, vggish_features
 from harness.data.frontend import FrontEnd
 from harness.data.openmic import ClipDataset, read_dataset
 from harness.data.progress import Progress, quiet
@@ -30,17 +35,34 @@ def open_dataset(spec: DataSpec, *, workers: int = 1, progress: Progress = quiet
 
 
 def open_study_data(
-    spec: DataSpec, dataset: ClipDataset, *, front_end: FrontEnd, workers: int = 1, progress: Progress = quiet
+    spec: DataSpec, dataset: ClipDataset, *, front_end: FrontEnd | None, workers: int = 1, progress: Progress = quiet
 ) -> StudyData:
-    """Return the training and validation clips with their features, which are computed on first use.
-
-    The demo set, which every machine renders for itself, is known by the digest of what was rendered; any other
-    data set by its audio files.
+    """Return the training and validation clips with their log-mel, or with their VGGish if `front_end` is None.
 
     Raises:
-        ValueError: the split does not suit the data set, or a clip cannot be read and `skips_corrupt` is False.
+        ValueError: the split does not suit the data set, a clip cannot be read and `skips_corrupt` is False, or the
+            data set has no VGGish.
     """
     split = split_train(dataset, kind=spec.split, fraction=spec.validation_fraction, seed=spec.split_seed)
+    features = open_features(spec, dataset, front_end=front_end, workers=workers, progress=progress)
+    data = study_data(dataset, features, split)
+    return _revealed(data, dataset) if spec.reveals_all else data
+
+
+def open_features(
+    spec: DataSpec, dataset: ClipDataset, *, front_end: FrontEnd | None, workers: int = 1, progress: Progress = quiet
+) -> Features:
+    """Return all clips' log-mel, which is computed on first use, or their VGGish if `front_end` is None.
+
+    The demo set, which every machine renders for itself, is known by the digest of the samples that were rendered; any
+    other data set by its audio files, or by its VGGish array.
+
+    Raises:
+        ValueError: a clip cannot be read and `skips_corrupt` is False, or the data set has no VGGish.
+    """
+    rendered = demo_digest(dataset.root) if spec.source == DEMO else None
+    if front_end is None:
+        return vggish_features(dataset, sound_digest=rendered)
     store = prepare_features(
         dataset,
         front_end,
@@ -49,8 +71,27 @@ def open_study_data(
         skip_corrupt=spec.skips_corrupt,
         progress=progress,
     )
-    sound_digest = demo_digest(dataset.root) if spec.source == DEMO else store.audio_digest
-    return study_data(dataset, store, split, sound_digest=sound_digest)
+    return log_mel_features(dataset, store, sound_digest=rendered)
+
+
+def _revealed(data: StudyData, dataset: ClipDataset) -> StudyData:
+    """Return the demo's data with every instrument that plays in a training clip observed, and as many that do not.
+
+    As many, for each label, as keep the share of positives among its annotations: only one label in eight is positive,
+    but 44 in a hundred of those by which validation and test go on to judge, and who learns from all the others leans
+    towards no.
+    """
+    plays = demo_truth(dataset)[data.train.rows]
+    annotated_no = data.train.observed & ~plays
+    share = annotated_no.sum(axis=0) / np.maximum((data.train.observed & plays).sum(axis=0), 1)
+    n_wanted = np.round(plays.sum(axis=0) * share).astype(np.int64)
+    # the annotated ones come first, then the others in a random order
+    order = np.random.default_rng(0).random(plays.shape) - annotated_no + 2.0 * plays
+    rank = order.argsort(axis=0).argsort(axis=0)
+    observed = plays | annotated_no | (~plays & (rank < n_wanted))
+    train = replace(data.train, targets=plays.astype(np.float32), observed=observed)
+    digest = hashlib.sha256(data.digest.encode() + plays.tobytes() + observed.tobytes()).hexdigest()
+    return replace(data, train=train, digest=digest)
 
 
 def _directory(source: str) -> Path:

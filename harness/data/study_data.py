@@ -1,25 +1,27 @@
 """What a study may see: features and labels of the training and the validation clips, and of no test clip."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from harness.data.frontend import FRONT_END_VERSION, FrontEnd
+from harness.data.features import Features
+from harness.data.frontend import FrontEnd
 from harness.data.openmic import POSITIVE, ClipDataset
 from harness.data.splits import Split
-from harness.data.store import FeatureStore
 
 
 @dataclass(frozen=True)
 class Part:
-    """The clips of one split: rows of a memory-mapped store, with their labels."""
+    """The clips of one split: rows of all clips' features, with their labels.
 
-    features: Float16[np.ndarray, "stored frame mel"]
+    `features` is memory-mapped log-mel, (stored, frame, mel) in float16, or VGGish, (stored, second, feature) in
+    float32 from 0 to 255.
+    """
+
+    features: Float[np.ndarray, "stored time feature"]
     rows: Int[np.ndarray, " clip"]
     targets: Float[np.ndarray, "clip label"]
     observed: Bool[np.ndarray, "clip label"]
@@ -30,11 +32,11 @@ class Part:
 
     def batch(
         self, clips: Int[np.ndarray, " batch"], device: torch.device
-    ) -> tuple[Float[Tensor, "batch frame mel"], Float[Tensor, "batch label"], Bool[Tensor, "batch label"]]:
-        """Return log-mel, targets and mask of the clips at these positions of the part."""
-        log_mel = torch.from_numpy(self.features[self.rows[clips]]).to(device).float()
+    ) -> tuple[Float[Tensor, "batch time feature"], Float[Tensor, "batch label"], Bool[Tensor, "batch label"]]:
+        """Return float32 inputs, targets and mask of the clips at these positions of the part."""
+        inputs = torch.from_numpy(self.features[self.rows[clips]]).to(device).float()
         return (
-            log_mel,
+            inputs,
             torch.from_numpy(self.targets[clips]).to(device),
             torch.from_numpy(self.observed[clips]).to(device),
         )
@@ -42,10 +44,10 @@ class Part:
 
 @dataclass(frozen=True)
 class StudyData:
-    """Training and validation clips, and the statistics of the training clips' log-mel.
+    """Training and validation clips, and the statistics of the training clips' features.
 
-    `digest` is equal on every machine that holds the same labels, partition and audio and hears them through the same
-    front end; it is "" for clips that were made in memory.
+    `front_end` is None for VGGish. `digest` is equal on every machine that holds the same labels, partition and audio
+    (or VGGish), whichever front end hears them; it is "" for clips that were made in memory.
     """
 
     labels: tuple[str, ...]
@@ -53,7 +55,7 @@ class StudyData:
     validation: Part
     mean: float
     std: float
-    front_end: FrontEnd
+    front_end: FrontEnd | None
     digest: str = ""
 
     @property
@@ -64,31 +66,32 @@ class StudyData:
         return tuple(label for label, both in zip(self.labels, has_both, strict=True) if not both)
 
 
-def study_data(dataset: ClipDataset, store: FeatureStore, split: Split, *, sound_digest: str) -> StudyData:
-    """Return the training and validation clips that the store could read.
-
-    `sound_digest` stands for what all the clips sound like, on whichever machine: the store's `audio_digest`, unless
-    the data set knows better.
+def study_data(dataset: ClipDataset, features: Features, split: Split) -> StudyData:
+    """Return the training and validation clips that have features.
 
     Raises:
-        ValueError: a split is empty, or has a label without any annotation, once unreadable clips are left out.
+        ValueError: a split is empty, or has a label without any annotation, once clips without features are left out.
     """
-    train, validation = (_part(dataset, store, rows) for rows in (split.train, split.validation))
-    for name, part in (("train", train), ("validation", validation)):
-        bare = [label for column, label in enumerate(dataset.labels) if not part.observed[:, column].any()]
-        if bare:
-            raise ValueError(f"{name} split of {dataset.name}: no clip is annotated for {', '.join(bare)}")
+    train = select_part(dataset, features, split.train, name="train")
+    validation = select_part(dataset, features, split.validation, name="validation")
     mean, std = _statistics(train)
-    heard = [dataset.digest, sound_digest, sorted(store.unreadable), FRONT_END_VERSION, asdict(store.front_end)]
-    digest = hashlib.sha256(json.dumps(heard, sort_keys=True).encode()).hexdigest()
-    return StudyData(dataset.labels, train, validation, mean, std, store.front_end, digest)
+    return StudyData(dataset.labels, train, validation, mean, std, features.front_end, features.digest)
 
 
-def _part(dataset: ClipDataset, store: FeatureStore, rows: Int[np.ndarray, " row"]) -> Part:
-    kept = rows[store.available[rows]]
+def select_part(dataset: ClipDataset, features: Features, rows: Int[np.ndarray, " row"], *, name: str) -> Part:
+    """Return those of the rows that have features and an annotation.
+
+    Raises:
+        ValueError: no clip among them is annotated for some label.
+    """
+    kept = rows[features.available[rows]]
     # a clip without any annotation carries no gradient and no metric
     kept = kept[dataset.observed[kept].any(axis=1)]
-    return Part(store.features, kept, dataset.targets[kept], dataset.observed[kept])
+    observed = dataset.observed[kept]
+    bare = [label for column, label in enumerate(dataset.labels) if not observed[:, column].any()]
+    if bare:
+        raise ValueError(f"{name} split of {dataset.name}: no clip is annotated for {', '.join(bare)}")
+    return Part(features.values, kept, dataset.targets[kept], observed)
 
 
 def _statistics(part: Part, *, clips: int = 500) -> tuple[float, float]:

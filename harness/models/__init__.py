@@ -1,1 +1,1 @@
-"""The frozen backbone and what learns around it: reprogrammers and mappers."""
+"""The frozen backbone, what learns around it (reprogrammers, mappers), and the systems it is compared with."""

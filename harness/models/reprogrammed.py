@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from harness.models.ast import Backbone
+from harness.models.parameters import learned_counts, learned_parameters
 
 
 class Reprogrammed(nn.Module):
@@ -33,8 +34,8 @@ class Reprogrammed(nn.Module):
 
     def learned(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that learn: all there are, since the backbone is none of them."""
-        yield from self.parameters()
+        return learned_parameters(self)
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of learned values of each part."""
-        return {name: sum(p.numel() for p in part.parameters()) for name, part in self.named_children()}
+        return learned_counts(self)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from harness.config import Reprogrammer
+from harness.parts import Reprogrammer
 
 Spectrograms = Float[Tensor, "clip frame mel"]
 

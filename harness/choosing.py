@@ -1,0 +1,112 @@
+"""Choosing a study's best configurations: by what they scored on validation, and by nothing else."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.config import TrialConfig
+from harness.searcher import PATHS, SUMMARY
+from harness.spec import StudyPlace, StudySpec
+from harness.study_storage import open_storage
+
+VALIDATION_FIGURES = ("macro_f1", "positive_f1", "map")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration that a finished trial tried; `figures` are those of its best epoch, on validation."""
+
+    study: str
+    trial: int
+    system: str
+    digest: str
+    paths: Mapping[str, Any]
+    figures: Mapping[str, float]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return what the configuration is known by, whichever trial tried it."""
+        return self.study, self.digest
+
+    @property
+    def title(self) -> str:
+        """Name the configuration for people."""
+        return f"{self.study} trial {self.trial}"
+
+
+def check_choice(*, by: str, top: int) -> None:
+    """Refuse a choice by anything but validation.
+
+    Raises:
+        ValueError: `by` is no figure of validation, or `top` is no number of configurations.
+    """
+    if by not in VALIDATION_FIGURES:
+        raise ValueError(f"by={by!r}: selection is on validation only, by one of {', '.join(VALIDATION_FIGURES)}")
+    if top < 1:
+        raise ValueError(f"top={top}: must be at least 1")
+
+
+def read_source(place: StudyPlace) -> StudySpec:
+    """Return the study that is to be evaluated.
+
+    Raises:
+        FileNotFoundError: there is no such study; the message names those that there are.
+    """
+    if not place.spec_file.exists():
+        there = ", ".join(sorted(file.parent.name for file in place.home.parent.glob(f"*/{place.spec_file.name}")))
+        raise FileNotFoundError(
+            f"study={place.home.name}: no study in {place.home}; there {'are ' + there if there else 'is none'}"
+        )
+    return place.read_spec()
+
+
+def candidates(place: StudyPlace, spec: StudySpec) -> list[Candidate]:
+    """Return the configurations of a study's finished trials, each once, by the first trial that tried it.
+
+    Raises:
+        ValueError: no trial has finished.
+    """
+    trials: Sequence[FrozenTrial] = []
+    if place.has_begun():  # opening a storage makes one
+        study = optuna.load_study(study_name=spec.name, storage=open_storage(place.home))
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not trials:
+        raise ValueError(f"study={spec.name}: none of its trials has finished, so that there is nothing to evaluate")
+    found: dict[str, Candidate] = {}
+    for trial in trials:
+        candidate = _candidate(trial, spec.name)
+        found.setdefault(candidate.digest, candidate)
+    return list(found.values())
+
+
+def choose(among: Iterable[Candidate], *, top: int, by: str) -> list[Candidate]:
+    """Return the best `top` of each system, the best first."""
+    chosen: dict[str, list[Candidate]] = {}
+    for candidate in sorted(among, key=lambda c: (-c.figures[by], c.trial)):
+        of_system = chosen.setdefault(candidate.system, [])
+        if len(of_system) < top:
+            of_system.append(candidate)
+    return [candidate for of_system in chosen.values() for candidate in of_system]
+
+
+def check_systems(systems: Sequence[str] | None, among: Iterable[Candidate]) -> None:
+    """Refuse a system that none of the candidates is.
+
+    Raises:
+        ValueError: there is one; the message names the valid ones.
+    """
+    valid = sorted({candidate.system for candidate in among})
+    for name in systems or []:
+        if name not in valid:
+            raise ValueError(f"systems={name!r}: no finished trial of it; must be one of {', '.join(valid)}")
+
+
+def _candidate(trial: FrozenTrial, study: str) -> Candidate:
+    config = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS]))
+    best = json.loads(trial.user_attrs[SUMMARY])["best"]
+    figures = {name: float(best[name]) for name in VALIDATION_FIGURES}
+    return Candidate(study, trial.number, config.name, config.digest(), config.to_paths(), figures)

@@ -1,0 +1,77 @@
+"""Evaluate studies as the paper does: their best configurations by validation, with several seeds, each tested once.
+
+Type the same command again to go on with what was interrupted, or one with more --seeds or a larger --top to extend.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from harness.command import (
+    DEFAULT_STORAGE,
+    DONE,
+    FELL_SHORT,
+    INTERRUPTED,
+    checked_uri,
+    configure_logging,
+    prepare_environment,
+    said_to_the_user,
+)
+from harness.spec import Resources, StudyPlace
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def main(
+    studies: Annotated[list[str], typer.Argument(help="Names of the studies.", metavar="STUDY...")],
+    top: Annotated[int, typer.Option(help="Configurations of each system of each study, the best first.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Retrainings of each configuration.")] = 10,
+    systems: Annotated[
+        str | None, typer.Option(help="Systems to evaluate, with commas between: unet,cnn. [all]")
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="Figure on validation to choose by: macro_f1, positive_f1 or map.")
+    ] = "macro_f1",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the evaluation. [the first study's, with .evaluation]")
+    ] = None,
+    storage: Annotated[str, typer.Option(help="Directory or URI of the studies.")] = DEFAULT_STORAGE,
+    concurrent: Annotated[int | None, typer.Option(help="Runs at a time. [as many as fit]")] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs of a run, 0.25 for four on one.")] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(help="CPU cores of a run. [an equal share]")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, such as auto. [this machine]")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store. [the first study's]")] = None,
+) -> None:
+    """Parse the flags, evaluate, print the tables, exit with the code."""
+    configure_logging()
+    prepare_environment(joins_cluster=address is not None)
+    with said_to_the_user(lambda: "type the same command again to go on"):
+        resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
+        # Ray reads the environment when it is imported
+        from harness.console import StudyConsole  # noqa: PLC0415
+        from harness.evaluation import evaluate  # noqa: PLC0415
+        from harness.evaluation_report import conclude  # noqa: PLC0415
+
+        console = StudyConsole()
+        result = evaluate(
+            [StudyPlace.of(storage, study) for study in studies],
+            top=top,
+            seeds=seeds,
+            systems=None if systems is None else [system.strip() for system in systems.split(",")],
+            by=by,
+            name=name,
+            resources=resources,
+            tracking_uri=checked_uri(tracking_uri),
+            console=console,
+        )
+        conclude(result, console)
+        if result.is_interrupted:
+            console.say("interrupted; type the same command again to go on")
+            raise typer.Exit(INTERRUPTED)
+    raise typer.Exit(FELL_SHORT if result.has_failed else DONE)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,239 @@
+"""What an evaluation shows: tables for the terminal, evaluation.json with every figure, evaluation.md to read."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from harness.console import StudyConsole
+from harness.evaluation_result import FIGURES, Comparison, ConfigurationResult, EvaluationResult
+from harness.evaluation_runs import Session
+from harness.statistics import Difference, Summary, summarise
+
+_MAX_COLUMNS = 6
+_ONE_SEED = "one seed has no standard deviation, and no interval: give more --seeds"
+_INTERVAL = (
+    "95 % bootstrap interval of the mean difference over seeds; it says nothing of other test clips, and is too "
+    "narrow for few seeds"
+)
+
+
+def write_report(result: EvaluationResult, session: Session) -> list[Path]:
+    """Write evaluation.json and evaluation.md into the evaluation's folder; return their paths."""
+    contents = {
+        "evaluation.json": json.dumps(_as_json(result, session), indent=2) + "\n",
+        "evaluation.md": _as_markdown(result, session),
+    }
+    files = [result.place.home / name for name in contents]
+    for file in files:
+        temporary = file.with_name(f"{file.name}.part")
+        temporary.write_text(contents[file.name])
+        temporary.replace(file)
+    return files
+
+
+def tables(result: EvaluationResult) -> list[Table]:
+    """Return what is printed: the configurations, their F1 by label, the differences of their macro-F1."""
+    shown = [
+        _table(f"Evaluation {result.name}: figures on the test split, mean ± std over seeds", *_on_test(result)),
+        _table("Training", *_training(result)),
+    ]
+    if len(result.configurations) <= _MAX_COLUMNS:
+        shown.append(_table("F1 by label on the test split", *_by_label(result)))
+    if comparisons := result.comparisons():
+        if len(result.configurations) > _MAX_COLUMNS:
+            comparisons = [c for c in comparisons if c.one == result.configurations[0].title]
+        shown.append(_table("Test macro-F1, paired by seed", *_differences(comparisons)))
+    return shown
+
+
+def remarks(result: EvaluationResult) -> list[str]:
+    """Return what is to be known of the figures."""
+    lines = [
+        f"{c.title}, seed {seed.seed_index}: test was read {seed.reads} times, since a worker was lost or the run "
+        "failed after a reading"
+        for c in result.configurations
+        for seed in c.seeds
+        if seed.reads > 1
+    ]
+    lines += [
+        f"{c.title}, seed {seed.seed_index} failed: {seed.reason}"
+        for c in result.configurations
+        for seed in c.seeds
+        if seed.state == "failed"
+    ]
+    counts = {len(c.finished) for c in result.configurations}
+    if 1 in counts:
+        lines.append(_ONE_SEED)
+    if max(counts, default=0) > 1 and len(result.configurations) > 1:
+        lines.append(_INTERVAL)
+    return lines
+
+
+def conclude(result: EvaluationResult, console: StudyConsole) -> None:
+    """Print the tables, what is to be known of them, and where everything is."""
+    console.say()
+    for table in tables(result):
+        console.console.print(table, soft_wrap=False)
+    for line in remarks(result):
+        console.say(f"note      {line}")
+    if result.floor is not None:
+        console.say(f"floor     {result.floor:.3f} on validation by always guessing each label's more frequent answer")
+    for file in result.reports:
+        console.say(f"report    {file}")
+    for line in result.tracking:
+        console.say(f"MLflow    {line}")
+
+
+def _on_test(result: EvaluationResult) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for c in result.configurations:
+        macro = c.summary("macro_f1")
+        ends = [None, None] if macro is None else [macro.minimum, macro.maximum]
+        spreads = [_spread(c.summary(name)) for name in ("positive_f1", "map")]
+        n_seeds = f"{len(c.finished)}/{len(c.seeds)}"
+        rows.append([_system(c), c.title, n_seeds, _spread(macro), *map(_figure, ends), *spreads])
+    return ["system", "configuration", "seeds", "macro-F1", "min", "max", "positive F1", "mAP"], rows
+
+
+def _training(result: EvaluationResult) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [
+            _system(c),
+            c.title,
+            _spread(c.summary("macro_f1", split="validation")),
+            "-" if c.params is None else f"{c.params:,}",
+            f"{_seconds(c).mean:.1f}" if c.finished else "-",
+        ]
+        for c in result.configurations
+    ]
+    return ["system", "configuration", "validation macro-F1", "trained parameters", "seconds a run"], rows
+
+
+def _system(c: ConfigurationResult) -> str:
+    """Return the system's name, and the paper's."""
+    return c.system if c.paper_name == "-" else f"{c.system} ({c.paper_name})"
+
+
+def _by_label(result: EvaluationResult) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [label, *(_spread(c.summary(f"f1_by_label/{label}")) for c in result.configurations)] for label in result.labels
+    ]
+    return ["label", *(f"{c.title} {_system(c)}" for c in result.configurations)], rows
+
+
+def _differences(comparisons: Iterable[Comparison]) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [c.one, c.other, str(c.difference.n), f"{c.difference.mean:+.3f}", _interval(c.difference)] for c in comparisons
+    ]
+    return ["one", "other", "seeds", "one - other", "95 % interval"], rows
+
+
+def _full(result: EvaluationResult) -> tuple[list[str], list[list[str]]]:
+    """Return mean, standard deviation, min and max of every figure that is not of one label."""
+    rows = []
+    for c in result.configurations:
+        for name, words in FIGURES.items():
+            for split in ("test", "validation"):
+                s = c.summary(name, split=split)
+                cells = [None] * 4 if s is None else [s.mean, s.std, s.minimum, s.maximum]
+                rows.append([f"{c.title} {_system(c)}", f"{split} {words}", str(s.n if s else 0), *map(_figure, cells)])
+    return ["configuration", "figure", "seeds", "mean", "std", "min", "max"], rows
+
+
+def _full_by_label(c: ConfigurationResult, labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for label in labels:
+        s = c.summary(f"f1_by_label/{label}")
+        rows.append([label, *map(_figure, [None] * 4 if s is None else [s.mean, s.std, s.minimum, s.maximum])])
+    return ["label", "mean", "std", "min", "max"], rows
+
+
+def _as_markdown(result: EvaluationResult, session: Session) -> str:
+    lines = [
+        f"# Evaluation {result.name}",
+        "",
+        f"The best {session.top} of each system of each study by validation {session.by}, retrained with the same "
+        f"{session.seeds} seeds each. The test split was read once for each finished run, with the weights of its best "
+        "epoch by validation.",
+        "",
+        *_markdown(*_on_test(result)),
+        *_markdown(*_training(result)),
+        *(f"- {line}" for line in (*result.notes, *remarks(result))),
+        "",
+    ]
+    if result.floor is not None:
+        lines += [f"Always guessing each label's more frequent answer scores {result.floor:.3f} on validation.", ""]
+    lines += ["## Every figure", "", *_markdown(*_full(result))]
+    for name, words in FIGURES.items():
+        if comparisons := result.comparisons(name):
+            lines += [f"## Test {words}, paired by seed", "", *_markdown(*_differences(comparisons))]
+    for c in result.configurations:
+        lines += [f"## Test F1 by label: {c.title}, {_system(c)}", "", *_markdown(*_full_by_label(c, result.labels))]
+    return "\n".join(lines)
+
+
+def _as_json(result: EvaluationResult, session: Session) -> dict[str, Any]:
+    return {
+        "name": result.name,
+        "session": asdict(session),
+        "labels": result.labels,
+        "validation_floor": result.floor,
+        "notes": [*result.notes, *remarks(result)],
+        "configurations": [_configuration_json(c, result.labels) for c in result.configurations],
+        "comparisons": [
+            {"figure": name, "one": c.one, "other": c.other, **asdict(c.difference)}
+            for name in FIGURES
+            for c in result.comparisons(name)
+        ],
+    }
+
+
+def _configuration_json(c: ConfigurationResult, labels: Sequence[str]) -> dict[str, Any]:
+    def summary(name: str, split: str = "test") -> dict[str, Any] | None:
+        found = c.summary(name, split=split)
+        return None if found is None else asdict(found)
+
+    return {
+        **asdict(c),
+        "paper_name": c.paper_name,
+        "params": c.params,
+        "test": {name: summary(name) for name in FIGURES},
+        "validation": {name: summary(name, "validation") for name in FIGURES},
+        "test_f1": {label: summary(f"f1_by_label/{label}") for label in labels},
+        "seconds": asdict(_seconds(c)) if c.finished else None,
+    }
+
+
+def _seconds(c: ConfigurationResult) -> Summary:
+    return summarise([seed.seconds for seed in c.finished])
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(name, no_wrap=name not in ("configuration", "one", "other"))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)] + [""]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _spread(summary: Summary | None) -> str:
+    return "-" if summary is None else f"{summary.mean:.3f} ± {_figure(summary.std)}"
+
+
+def _interval(difference: Difference) -> str:
+    if difference.low is None or difference.high is None:
+        return "- (one seed)"
+    return f"{difference.low:+.3f} to {difference.high:+.3f}"

@@ -1,0 +1,180 @@
+"""What an evaluation found: for each configuration its seeds, and the differences between configurations."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.choosing import Candidate
+from harness.evaluation_runs import RunList
+from harness.published import SYSTEMS
+from harness.searcher import REASON, SUMMARY, TEST
+from harness.spec import StudyPlace
+from harness.statistics import Difference, Summary, paired_difference, summarise
+from harness.test_reading import readings_of
+from harness.trial_files import TrialFiles
+
+FIGURES = {"macro_f1": "macro-F1", "positive_f1": "positive F1", "map": "mAP"}
+"""The figures of a split, with their names for people."""
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One retraining. `test` and `validation` hold macro_f1, positive_f1, map and f1_by_label, those of the best epoch.
+
+    Both are None if it has none. `reads` counts how often the test split was read for this configuration and seed.
+    """
+
+    seed_index: int
+    run: int
+    state: str
+    test: Mapping[str, Any] | None
+    validation: Mapping[str, Any] | None
+    params: int | None
+    epochs: int
+    seconds: float
+    reads: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ConfigurationResult:
+    """One configuration: where it comes from, and its seeds in order."""
+
+    study: str
+    trial: int
+    system: str
+    digest: str
+    paths: Mapping[str, Any]
+    chosen_by: Mapping[str, float]
+    seeds: tuple[SeedResult, ...]
+
+    @property
+    def title(self) -> str:
+        """Name the configuration for people."""
+        return f"{self.study} trial {self.trial}"
+
+    @property
+    def paper_name(self) -> str:
+        """Return the system's name in the paper, or "-"."""
+        return SYSTEMS[self.system].paper_name if self.system in SYSTEMS else "-"
+
+    @property
+    def finished(self) -> tuple[SeedResult, ...]:
+        """Return the seeds whose test figures are known."""
+        return tuple(seed for seed in self.seeds if seed.test is not None)
+
+    @property
+    def params(self) -> int | None:
+        """Return the number of trained parameters."""
+        return next((seed.params for seed in self.seeds if seed.params is not None), None)
+
+    def values(self, name: str, *, split: str = "test") -> dict[int, float]:
+        """Return a figure by seed, such as `macro_f1` or `f1_by_label/banjo`, over the finished seeds."""
+        first, _, label = name.partition("/")
+        found = {}
+        for seed in self.finished:
+            figures = (seed.test if split == "test" else seed.validation) or {}
+            found[seed.seed_index] = float(figures[first][label] if label else figures[first])
+        return found
+
+    def summary(self, name: str, *, split: str = "test") -> Summary | None:
+        """Return mean and spread of a figure over the finished seeds, or None if there is none."""
+        values = list(self.values(name, split=split).values())
+        return summarise(values) if values else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much higher `one` scored than `other` on the test split, over the seeds that both have."""
+
+    one: str
+    other: str
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation came to so far.
+
+    `floor` is the validation macro-F1 of always guessing the commoner answer. `notes` say what had been read of the
+    test split before, `reports` are the files written, `tracking` is where MLflow shows it, in lines.
+    """
+
+    name: str
+    place: StudyPlace
+    configurations: tuple[ConfigurationResult, ...]
+    labels: tuple[str, ...]
+    floor: float | None
+    notes: tuple[str, ...]
+    is_interrupted: bool
+    reports: tuple[Path, ...] = ()
+    tracking: tuple[str, ...] = ()
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether a run failed."""
+        return any(seed.state == "failed" for c in self.configurations for seed in c.seeds)
+
+    def comparisons(self, name: str = "macro_f1") -> list[Comparison]:
+        """Return the paired differences of a figure between all configurations."""
+        found = []
+        for one, other in combinations(self.configurations, 2):
+            left, right = one.values(name), other.values(name)
+            if common := sorted(left.keys() & right.keys()):
+                difference = paired_difference([left[i] for i in common], [right[i] for i in common])
+                found.append(Comparison(one.title, other.title, difference))
+        return found
+
+
+_STATES = {TrialState.COMPLETE: "done", TrialState.FAIL: "failed"}
+
+
+def collect(
+    listed: RunList, trials: Sequence[FrozenTrial], chosen: Sequence[Candidate], *, place: StudyPlace
+) -> tuple[ConfigurationResult, ...]:
+    """Return the chosen configurations with all of their seeds, the best by mean validation macro-F1 first."""
+    found = []
+    for candidate in chosen:
+        by_seed: dict[int, list[int]] = {}
+        for number in listed.numbers_of(candidate.key):
+            by_seed.setdefault(listed.runs[number].seed_index, []).append(number)
+        seeds = tuple(_seed(index, by_seed[index], trials, place=place) for index in sorted(by_seed))
+        first = listed.runs[listed.numbers_of(candidate.key)[0]]
+        found.append(
+            ConfigurationResult(
+                first.study, first.trial, first.system, first.digest, first.paths, candidate.figures, seeds
+            )
+        )
+    return tuple(sorted(found, key=_rank))
+
+
+def _rank(configuration: ConfigurationResult) -> float:
+    summary = configuration.summary("macro_f1", split="validation")
+    return -summary.mean if summary else 0.0
+
+
+def _seed(index: int, numbers: Sequence[int], trials: Sequence[FrozenTrial], *, place: StudyPlace) -> SeedResult:
+    """Return what one seed came to: its last run, which is the only one unless others failed before it."""
+    number = numbers[-1]
+    trial = trials[number] if number < len(trials) else None
+    attributes = {} if trial is None else trial.user_attrs
+    summary = json.loads(attributes.get(SUMMARY, "{}"))
+    test = json.loads(attributes.get(TEST, "null"))
+    earlier = sum(len(readings_of(TrialFiles(place.shared, n))) for n in numbers[:-1])
+    return SeedResult(
+        seed_index=index,
+        run=number,
+        state="owed" if trial is None else _STATES.get(trial.state, "owed"),
+        test=test,
+        validation=summary.get("best"),
+        params=summary.get("params"),
+        epochs=summary.get("epochs", 0),
+        seconds=summary.get("seconds", 0.0),
+        reads=earlier + (test["reads"] if test else 0),
+        reason=attributes.get(REASON, ""),
+    )

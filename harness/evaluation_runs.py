@@ -1,0 +1,201 @@
+"""The list of an evaluation's runs: one for each configuration and seed. Run `i` is Optuna trial `i`.
+
+What has begun stays in it. It lies beside the evaluation's storage, with the time of each session that asked for
+something, so that what has been read of the test split stays known.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import BaseTrial
+
+from harness.choosing import Candidate
+from harness.config import TrialConfig
+from harness.spec import StudyPlace, StudySpec
+from tracking import names
+
+_FILE = "runs.json"
+_FIRST_SEED = 1_000_000_000  # far from the seeds of any study's trials: a retraining repeats no trial
+
+_TERMS = ("epochs", "backbone", "data", "precision")
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One retraining. `trial` is the source study's, `seed_index` counts the seeds from 0."""
+
+    study: str
+    trial: int
+    system: str
+    digest: str
+    seed_index: int
+    paths: Mapping[str, Any]
+
+    @property
+    def key(self) -> Key:
+        """Return what the configuration is known by."""
+        return self.study, self.digest
+
+
+@dataclass(frozen=True)
+class Session:
+    """One call of the command: when (ISO 8601, UTC), and what it asked for."""
+
+    began: str
+    seeds: int
+    top: int
+    by: str
+    configurations: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class RunList:
+    """An evaluation's runs, the studies that they come from, and the sessions that asked for them."""
+
+    sources: Mapping[str, StudySpec]
+    runs: tuple[Run, ...] = ()
+    sessions: tuple[Session, ...] = ()
+    labels: tuple[str, ...] = ()
+    floor: float | None = None
+    tracking_uri: str | None = None
+
+    def extended(
+        self,
+        chosen: Sequence[Candidate],
+        *,
+        session: Session,
+        sources: Mapping[str, StudySpec],
+        n_begun: int,
+        failed: Collection[int],
+    ) -> "RunList":
+        """Return the runs that have begun, and those that the session asks for besides; what failed is tried again.
+
+        Seed by seed, so that a table of what there is pairs at any time.
+
+        Raises:
+            ValueError: a study is no longer the one that its runs began with.
+        """
+        for name in sources.keys() & self.sources.keys():
+            _check_same(self.sources[name], sources[name])
+        begun = self.runs[:n_begun]
+        there = {(*run.key, run.seed_index) for number, run in enumerate(begun) if number not in failed}
+        new = [
+            Run(c.study, c.trial, c.system, c.digest, index, c.paths)
+            for index in range(session.seeds)
+            for c in chosen
+            if (*c.key, index) not in there
+        ]
+        return replace(
+            self,
+            sources={**self.sources, **sources},
+            runs=(*begun, *new),
+            sessions=(*self.sessions, session),
+        )
+
+    def numbers_of(self, key: Key) -> list[int]:
+        """Return the numbers of a configuration's runs."""
+        return [number for number, run in enumerate(self.runs) if run.key == key]
+
+    def write(self, place: StudyPlace) -> None:
+        """Write the list, whole or not at all."""
+        temporary = (place.home / _FILE).with_suffix(".part")
+        temporary.write_text(json.dumps(asdict(self), indent=1))
+        temporary.replace(place.home / _FILE)
+
+
+def read_runs(home: Path) -> RunList | None:
+    """Return the list in a folder, or None if there is none.
+
+    Raises:
+        ValueError: the file is none that this version wrote.
+    """
+    file = home / _FILE
+    if not file.exists():
+        return None
+    try:
+        stored = json.loads(file.read_text())
+        return RunList(
+            sources={name: StudySpec.from_json(json.dumps(spec)) for name, spec in stored["sources"].items()},
+            runs=tuple(Run(**run) for run in stored["runs"]),
+            sessions=tuple(
+                Session(**{**session, "configurations": tuple((s, d) for s, d in session["configurations"])})
+                for session in stored["sessions"]
+            ),
+            labels=tuple(stored["labels"]),
+            floor=stored["floor"],
+            tracking_uri=stored["tracking_uri"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not a list of runs of this version: {error}") from error
+
+
+def evaluations_beside(place: StudyPlace) -> Iterator[tuple[str, RunList]]:
+    """Yield name and runs of the other evaluations in the same storage."""
+    for file in sorted(place.home.parent.glob(f"*/{_FILE}")):
+        if file.parent != place.home and (runs := read_runs(file.parent)) is not None:
+            yield file.parent.name, runs
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """An evaluation's runs as a driver carries them out; seed `i` is the same for all configurations."""
+
+    listed: RunList
+    reads_test: bool = field(default=True, init=False)
+
+    @property
+    def n_trials(self) -> int:
+        """Return the number of runs."""
+        return len(self.listed.runs)
+
+    def suggest(self, trial: BaseTrial, /) -> Mapping[str, Any]:
+        """Return the configuration of a run, of which nothing is drawn."""
+        return self.listed.runs[trial.number].paths
+
+    def terms(self, number: int) -> StudySpec:
+        """Return the study that the run's configuration comes from."""
+        return self.listed.sources[self.listed.runs[number].study]
+
+    def seed(self, number: int) -> int:
+        """Return the seed of a run's weights and batches."""
+        return _FIRST_SEED + self.listed.runs[number].seed_index
+
+    def title(self, number: int) -> str:
+        """Name a run on the console."""
+        run = self.listed.runs[number]
+        return f"{run.study} trial {run.trial}, seed {run.seed_index}"
+
+    def run_name(self, number: int, config: TrialConfig) -> str:  # noqa: ARG002
+        """Name a run in MLflow."""
+        return self.title(number)
+
+    def tags(self, number: int) -> Mapping[str, Any]:
+        """Return where a run comes from."""
+        run = self.listed.runs[number]
+        return {
+            names.SOURCE_STUDY: run.study,
+            names.SOURCE_TRIAL: run.trial,
+            names.SEED_INDEX: run.seed_index,
+            names.CONFIG_DIGEST: run.digest,
+        }
+
+
+def _check_same(before: StudySpec, now: StudySpec) -> None:
+    """Refuse a study whose runs would no longer be comparable with those there are.
+
+    Raises:
+        ValueError: something that decides a result differs.
+    """
+    differing = [name for name in _TERMS if getattr(before, name) != getattr(now, name)]
+    digests = {name for spec in (before, now) for name in spec.provenance if name.endswith("_digest")}
+    differing += sorted(name for name in digests if before.provenance.get(name) != now.provenance.get(name))
+    if differing:
+        raise ValueError(
+            f"study={now.name}: differs in {', '.join(differing)} from the study of this name that was evaluated "
+            "before; give the evaluation another --name"
+        )

@@ -1,0 +1,234 @@
+"""The paper's tables and figures, drawn from what was measured here: one Markdown file and its pictures.
+
+Conventions: F1 are fractions, as measured, and so are the paper's beside them.
+
+Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023: Table 1, Figs. 3 to 5.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.parts.checks import one_of
+from harness.published import F1_BY_LABEL, F1_CORRELATION_WITH_POSITIVES, SYSTEMS
+from harness.statistics import summarise
+from tracking import paper_figures
+from tracking.drawing import SUFFIXES, words
+
+REPORT = "report.md"
+
+_MISSING = "-"
+
+
+@dataclass(frozen=True)
+class SystemResult:
+    """What was measured of a system on the test split: a figure for each seed, empty where no run is done.
+
+    `name` is that of the system's search space; `params` are the trainable ones, None for trees; `f1_by_label` is the
+    mean over the seeds; `seconds` is the mean time of a run, None where it is not known.
+    """
+
+    name: str
+    params: int | None
+    macro_f1: Sequence[float]
+    positive_f1: Sequence[float]
+    mean_average_precision: Sequence[float]
+    f1_by_label: Mapping[str, float]
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a system that the paper does not have."""
+        one_of("system", self.name, tuple(SYSTEMS))
+
+    @property
+    def title(self) -> str:
+        """Return the system's name with the paper's."""
+        return f"{self.name} ({SYSTEMS[self.name].paper_name})"
+
+
+@dataclass(frozen=True)
+class DataDescription:
+    """The data behind the results. Counts are positive and negative annotations by label.
+
+    `floor` is the macro-F1 of always giving a label's more frequent answer, on the test split; `ceiling` that of a
+    system that learned from every label annotated. The paper's F1 are shown only where `is_openmic`.
+    """
+
+    name: str
+    is_openmic: bool
+    floor: float
+    train_counts: Mapping[str, tuple[int, int]]
+    test_counts: Mapping[str, tuple[int, int]] | None = None
+    ceiling: float | None = None
+    floor_by_label: Mapping[str, float] | None = None
+
+
+def write_paper_report(
+    folder: Path,
+    results: Sequence[SystemResult],
+    *,
+    data: DataDescription,
+    comparisons: str = "",
+    suffixes: Sequence[str] = SUFFIXES,
+) -> list[Path]:
+    """Write the report and its figures, systems in the order given, and return the files, the report first.
+
+    `comparisons` is Markdown about the differences between systems.
+
+    Raises:
+        ValueError: there is no result, or two of one system.
+    """
+    names = [result.name for result in results]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"systems={','.join(names)!r}: must be at least one, each once")
+    figures = _draw(folder, results, data=data, suffixes=suffixes)
+    sections = [
+        f"# The paper's systems on {data.name}",
+        f"## Table 1: parameters and macro-F1\n\n{systems_table(results, data)}\n\n{_legend(data)}",
+        f"## Fig. 5: F1 by label\n\n{label_table(results, data)}",
+        f"## Positive clips and F1\n\n{correlation_table(results, data)}",
+    ]
+    if comparisons:
+        sections.append(f"## Differences between systems\n\n{comparisons.strip()}")
+    pictures = (path.relative_to(folder) for path in figures if path.suffix == suffixes[0])
+    sections.append("## Figures\n\n" + "\n\n".join(f"![{words(path.stem)}]({path})" for path in pictures))
+    report = folder / REPORT
+    report.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    return [report, *figures]
+
+
+def systems_table(results: Sequence[SystemResult], data: DataDescription) -> str:
+    """Return the paper's Table 1 with what was measured, as Markdown."""
+    headings = ["system", "in the paper", "trainable parameters", "the paper's (M)"]
+    headings += ["macro-F1", "min to max", "seeds", "positive F1", "mAP"]
+    headings += ["the paper's median", "seconds"] if data.is_openmic else ["seconds"]
+    rows = []
+    for result in results:
+        published = SYSTEMS[result.name]
+        cells = [result.name, published.paper_name, _in_words(result.params, "{:,}")]
+        cells += [_in_words(published.params_millions, "{:.3f}"), _mean_and_spread(result.macro_f1)]
+        cells += [_range(result.macro_f1), str(len(result.macro_f1))]
+        cells += [_mean_and_spread(result.positive_f1), _mean_and_spread(result.mean_average_precision)]
+        cells += [f"{published.macro_f1 / 100:.3f}"] if data.is_openmic else []
+        rows.append([*cells, _in_words(result.seconds, "{:,.0f}")])
+    return _markdown(headings, rows, n_words=2)
+
+
+def label_table(results: Sequence[SystemResult], data: DataDescription) -> str:
+    """Return the mean F1 of each label with each system as Markdown, the paper's in brackets where it has them."""
+    scored = _scored(results)
+
+    def cell(result: SystemResult, label: str) -> str:
+        published = F1_BY_LABEL.get(result.name, {}).get(label) if data.is_openmic else None
+        return f"{result.f1_by_label[label]:.3f}" + ("" if published is None else f" ({published / 100:.3f})")
+
+    rows = [
+        [words(label), str(positive), *(cell(result, label) for result in scored)]
+        for label, (positive, _) in data.train_counts.items()
+    ]
+    means = [f"{np.mean(list(result.f1_by_label.values())):.3f}" for result in scored]
+    headings = ["label", "positive training clips", *(result.title for result in scored)]
+    return _markdown(headings, [*rows, ["mean", "", *means]], n_words=1)
+
+
+def correlation_table(results: Sequence[SystemResult], data: DataDescription) -> str:
+    """Return the correlation of a label's positive training clips with its F1, for each system, as Markdown."""
+    scored = _scored(results)
+    told = f"The paper reports {F1_CORRELATION_WITH_POSITIVES} for {SYSTEMS['none'].paper_name} on OpenMIC-2018."
+    if _is_even(data):
+        return f"Here every label has as many positive training clips as any other: there is no correlation. {told}"
+    rows = [[result.title, _in_words(correlation_with_positives(result, data), "{:.2f}")] for result in scored]
+    return f"{_markdown(['system', 'r'], rows, n_words=1)}\n\n{told}"
+
+
+def correlation_with_positives(result: SystemResult, data: DataDescription) -> float | None:
+    """Return Pearson's r between the labels' positive training clips and their F1; None where either is constant."""
+    positives = [float(data.train_counts[label][0]) for label in result.f1_by_label]
+    f1 = list(result.f1_by_label.values())
+    if np.ptp(positives) == 0 or np.ptp(f1) == 0:
+        return None
+    return float(np.corrcoef(positives, f1)[0, 1])
+
+
+def _draw(
+    folder: Path, results: Sequence[SystemResult], *, data: DataDescription, suffixes: Sequence[str]
+) -> list[Path]:
+    """Draw what there is to draw; without a finished run that is the labels alone."""
+    files = paper_figures.label_distribution(
+        folder / "fig3_labels", data.train_counts, test=data.test_counts, title=data.name, suffixes=suffixes
+    )
+    scored = _scored(results)
+    if not scored:
+        return files
+    published = {result.title: SYSTEMS[result.name].macro_f1 / 100 for result in results}
+    files += paper_figures.macro_f1_box_plot(
+        folder / "fig4_macro_f1",
+        {result.title: result.macro_f1 for result in results},
+        published=published if data.is_openmic else None,
+        floor=data.floor,
+        ceiling=data.ceiling,
+        title=f"Macro-F1 on {data.name}",
+        suffixes=suffixes,
+    )
+    files += paper_figures.f1_by_label_and_system(
+        folder / "fig5_f1_by_label",
+        {result.title: result.f1_by_label for result in scored},
+        floor=data.floor_by_label,
+        title=f"F1 by label on {data.name}",
+        suffixes=suffixes,
+    )
+    if _is_even(data):
+        return files
+    shown = next((result for result in scored if result.name == "none"), scored[0])
+    correlation = correlation_with_positives(shown, data)
+    return files + paper_figures.positives_against_f1(
+        folder / "positives_against_f1",
+        {label: positive for label, (positive, _) in data.train_counts.items()},
+        f1=shown.f1_by_label,
+        correlation=float("nan") if correlation is None else correlation,
+        title=f"{shown.title} on {data.name}",
+        suffixes=suffixes,
+    )
+
+
+def _is_even(data: DataDescription) -> bool:
+    return len({positive for positive, _ in data.train_counts.values()}) == 1
+
+
+def _scored(results: Sequence[SystemResult]) -> list[SystemResult]:
+    return [result for result in results if result.f1_by_label]
+
+
+def _legend(data: DataDescription) -> str:
+    """Return what a reader of the first table has to know."""
+    lines = [
+        "Macro-F1: both classes' F1, averaged over labels; mean ± standard deviation over seeds, test split.",
+        f"Always giving a label's more frequent answer has {data.floor:.3f}.",
+    ]
+    if data.ceiling is not None:
+        lines.append(f"Learning from every label annotated has {data.ceiling:.3f}.")
+    lines.append("The paper's counts are for a backbone with an embedding of 768 values.")
+    return " ".join(lines)
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    if not len(values):
+        return _MISSING
+    summary = summarise(values)
+    return f"{summary.mean:.3f}" + ("" if summary.std is None else f" ± {summary.std:.3f}")
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.3f} to {max(values):.3f}" if len(values) else _MISSING
+
+
+def _in_words(value: float | None, form: str) -> str:
+    return _MISSING if value is None else form.format(value)
+
+
+def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], *, n_words: int) -> str:
+    """Return a table whose first `n_words` columns are words and whose others are numbers."""
+    rule = ["---" if column < n_words else "---:" for column in range(len(headings))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))

@@ -1,0 +1,164 @@
+"""Count what learns in each of the paper's systems, beside the paper's own count: its Table 1.
+
+    python -m harness.params
+    python -m harness.params --backbone ast-nano --verbose
+
+Counted on the modules that train, in the paper's configuration, without weights or data.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from optuna.trial import FixedTrial
+from rich.console import Console
+from rich.table import Table
+
+from harness.build import Model, build_model
+from harness.config import TrialConfig
+from harness.data.study_data import Part, StudyData
+from harness.models.ast import GEOMETRIES, Ast
+from harness.models.checkpoints import RANDOM_SUFFIX
+from harness.parts.checks import one_of
+from harness.published import LABEL_COUNTS, SYSTEMS
+from search_spaces import load
+
+PAPER_BACKBONE = "ast-base384"
+
+_META = torch.device("meta")
+_WIDTH = 130
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class TensorCount:
+    """A tensor that learns: name, shape and number of values."""
+
+    name: str
+    shape: tuple[int, ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class SystemCount:
+    """What learns in a system. `trainable` is None where nothing is learned by gradient.
+
+    `paper_millions` and `paper_count`, what that rounds, are None where the paper gives no number for this backbone;
+    `note` is then about what holds for every backbone.
+    """
+
+    name: str
+    paper_name: str
+    trainable: int | None
+    paper_millions: float | None
+    paper_count: int | None
+    note: str
+    tensors: tuple[TensorCount, ...]
+
+
+@app.command(help=__doc__)
+def main(
+    backbone: Annotated[str, typer.Option(help=f"One of {', '.join(GEOMETRIES)}.")] = PAPER_BACKBONE,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List every tensor that learns.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Count and print."""
+    try:
+        counts = count_systems(backbone)
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(json.dumps({"backbone": backbone, "systems": [_as_json(c, verbose=verbose) for c in counts]}))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDTH)
+    for table in (_table(counts, backbone), *(_tensor_table(c) for c in counts if verbose and c.tensors)):
+        console.print(table)
+
+
+def count_systems(backbone: str, *, n_labels: int = len(LABEL_COUNTS)) -> list[SystemCount]:
+    """Return the counts of the paper's systems, in its order.
+
+    Raises:
+        ValueError: there is no such backbone.
+    """
+    backbone = backbone.removesuffix(RANDOM_SUFFIX)
+    one_of("backbone", backbone, tuple(GEOMETRIES))
+    with _META:
+        ast = Ast(GEOMETRIES[backbone]).freeze()
+        return [_count(name, ast, n_labels=n_labels, is_papers=backbone == PAPER_BACKBONE) for name in SYSTEMS]
+
+
+def paper_config(name: str) -> TrialConfig:
+    """Return the paper's configuration of the system that a search space is named after."""
+    space = load(name)
+    (paper,) = space.paper
+    return TrialConfig.from_paths({**paper, **space.suggest(FixedTrial(dict(paper)))})
+
+
+def meta_model(config: TrialConfig, ast: Ast, *, n_labels: int) -> Model:
+    """Return the modules that a trial of this configuration trains, without memory for their values."""
+    nothing = Part(*(np.empty((0, *shape), np.float32) for shape in ((1, 1), (), (n_labels,), (n_labels,))))
+    labels = tuple(map(str, range(n_labels)))
+    data = StudyData(labels, nothing, nothing, mean=0.0, std=1.0, front_end=None)
+    return build_model(config, ast, data=data, seed=0, device=_META)
+
+
+def _count(name: str, ast: Ast, *, n_labels: int, is_papers: bool) -> SystemCount:
+    published, config = SYSTEMS[name], paper_config(name)
+    is_comparable = is_papers or not published.needs_backbone
+    tensors = () if config.name == "random_forest" else _tensors(meta_model(config, ast, n_labels=n_labels))
+    return SystemCount(
+        name,
+        published.paper_name,
+        trainable=sum(t.count for t in tensors) if tensors else None,
+        paper_millions=published.params_millions if is_comparable else None,
+        paper_count=published.params if is_comparable else None,
+        note=published.note if is_comparable else "",
+        tensors=tensors,
+    )
+
+
+def _tensors(model: Model) -> tuple[TensorCount, ...]:
+    named = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    return tuple(TensorCount(name, tuple(p.shape), p.numel()) for name, p in named)
+
+
+def _as_json(count: SystemCount, *, verbose: bool) -> dict[str, object]:
+    fields = asdict(count)
+    return fields if verbose else {key: value for key, value in fields.items() if key != "tensors"}
+
+
+def _table(counts: Sequence[SystemCount], backbone: str) -> Table:
+    table = Table(title=f"Trainable parameters, backbone {backbone}", title_justify="left")
+    for heading, is_number in (("system", False), ("paper", False), ("trainable", True), ("paper, M", True)):
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=True)
+    table.add_column("why they differ")
+    for c in counts:
+        millions = "-" if c.paper_millions is None else f"{c.paper_millions:.3f}"
+        trainable = "-" if c.trainable is None else f"{c.trainable:,}"
+        table.add_row(c.name, c.paper_name, trainable, millions, c.note)
+    return table
+
+
+def _tensor_table(count: SystemCount) -> Table:
+    title = f"{count.name} ({count.paper_name}): {count.trainable:,} in {len(count.tensors)} tensors"
+    table = Table(title=title, title_justify="left")
+    table.add_column("tensor", no_wrap=True)
+    table.add_column("shape", no_wrap=True)
+    table.add_column("values", justify="right", no_wrap=True)
+    for tensor in count.tensors:
+        table.add_row(tensor.name, " x ".join(map(str, tensor.shape)), f"{tensor.count:,}")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(app())

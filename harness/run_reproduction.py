@@ -1,0 +1,183 @@
+"""A reproduction from what was asked for to its exit code: the studies, their evaluation, the report."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness import driver
+from harness.command import DONE, FELL_SHORT, INTERRUPTED
+from harness.console import StudyConsole, clock
+from harness.data.openmic import POSITIVE, ClipDataset
+from harness.data.sources import open_dataset
+from harness.evaluation import evaluate
+from harness.evaluation_report import conclude
+from harness.evaluation_result import ConfigurationResult, EvaluationResult
+from harness.metrics import majority_floor
+from harness.paper_report import DataDescription, SystemResult, systems_table, write_paper_report
+from harness.plan import StudyPlan
+from harness.published import LABEL_COUNTS
+from harness.reproduction import CEILING, Reproduction, in_words
+from harness.run_study import begin, carry_out, claimed, connected, take_up
+from harness.spec import Resources
+from harness.tracker import experiment_of
+from tracking import records
+from tracking.outbox import Outbox
+
+SETTINGS = "reproduction.json"
+
+
+def reproduce(wanted: Reproduction, resources: Resources) -> int:
+    """Run what is not done yet of a reproduction, write its report, and return the exit code.
+
+    Raises:
+        ValueError: a flag, the data set or the backbone is not what it must be, or not what it was.
+        OSError: a file or a cluster cannot be reached.
+    """
+    console, began = StudyConsole(), time.monotonic()
+    with claimed(wanted.place, is_new=False):
+        _settle(wanted)
+        console.header(
+            [
+                ("reproduce", f"{in_words(wanted.systems)}, in {wanted.place.home}"),
+                ("each", f"a study of {wanted.trials} trials, then {wanted.seeds} runs of its best on the test split"),
+            ]
+        )
+        with connected(resources):
+            for number, part in enumerate(wanted.parts, 1):
+                console.say(f"\n{number} of {len(wanted.parts)} studies, after {clock(time.monotonic() - began)}")
+                if not _run_part(wanted, part, resources):
+                    console.say("interrupted; type the same command again to go on")
+                    return INTERRUPTED
+            console.say(f"\nthe evaluation of all, after {clock(time.monotonic() - began)}")
+            result = evaluate(
+                [wanted.place_of(part) for part in wanted.parts],
+                seeds=wanted.seeds,
+                name=f"{wanted.name}.evaluation",
+                resources=resources,
+                tracking_uri=wanted.tracking_uri,
+                console=console,
+            )
+        conclude(result, console)
+        if result.is_interrupted:
+            console.say("interrupted; type the same command again to go on")
+            return INTERRUPTED
+        _report(wanted, result, console=console)
+        console.say(f"took      {clock(time.monotonic() - began)}")
+    return FELL_SHORT if result.has_failed else DONE
+
+
+def _settle(wanted: Reproduction) -> None:
+    """Check that this goes on with what began here, if something did, and write it down."""
+    file = wanted.place.home / SETTINGS
+    if file.exists():
+        wanted.check_continues(Reproduction.from_json(file.read_text()))
+    file.write_text(wanted.to_json())
+
+
+def _run_part(wanted: Reproduction, part: str, resources: Resources) -> bool:
+    """Run what a part's study owes; return whether it came to its end."""
+    place, spec = wanted.place_of(part), wanted.spec(part)
+    is_new = not place.spec_file.exists()
+    with claimed(place, is_new=is_new):
+        if is_new:
+            prepared = begin(spec, place, assignments=[])
+        else:
+            spec = place.read_spec().extended(trials=None, tracking_uri=wanted.tracking_uri)
+            if place.has_begun() and not driver.owes(driver.open_study(spec, place), StudyPlan(spec)):
+                StudyConsole().say(f"{spec.name}: done before")
+                return True
+            prepared = take_up(spec, place)
+        outcome = carry_out(prepared, resources)
+    best = outcome.rows[0]
+    if best.macro_f1 is not None:
+        prepared.console.say(f"best      trial {best.number}, validation macro-F1 {best.macro_f1:.3f}")
+    return not outcome.owes
+
+
+def _report(wanted: Reproduction, result: EvaluationResult, *, console: StudyConsole) -> None:
+    """Write the report and its figures, print its table, and log them to MLflow."""
+    by_part = {
+        configuration.study.removeprefix(f"{wanted.name}."): configuration for configuration in result.configurations
+    }
+    systems = [_system(part, by_part[part]) for part in wanted.systems if part in by_part]
+    ceiling = by_part[CEILING].summary("macro_f1") if CEILING in by_part else None
+    data = _describe(wanted, open_dataset(wanted.data), ceiling=ceiling.mean if ceiling else None)
+    files = write_paper_report(wanted.place.home, systems, data=data, comparisons=_differences(wanted, result))
+    console.say(f"\n{systems_table(systems, data)}\n")
+    for file in files:
+        if file.suffix != ".svg":
+            console.say(f"report    {file}")
+    _log(wanted, result, files)
+
+
+def _system(name: str, configuration: ConfigurationResult) -> SystemResult:
+    labels = configuration.finished[0].test["f1_by_label"] if configuration.finished else {}  # type: ignore[index]
+    seconds = [seed.seconds for seed in configuration.finished]
+    return SystemResult(
+        name=name,
+        params=configuration.params or None,
+        macro_f1=list(configuration.values("macro_f1").values()),
+        positive_f1=list(configuration.values("positive_f1").values()),
+        mean_average_precision=list(configuration.values("map").values()),
+        f1_by_label={label: _mean(configuration, f"f1_by_label/{label}") for label in labels},
+        seconds=float(np.mean(seconds)) if seconds else None,
+    )
+
+
+def _mean(configuration: ConfigurationResult, name: str) -> float:
+    return float(np.mean(list(configuration.values(name).values())))
+
+
+def _describe(wanted: Reproduction, dataset: ClipDataset, *, ceiling: float | None) -> DataDescription:
+    """Return what the report says of the data: labels by class and split, and what guessing comes to on the test."""
+    train, test = dataset.train, dataset.test
+    floor = majority_floor(
+        dataset.targets[train],
+        dataset.targets[test],
+        train_observed=dataset.observed[train],
+        observed=dataset.observed[test],
+        labels=dataset.labels,
+    )
+    return DataDescription(
+        name="the demo set" if wanted.data.source == "demo" else dataset.name,
+        is_openmic=_counts(dataset, test)
+        == {label: (counts.test_positive, counts.test_negative) for label, counts in LABEL_COUNTS.items()},
+        floor=floor.macro_f1,
+        train_counts=_counts(dataset, train),
+        test_counts=_counts(dataset, test),
+        ceiling=ceiling,
+        floor_by_label=floor.f1_by_label,
+    )
+
+
+def _counts(dataset: ClipDataset, rows: np.ndarray) -> dict[str, tuple[int, int]]:
+    observed, positive = dataset.observed[rows], dataset.targets[rows] >= POSITIVE
+    yes, no = (observed & positive).sum(axis=0), (observed & ~positive).sum(axis=0)
+    return {label: (int(yes[i]), int(no[i])) for i, label in enumerate(dataset.labels)}
+
+
+def _differences(wanted: Reproduction, result: EvaluationResult) -> str:
+    """Return the differences of macro-F1 between systems as a Markdown list, those to the linear head first."""
+    lines = []
+    for comparison in result.comparisons():
+        one, other = (
+            name.partition(" ")[0].removeprefix(f"{wanted.name}.") for name in (comparison.one, comparison.other)
+        )
+        difference = comparison.difference
+        interval = "" if difference.low is None else f", 95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
+        lines.append(f"- {one} over {other}: {difference.mean:+.3f}{interval}")
+    told = "Mean difference of test macro-F1 over seeds, paired by seed, with its bootstrap interval."
+    return "\n".join([told, "", *sorted(lines, key=lambda line: "none" not in line)])
+
+
+def _log(wanted: Reproduction, result: EvaluationResult, files: Sequence[Path]) -> None:
+    """Log the report to MLflow, in the experiment of the studies."""
+    first = wanted.place_of(wanted.systems[0]).read_spec()
+    uri = wanted.tracking_uri or wanted.place.default_tracking_uri
+    outbox = Outbox(wanted.place.home, uri, experiment=experiment_of(first), head_start_s=0)
+    outbox.add(records.open_study(outbox.study_key, name=wanted.name, tags={"seed": wanted.seed, **first.provenance}))
+    metrics = {"runs": sum(len(configuration.finished) for configuration in result.configurations)}
+    outbox.add(records.finish_study(outbox.study_key, status="FINISHED", metrics=metrics, artifacts={"report": files}))
+    outbox.close()

@@ -1,0 +1,67 @@
+"""Reading the test split: once for a finished trial, after its last epoch, and never without a trace.
+
+The fact of a reading is written before it happens. A worker that is killed in between therefore leaves a reading
+without a result, and the result of the next one says that it was the second.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.data.study_data import Part
+from harness.data.test_split import open_test_part
+from harness.metrics import score
+from harness.trial_files import TrialFiles
+
+__all__ = ["READS", "RESULT", "open_test_part", "read_test_once", "readings_of"]
+
+RESULT, READS = "test.json", "test_reads.json"
+
+Predict = Callable[[Part], Float[np.ndarray, "clip label"]]
+
+
+def read_test_once(
+    files: TrialFiles,
+    *,
+    predict: Predict,
+    open_part: Callable[[], Part],
+    labels: tuple[str, ...],
+) -> dict[str, Any]:
+    """Return a trial's figures on the test split; they are computed if, and only if, none are stored.
+
+    The figures are those of `harness.metrics`; `reads` counts the readings, `read_at` is the time of the last one.
+
+    Raises:
+        ValueError: a prediction is not finite.
+    """
+    stored = files.read(RESULT)
+    if stored is not None:
+        found: dict[str, Any] = json.loads(stored)
+        return found
+    read_at = datetime.now(UTC).isoformat(timespec="seconds")
+    readings = [*readings_of(files), read_at]
+    files.write(READS, json.dumps(readings).encode())
+    part = open_part()
+    scores = score(predict(part), part.targets, observed=part.observed, labels=labels)
+    result = {
+        "macro_f1": scores.macro_f1,
+        "positive_f1": scores.positive_f1,
+        "map": scores.mean_average_precision,
+        "f1_by_label": dict(scores.f1_by_label),
+        "n_clips": len(part),
+        "read_at": read_at,
+        "reads": len(readings),
+    }
+    files.write(RESULT, json.dumps(result).encode())
+    return result
+
+
+def readings_of(files: TrialFiles) -> list[str]:
+    """Return the times at which a trial was about to read the test split."""
+    content = files.read(READS)
+    times: list[str] = [] if content is None else json.loads(content)
+    return times

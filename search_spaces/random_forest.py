@@ -1,0 +1,20 @@
+"""Random forests (the paper's RF): one for each label, on mean VGGish features.
+
+    python -m harness.study --space random_forest
+
+Source: Humphrey, Durand and McFee, "OpenMIC-2018", ISMIR 2018, and the notebook beside the data set.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import BaseTrial
+
+PAPER: Mapping[str, Any] = {"system/n_trees": 100, "system/max_depth": 8}
+
+
+def suggest(trial: BaseTrial) -> dict[str, Any]:
+    """Draw the size of the forests."""
+    trial.suggest_int("system/n_trees", 50, 400, log=True)
+    trial.suggest_int("system/max_depth", 2, 16)
+    return {"system/kind": "random_forest"}

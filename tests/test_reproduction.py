@@ -1,0 +1,104 @@
+"""Reproducing the paper: what is asked for, and real runs of it that are killed and go on."""
+
+import json
+import signal
+import sys
+
+import pytest
+
+from harness.published import SYSTEMS
+from harness.reproduction import Reproduction
+from harness.spec import DataSpec
+from tests.studies import make_workshop, wait_for
+
+
+def asked(*, source="demo", **flags):
+    settings = {"systems": None, "seeds": None, "trials": None, "epochs": None, "preset": None, "name": None, **flags}
+    return Reproduction.of(data=DataSpec(source=source), backbone="ast-nano", storage="studies", **settings)
+
+
+def test_on_the_demo_every_system_has_a_small_study_and_the_ceiling_another():
+    wanted = asked()
+    assert wanted.systems == tuple(SYSTEMS)
+    assert wanted.parts == (*SYSTEMS, "ceiling")
+    assert (wanted.name, wanted.trials, wanted.epochs, wanted.seeds) == ("reproduce-demo", 8, 12, 3)
+    assert wanted.spec("ceiling").data.reveals_all
+    assert wanted.spec("ceiling").space == "finetune"
+    assert not any(wanted.spec(system).data.reveals_all for system in SYSTEMS)
+
+
+def test_on_other_data_each_system_is_the_papers_configuration_for_the_papers_epochs():
+    wanted = asked(source="openmic")
+    assert wanted.parts == tuple(SYSTEMS)
+    assert (wanted.name, wanted.trials, wanted.epochs, wanted.seeds) == ("reproduce-openmic", 1, 50, 10)
+    assert asked(source="openmic", preset="released").epochs == 30
+
+
+def test_systems_that_hear_vggish_keep_their_own_recipe_and_epochs():
+    wanted = asked(preset="released", epochs=7)
+    for system in SYSTEMS:
+        spec = wanted.spec(system)
+        epochs = {"mean_teacher": 100, "random_forest": 1}.get(system, 7)
+        assert (spec.epochs, spec.preset) == (epochs, "released" if epochs == 7 else None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"systems": "unet,vae"}, "systems='vae': must be some of none, cnn_baseline"),
+        ({"seeds": 0}, "seeds=0: must be at least 1"),
+        ({"preset": "mine"}, "preset='mine': must be one of paper, released"),
+        ({"name": "a/b"}, "name='a/b.none': letters, digits"),
+    ],
+)
+def test_what_no_reproduction_can_be_is_refused(flags, message):
+    with pytest.raises(ValueError, match=message):
+        asked(**flags)
+
+
+def test_what_was_begun_grows_in_seeds_and_systems_and_changes_in_nothing_else():
+    before = asked(systems="unet", seeds=1)
+    assert Reproduction.from_json(before.to_json()) == before
+    asked(systems="unet,none", seeds=3).check_continues(before)
+    with pytest.raises(ValueError, match=r"epochs=5: reproduction reproduce-demo in .* began with 12; give another"):
+        asked(systems="unet", seeds=1, epochs=5).check_continues(before)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    return make_workshop(tmp_path_factory.mktemp("reproduction"))
+
+
+def command(workshop, *flags):
+    return [
+        *(sys.executable, "-m", "harness.reproduce", "--storage", str(workshop.storage)),
+        *("--data", str(workshop.root / "data"), "--backbone", str(workshop.root / "tiny.safetensors")),
+        *("--name", "again", "--trials", "1", "--epochs", "2", "--concurrent", "2", *flags),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_reproduction_that_is_killed_goes_on_and_reads_no_test_split_twice(workshop):
+    flags = ("--systems", "none,random_forest,unet", "--seeds", "2")
+    process = workshop.start(command(workshop, *flags))
+    evaluation = workshop.storage / "again.evaluation" / "trials"
+    wait_for(lambda: list(evaluation.glob("*/test.json")), what="a run's reading of the test split")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    read = {file: file.read_bytes() for file in evaluation.glob("*/test.json")}
+    said = workshop.run(command(workshop, *flags))
+    assert {file: file.read_bytes() for file in read} == read
+    assert len(list(evaluation.glob("*/test.json"))) == 6
+    assert {len(json.loads(file.read_text())) for file in evaluation.glob("*/test_reads.json")} == {1}
+    assert said.count("done before") == 3
+    report = (workshop.storage / "again" / "report.md").read_text()
+    for name in ("AST-BS", "RF", "AST-URP"):
+        assert f"| {name} |" in report
+    assert {file.name for file in (workshop.storage / "again").glob("fig*.png")} == {
+        "fig3_labels.png",
+        "fig4_macro_f1.png",
+        "fig5_f1_by_label.png",
+    }
+    refused = workshop.run(command(workshop, *flags, "--seed", "3"), expect=1)
+    assert "seed=3: reproduction again in" in refused

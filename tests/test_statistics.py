@@ -1,0 +1,66 @@
+"""Spread over seeds, and differences paired by seed."""
+
+import numpy as np
+import pytest
+
+from harness.statistics import paired_difference, summarise
+
+
+def test_a_summary_is_what_the_textbook_says():
+    summary = summarise([0.5, 0.7, 0.6])
+    assert (summary.n, summary.minimum, summary.maximum) == (3, 0.5, 0.7)
+    assert summary.mean == pytest.approx(0.6)
+    assert summary.std == pytest.approx(0.1)  # n - 1 in the denominator
+
+
+def test_one_seed_has_no_spread_and_no_interval():
+    assert summarise([0.5]).std is None
+    difference = paired_difference([0.6], [0.5])
+    assert difference.mean == pytest.approx(0.1)
+    assert (difference.low, difference.high) == (None, None)
+    assert not difference.is_clear
+
+
+def test_pairing_takes_out_what_seeds_have_in_common():
+    rng = np.random.default_rng(0)
+    common = rng.normal(0.6, 0.1, 10)
+    one, other = common + 0.02 + rng.normal(0, 0.005, 10), common
+    difference = paired_difference(one.tolist(), other.tolist())
+    assert 0.01 < difference.low < 0.02 < difference.high < 0.03
+    assert difference.is_clear
+    shuffled = paired_difference(one.tolist(), other[::-1].tolist())
+    assert not shuffled.is_clear
+
+
+def test_the_other_way_round_is_the_same_with_the_other_sign():
+    one, other = [0.5, 0.6, 0.4, 0.7], [0.4, 0.65, 0.3, 0.5]
+    forth, back = paired_difference(one, other), paired_difference(other, one)
+    assert forth.mean == pytest.approx(-back.mean)
+    assert (forth.low, forth.high) == (pytest.approx(-back.high, abs=1e-9), pytest.approx(-back.low, abs=1e-9))
+
+
+def test_an_interval_is_the_same_each_time_and_holds_equal_values():
+    one, other = [0.5, 0.6, 0.4], [0.4, 0.65, 0.3]
+    assert paired_difference(one, other) == paired_difference(one, other)
+    same = paired_difference(one, one)
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    n_covered = 0
+    for _ in range(200):
+        difference = paired_difference(rng.normal(0.1, 1, 20).tolist(), [0.0] * 20)
+        n_covered += difference.low <= 0.1 <= difference.high
+    assert 0.86 < n_covered / 200 < 0.99
+
+
+def test_values_without_a_counterpart_are_refused():
+    with pytest.raises(ValueError, match="paired difference: 2 and 1 values"):
+        paired_difference([0.5, 0.6], [0.5])
+
+
+@pytest.mark.parametrize("values", [[], [0.5, float("nan")]])
+def test_no_values_and_no_numbers_are_refused(values):
+    with pytest.raises(ValueError, match="must be at least one number, and all finite"):
+        summarise(values)

@@ -1,0 +1,89 @@
+"""The test split is read once for a trial, and never without a trace."""
+
+import json
+
+import numpy as np
+import pytest
+
+from harness.data.study_data import Part
+from harness.metrics import score
+from harness.test_reading import READS, RESULT, read_test_once, readings_of
+from harness.trial_files import TrialFiles
+
+LABELS = ("banjo", "cello")
+
+
+class Reader:
+    """A test split and a model of it, which count how often they are asked."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        targets = rng.random((12, 2)).astype(np.float32)
+        observed = np.ones((12, 2), dtype=bool)
+        self.part = Part(np.zeros((12, 4, 3), np.float16), np.arange(12), targets, observed)
+        self.scores = rng.random((12, 2))
+        self.n_opened = 0
+
+    def open(self):
+        self.n_opened += 1
+        return self.part
+
+    def read(self, files, *, predict=None):
+        return read_test_once(files, predict=predict or (lambda part: self.scores), open_part=self.open, labels=LABELS)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return TrialFiles(str(tmp_path), 7)
+
+
+def test_the_figures_are_those_of_the_metrics(files):
+    reader = Reader()
+    result = reader.read(files)
+    expected = score(reader.scores, reader.part.targets, observed=reader.part.observed, labels=LABELS)
+    assert (result["macro_f1"], result["positive_f1"]) == (expected.macro_f1, expected.positive_f1)
+    assert (result["map"], result["f1_by_label"]) == (expected.mean_average_precision, expected.f1_by_label)
+    assert (result["n_clips"], result["reads"]) == (12, 1)
+    assert readings_of(files) == [result["read_at"]]
+
+
+def test_a_second_call_returns_what_is_stored_and_opens_nothing(files):
+    reader = Reader()
+    first, stored = reader.read(files), files.read(RESULT)
+    assert reader.read(files) == first
+    assert reader.n_opened == 1
+    assert files.read(RESULT) == stored
+    assert len(readings_of(files)) == 1
+
+
+def test_the_reading_is_noted_before_the_split_is_opened(files):
+    def open_part():
+        assert len(json.loads(files.read(READS))) == 1
+        raise InterruptedError("killed")
+
+    with pytest.raises(InterruptedError, match="killed"):
+        read_test_once(files, predict=lambda part: None, open_part=open_part, labels=LABELS)
+    assert files.read(RESULT) is None
+
+
+def test_a_kill_between_reading_and_storing_shows_as_a_second_reading(files):
+    reader = Reader()
+
+    def killed(part):
+        raise InterruptedError("killed")
+
+    with pytest.raises(InterruptedError, match="killed"):
+        reader.read(files, predict=killed)
+    assert reader.read(files)["reads"] == 2
+    assert len(readings_of(files)) == 2
+
+
+def test_what_is_no_number_is_no_result(files):
+    reader = Reader()
+    with pytest.raises(ValueError, match="some are not finite"):
+        reader.read(files, predict=lambda part: np.full((12, 2), np.nan))
+    assert files.read(RESULT) is None
+
+
+def test_nothing_was_read_of_a_trial_that_never_did(files):
+    assert readings_of(files) == []
