@@ -1,0 +1,166 @@
+"""A server and a proxy on this machine, for downloads that go well, and for those that do not."""
+
+import hashlib
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import ProxyHandler, Request, build_opener
+
+
+@dataclass
+class Asked:
+    """One request, and how many bytes of its answer's body were sent."""
+
+    path: str
+    range: str | None
+    if_range: str | None
+    via: str | None = None
+    status: int = 0
+    sent: int = 0
+
+
+@dataclass
+class Server:
+    """What is served and how it goes wrong; may be changed between requests.
+
+    `disconnects` and `statuses` are used up one a request: break off after so many bytes, or answer with that status.
+    """
+
+    content: bytes
+    has_ranges: bool = True
+    heeds_if_range: bool = True
+    etag: str | None = "strong"
+    last_modified: str | None = None
+    tells_length: bool = True
+    disconnects: list[int] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
+    bytes_per_second: float | None = None
+    log: list[Asked] = field(default_factory=list)
+    url: str = ""
+
+    def tag(self):
+        if self.etag == "strong":
+            return f'"{hashlib.sha256(self.content).hexdigest()[:12]}"'
+        return self.etag
+
+    @property
+    def sent(self):
+        return sum(asked.sent for asked in self.log)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: Server
+
+    def do_GET(self):
+        state = self.state
+        asked = Asked(self.path, self.headers.get("Range"), self.headers.get("If-Range"), self.headers.get("Via"))
+        state.log.append(asked)
+        self.close_connection = True
+        if self.path in state.redirects:
+            return self._answer(asked, 302, b"", {"Location": state.redirects[self.path]})
+        if state.statuses and (status := state.statuses.pop(0)) != 200:
+            return self._answer(asked, status, b"no", {"Content-Length": "2", **state.headers})
+        return self._serve(asked)
+
+    def _serve(self, asked):
+        state, whole = self.state, self.state.content
+        headers = {"Accept-Ranges": "bytes"} if state.has_ranges else {}
+        headers |= {"ETag": state.tag()} if state.etag else {}
+        headers |= {"Last-Modified": state.last_modified} if state.last_modified else {}
+        start = self._start(asked)
+        if start is not None and start >= len(whole):
+            return self._answer(asked, 416, b"", {"Content-Range": f"bytes */{len(whole)}", "Content-Length": "0"})
+        body = whole[start or 0 :]
+        if start is not None:
+            headers["Content-Range"] = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
+        if state.tells_length:
+            headers["Content-Length"] = str(len(body))
+        if state.disconnects:
+            body = body[: state.disconnects.pop(0)]
+        return self._answer(asked, 200 if start is None else 206, body, headers | state.headers)
+
+    def _start(self, asked):
+        """Return from where the answer goes, None for the whole."""
+        if not self.state.has_ranges or asked.range is None:
+            return None
+        is_changed = asked.if_range not in (None, self.state.tag(), self.state.last_modified)
+        if is_changed and self.state.heeds_if_range:
+            return None
+        return int(asked.range.removeprefix("bytes=").removesuffix("-"))
+
+    def _answer(self, asked, status, body, headers):
+        asked.status = status
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        pace = self.state.bytes_per_second
+        try:
+            for start in range(0, len(body), 1 << 14):
+                piece = body[start : start + (1 << 14)]
+                self.wfile.write(piece)
+                asked.sent += len(piece)
+                if pace:
+                    time.sleep(len(piece) / pace)
+        except OSError:  # who asked is gone
+            pass
+
+    def log_message(self, *args):
+        pass
+
+
+class _ProxyHandler(BaseHTTPRequestHandler):
+    """Passes on GET requests for absolute URLs, and says so."""
+
+    seen: list[str]
+
+    def do_GET(self):
+        self.seen.append(self.path)
+        passed_on = {name: self.headers[name] for name in ("Range", "If-Range") if name in self.headers}
+        with build_opener(ProxyHandler({})).open(Request(self.path, headers=passed_on | {"Via": "1.1 test"})) as answer:
+            body = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                if name.lower() not in ("connection", "server", "date"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def serving(content=b"", **how):
+    """Give a `Server` that answers every path with its content."""
+    state = Server(content, **how)
+    with _running(type("Handler", (_Handler,), {"state": state})) as address:
+        state.url = f"http://{address}/openmic-2018-v1.0.0.tgz"
+        yield state
+
+
+@contextmanager
+def proxying():
+    """Give a proxy's URL and the list of the URLs that it was asked for."""
+    seen = []
+    with _running(type("Handler", (_ProxyHandler,), {"seen": seen})) as address:
+        yield f"http://{address}", seen
+
+
+@contextmanager
+def _running(handler):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,307 @@
+"""A look at a directory tells all that is in it and all that is wrong, and never ends in a traceback."""
+
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from harness.data.archive import MARKER
+from harness.data.check import check_directory
+from harness.data.check_audio import CORRUPTED_TRACKS
+from harness.data.check_report import N_LISTED, lines_of
+from harness.data.openmic import read_dataset
+from harness.data_command import app
+from tests.layouts import LABELS, Layout, write_csv, write_tone
+
+NPZ, CSV = "openmic-2018.npz", "openmic-2018-aggregated-labels.csv"
+
+
+@pytest.fixture
+def layout():
+    return Layout()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(layout, **how):
+        root = layout.write(tmp_path / "openmic-2018", **how)
+        for key in layout.keys:
+            write_tone(root / "audio" / key[:3] / f"{key}.ogg")
+        return root
+
+    return write
+
+
+def problems_of(root, **how):
+    return check_directory(root, **how).problems.by_place
+
+
+def told(root, **how):
+    return "\n".join(lines_of(check_directory(root), **how))
+
+
+def test_a_whole_directory_is_usable_and_counted(write, layout):
+    root = write(layout)
+    found = check_directory(root)
+    assert found.is_usable
+    assert found.problems.by_place == {}
+    assert found.dataset.digest == read_dataset(root).digest
+    assert (found.n_keys, found.n_clips) == (8, {"train": 6, "test": 2})
+    assert found.audio.kinds == {(44_100, 2): 8}
+    assert found.audio.seconds == (0.5, 0.5)
+    assert found.audio.n_bytes == sum(path.stat().st_size for path in (root / "audio").rglob("*.ogg"))
+    assert found.has_vggish
+    assert set(found.artists.values()) == {f"artist {i}" for i in range(4)}
+
+
+@pytest.mark.parametrize("labels_as", ["npz", "csv"])
+def test_annotations_are_counted_by_split_and_side(write, layout, labels_as):
+    counts = check_directory(write(layout, labels_as=labels_as)).counts
+    for split, rows in (("train", slice(0, 6)), ("test", slice(6, 8))):
+        for i, label in enumerate(LABELS):
+            positive = layout.targets[rows, i][layout.observed[rows, i]] >= 0.5
+            assert counts[split][label] == (positive.sum(), (~positive).sum())
+
+
+def test_the_table_says_what_was_counted(write, layout):
+    layout.observed[:] = True
+    layout.targets[:] = 0.9
+    layout.targets[:4, 0] = 0.1
+    text = told(write(layout))
+    assert "label     train +   train -    test +    test -" in text
+    assert "banjo           2         4         2         0" in text
+    assert "all            14         4         6         0" in text
+    assert "labels    3; 24 of 24 observed, 20 positive; from openmic-2018.npz" in text
+    assert "headers   8 read: 8 at 44,100 Hz stereo; 0.50 to 0.50 s" in text
+    assert "artists   4\n" in text
+    assert text.endswith("usable: a study can read it")
+
+
+def test_the_command_draws_the_counts_and_ends_well(write, layout, tmp_path):
+    figure = tmp_path / "figures/labels.png"
+    result = CliRunner().invoke(app, ["check", str(write(layout)), "--figure", str(figure)])
+    assert result.exit_code == 0, result.output
+    assert f"figure    {figure}" in result.stdout
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_fails_where_a_study_would(write, layout, tmp_path):
+    root = write(layout)
+    shutil.rmtree(root / "audio")
+    result = CliRunner().invoke(app, ["check", str(root), "--figure", str(tmp_path / "a.png")])
+    assert result.exit_code == 1
+    assert "not usable: 1 problems" in result.stdout
+    assert CliRunner().invoke(app, ["check", str(root), "--figure", "a.pdf"]).exit_code == 1
+
+
+def test_a_folder_that_is_not_there_is_told_as_everything_missing(tmp_path):
+    found = check_directory(tmp_path / "nowhere")
+    assert found.problems.by_place.keys() == {
+        "class-map.json",
+        "labels",
+        "split01_train.csv",
+        "split01_test.csv",
+        "missing audio",
+    }
+    assert "not usable" in "\n".join(lines_of(found))
+
+
+# Each broken rule, with its file and row
+
+
+def test_every_missing_clip_is_named_and_a_few_are_listed(write, layout):
+    layout = Layout(n_clips=30, n_train=20)
+    root = write(layout)
+    for key in layout.keys[:15]:
+        (root / "audio/000" / f"{key}.ogg").unlink()
+    assert problems_of(root) == {"missing audio": [f"000/{key}.ogg" for key in layout.keys[:15]]}
+    text = told(root)
+    assert "problem: missing audio, 15 of them" in text
+    assert f"and {15 - N_LISTED} more; --all lists them" in text
+    assert f"000/{layout.keys[14]}.ogg" not in text
+    assert f"000/{layout.keys[14]}.ogg" in told(root, lists_all=True)
+
+
+def test_clips_that_are_empty_or_no_sound_are_named(write, layout):
+    root = write(layout)
+    empty, text = (root / "audio/000" / f"{layout.keys[i]}.ogg" for i in (1, 2))
+    empty.write_bytes(b"")
+    text.write_text("not found")
+    found = check_directory(root)
+    first, second = found.problems.by_place["unreadable audio"]
+    assert first == f"000/{layout.keys[1]}.ogg: empty"
+    assert second.startswith(f"000/{layout.keys[2]}.ogg: ")
+    assert not found.is_usable
+
+
+def test_all_headers_are_read_only_when_asked_for(write):
+    layout = Layout(n_clips=50, n_train=40)
+    root = write(layout)
+    (root / "audio/000" / f"{layout.keys[1]}.ogg").write_text("not sound")
+    assert check_directory(root).audio.n_read == 20
+    assert check_directory(root).is_usable
+    found = check_directory(root, reads_all_audio=True)
+    assert found.audio.n_read == 49
+    assert len(found.problems) == 1
+
+
+def test_clips_of_tracks_that_are_known_to_be_damaged_are_a_note(write, layout):
+    track = sorted(CORRUPTED_TRACKS)[0]
+    layout.keys[7] = layout.test[1] = f"{track}_3840"
+    root = write(layout)
+    (root / f"audio/{track[:3]}/{track}_3840.ogg").write_bytes(b"damaged")
+    assert check_directory(root).is_usable
+    assert f"note: damaged, as is known of 10 tracks: {track}_3840; studies need --skip-corrupt" in told(root)
+
+
+def test_sound_of_several_kinds_is_told_apart(write, layout):
+    root = write(layout)
+    write_tone(root / f"audio/000/{layout.keys[0]}.ogg", sample_rate=96_000, channels=8, seconds=0.25)
+    assert "7 at 44,100 Hz stereo, 1 at 96,000 Hz with 8 channels; 0.25 to 0.50 s" in told(root)
+
+
+def test_every_wrong_line_of_the_label_csv_is_told(write, layout):
+    root = write(layout, labels_as="csv")
+    path = root / CSV
+    rows = path.read_text().splitlines()
+    n = len(rows)
+    path.write_text(
+        "\n".join(
+            [*rows, "k,theremin,0.5,3", f"{layout.keys[0]},voice,much,3", "k,voice,1.5,3", "k", rows[1]],
+        )
+    )
+    wrong = problems_of(root)[CSV]
+    assert f"line {n + 1}: unknown instrument 'theremin'" in wrong
+    assert f"line {n + 2}: relevance 'much' is no number from 0 to 1" in wrong
+    assert f"line {n + 3}: relevance '1.5' is no number from 0 to 1" in wrong
+    assert f"line {n + 4}: 1 of 4 columns" in wrong
+    assert any(text.startswith(f"line {n + 5}: ") and text.endswith("already on line 2") for text in wrong)
+
+
+def test_a_missing_column_is_told_with_those_that_are_there(write, layout):
+    root = write(layout, labels_as="csv")
+    write_csv(root / CSV, [("sample_key", "instrument"), ("a", "voice")])
+    write_csv(root / "openmic-2018-metadata.csv", [("sample_key", "artist")])
+    wrong = problems_of(root)
+    assert wrong[CSV] == ["no column relevance; it has sample_key, instrument"]
+    assert wrong["openmic-2018-metadata.csv"] == ["no column artist_name; it has sample_key, artist"]
+
+
+def test_every_wrong_label_of_the_npz_is_told_by_key_and_instrument(write, layout):
+    layout.targets[2, 1], layout.targets[5, 0] = 1.25, np.nan
+    wrong = problems_of(write(layout))[NPZ]
+    assert wrong == [
+        f"key {layout.keys[2]}, cello: label 1.25 is not in 0 to 1",
+        f"key {layout.keys[5]}, banjo: label nan is not in 0 to 1",
+    ]
+
+
+def test_every_wrong_array_of_the_npz_is_told(write, layout):
+    root = write(layout)
+    np.savez(
+        root / NPZ,
+        sample_key=np.array([*layout.keys[:7], layout.keys[0]]),
+        Y_true=layout.targets.astype(str),
+        Y_mask=layout.observed[:, :2].astype(int),
+    )
+    wrong = problems_of(root)[NPZ]
+    assert wrong == [
+        f"sample_key lists {layout.keys[0]} more than once",
+        "Y_mask has shape (8, 2); the keys and the instruments ask for (8, 3)",
+        "Y_mask has type int64; it must be boolean",
+        "Y_true has type <U32; it must hold numbers",
+    ]
+
+
+def test_every_wrong_line_of_the_partitions_is_told(write, layout):
+    layout.test = [layout.keys[0], layout.keys[6], layout.keys[6], "stranger_1"]
+    wrong = problems_of(write(layout))
+    assert wrong["split01_test.csv"] == [
+        f"line 3: key {layout.keys[6]} is listed already on line 2",
+        "line 4: key 'stranger_1' has no labels in this data set",
+    ]
+    assert wrong["partitions"] == [
+        f"key {layout.keys[0]} is in both split01_train.csv and split01_test.csv",
+        f"key {layout.keys[7]} is in neither split01_train.csv nor split01_test.csv",
+    ]
+
+
+def test_a_label_that_no_train_clip_was_asked_for_is_a_problem(write, layout):
+    layout.observed[:6, 2] = False
+    assert problems_of(write(layout))["labels"] == [
+        "no train clip has an observed label for voice; each needs at least one"
+    ]
+
+
+def test_vggish_of_another_shape_is_a_problem_and_none_is_a_note(write, layout):
+    layout.vggish = np.zeros((8, 128))
+    root = write(layout)
+    assert "X has shape (8, 128)" in problems_of(root)[NPZ][0]
+    np.savez(root / NPZ, sample_key=np.array(layout.keys), Y_true=layout.targets, Y_mask=layout.observed)
+    assert check_directory(root).is_usable
+    assert "no system that hears VGGish" in told(root)
+
+
+def test_a_file_that_a_study_does_not_read_is_no_obstacle(write, layout):
+    root = write(layout)
+    (root / CSV).write_text("sample_key,instrument,relevance\nk,theremin,2\n")
+    assert check_directory(root).is_usable
+    assert f"note: {CSV}, which a study does not read beside {NPZ}: 2 wrong, as line 2: unknown" in told(root)
+
+
+def test_several_files_that_are_wrong_are_all_told(write, layout):
+    root = write(layout)
+    (root / "class-map.json").write_text(json.dumps({"banjo": 0, "cello": 0}))
+    (root / NPZ).write_bytes(b"PK not a zip")
+    (root / "partitions/split01_train.csv").unlink()
+    wrong = problems_of(root)
+    assert wrong.keys() == {"class-map.json", NPZ, "split01_train.csv"}
+    assert [len(texts) for texts in wrong.values()] == [1, 1, 1]
+
+
+def test_where_a_directory_came_from_is_told(write, layout):
+    root = write(layout)
+    (root / MARKER).write_text('{"archive": "a.tgz", "md5": "123"}')
+    assert "fetched   a.tgz, md5 123" in told(root)
+
+
+SMALL_FILES = ("class-map.json", NPZ, CSV, "openmic-2018-metadata.csv", "partitions/split01_train.csv", MARKER)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", SMALL_FILES)
+def test_no_damage_ends_in_a_traceback_and_the_verdict_is_the_reader_s(write, layout, name, seed):
+    layout.vggish = layout.vggish[:, :, :1]
+    root = write(layout)
+    layout.write_csv(root)
+    (root / MARKER).write_text('{"md5": "1"}')
+    chance, whole = random.Random(seed), (root / name).read_bytes()
+    for _ in range(8):
+        content = bytearray(whole[: chance.choice([len(whole), chance.randrange(len(whole))])])
+        for _ in range(chance.choice([0, 1, 20])):
+            if content:
+                content[chance.randrange(len(content))] = chance.randrange(256)
+        (root / name).write_bytes(content)
+        found = check_directory(root)
+        assert list(lines_of(found))
+        assert found.is_usable or len(found.problems)
+        try:
+            read_dataset(root)
+        except (ValueError, OSError):
+            assert not found.is_usable
+
+
+@pytest.mark.parametrize("name", [*SMALL_FILES, "partitions", "audio"])
+def test_a_file_where_a_folder_belongs_and_the_reverse_are_told(write, layout, name):
+    root = write(layout)
+    path = root / name
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.touch()
+    else:
+        path.unlink(missing_ok=True)
+        path.mkdir()
+    assert list(lines_of(check_directory(root)))
