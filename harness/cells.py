@@ -1,30 +1,33 @@
 """A study whose space is a table: what its trials say, cell by cell."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from rich.table import Table
 
 from harness.config import TrialConfig
 from harness.searcher import PATHS, values_by_epoch
+from harness.subspace import papers_within
 from search_spaces import Space
 
 Cells = Mapping[tuple[str, str], Sequence[float]]
 
 
-def cells_of(space: Space, trials: Iterable[FrozenTrial]) -> Cells:
+def cells_of(space: Space, trials: Iterable[FrozenTrial], *, fixed: Mapping[str, Any]) -> Cells:
     """Return the macro-F1 of the finished trials by row and column of the space's table, in the table's order.
 
-    Every cell of the table is there, if without a figure.
+    Every cell of the table is there, if without a figure. Only the table's own configurations count, with what is
+    `fixed` in its place: a trial at another learning rate would be no repeat.
     """
-    assert space.cell is not None
-    found: dict[tuple[str, str], list[float]] = {_cell(space, paper): [] for paper in space.paper}
+    table = {config.digest(): _cell(space, config) for config in _configurations(space, fixed)}
+    found: dict[tuple[str, str], list[float]] = {cell: [] for cell in table.values()}
     for trial in trials:
-        if trial.state == TrialState.COMPLETE:
-            best = max(values_by_epoch(trial).values())
-            found.setdefault(_cell(space, json.loads(trial.user_attrs[PATHS])), []).append(best)
+        config = TrialConfig.from_paths(json.loads(trial.user_attrs.get(PATHS, "{}")))
+        if trial.state == TrialState.COMPLETE and config.digest() in table:
+            found[table[config.digest()]].append(max(values_by_epoch(trial).values()))
     return found
 
 
@@ -52,6 +55,12 @@ def in_words(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f}{spread} ({len(values)})"
 
 
-def _cell(space: Space, paths: Mapping[str, object]) -> tuple[str, str]:
+def _configurations(space: Space, fixed: Mapping[str, Any]) -> Iterator[TrialConfig]:
+    for paper in papers_within(space, fixed):
+        drawn = {path: fixed.get(path, value) for path, value in paper.items()}
+        yield TrialConfig.from_paths({**drawn, **space.suggest(FixedTrial(drawn))})
+
+
+def _cell(space: Space, config: TrialConfig) -> tuple[str, str]:
     assert space.cell is not None
-    return space.cell(TrialConfig.from_paths(paths).to_paths())
+    return space.cell(config.to_paths())

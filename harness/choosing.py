@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -15,10 +16,17 @@ from harness.study_storage import open_storage
 
 VALIDATION_FIGURES = ("macro_f1", "positive_f1", "map")
 
+_SPLIT = ("split", "validation_fraction", "split_seed", "skips_corrupt")
+_DIGESTS = ("data_digest", "backbone_digest")
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration that a finished trial tried; `figures` are those of its best epoch, on validation."""
+    """A configuration that finished trials tried; `trial` is the first of them.
+
+    `figures` are those of a trial's best epoch, on validation: the mean over all `n_trials`, since the best of several
+    would owe some of its figure to luck.
+    """
 
     study: str
     trial: int
@@ -26,6 +34,7 @@ class Candidate:
     digest: str
     paths: Mapping[str, Any]
     figures: Mapping[str, float]
+    n_trials: int = 1
 
     @property
     def key(self) -> tuple[str, str]:
@@ -64,8 +73,25 @@ def read_source(place: StudyPlace) -> StudySpec:
     return place.read_spec()
 
 
+def check_comparable(sources: Mapping[str, StudySpec]) -> None:
+    """Refuse studies whose runs would not pair: other data, another split, another backbone.
+
+    Raises:
+        ValueError: two of them differ; the message says in what.
+    """
+    first, *others = sources.values()
+    for other in others:
+        differing = [n for n in _SPLIT if getattr(first.data, n) != getattr(other.data, n)]
+        differing += [n for n in _DIGESTS if first.provenance[n] != other.provenance[n]]
+        if differing:
+            raise ValueError(
+                f"studies {first.name} and {other.name} differ in {', '.join(differing)}: their runs would not pair; "
+                "evaluate them apart"
+            )
+
+
 def candidates(place: StudyPlace, spec: StudySpec) -> list[Candidate]:
-    """Return the configurations of a study's finished trials, each once, by the first trial that tried it.
+    """Return the configurations of a study's finished trials, each once, with its mean over the trials that tried it.
 
     Raises:
         ValueError: no trial has finished.
@@ -76,11 +102,11 @@ def candidates(place: StudyPlace, spec: StudySpec) -> list[Candidate]:
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not trials:
         raise ValueError(f"study={spec.name}: none of its trials has finished, so that there is nothing to evaluate")
-    found: dict[str, Candidate] = {}
+    found: dict[str, list[Candidate]] = {}
     for trial in trials:
         candidate = _candidate(trial, spec.name)
-        found.setdefault(candidate.digest, candidate)
-    return list(found.values())
+        found.setdefault(candidate.digest, []).append(candidate)
+    return [_merged(tried) for tried in found.values()]
 
 
 def choose(among: Iterable[Candidate], *, top: int, by: str) -> list[Candidate]:
@@ -103,6 +129,12 @@ def check_systems(systems: Sequence[str] | None, among: Iterable[Candidate]) -> 
     for name in systems or []:
         if name not in valid:
             raise ValueError(f"systems={name!r}: no finished trial of it; must be one of {', '.join(valid)}")
+
+
+def _merged(tried: Sequence[Candidate]) -> Candidate:
+    """Return one configuration that was tried several times."""
+    figures = {name: fmean(candidate.figures[name] for candidate in tried) for name in VALIDATION_FIGURES}
+    return replace(tried[0], figures=figures, n_trials=len(tried))
 
 
 def _candidate(trial: FrozenTrial, study: str) -> Candidate:

@@ -24,6 +24,7 @@ from harness.scheduler import StudyScheduler
 from harness.searcher import StudySearcher, make_sampler, put_back, values_by_epoch
 from harness.spec import Resources, StudyPlace, StudySpec
 from harness.study_storage import open_storage
+from harness.subspace import papers_within
 from harness.tracker import Tracker, TrackingCallback
 from harness.trial import TrialTask, run_trial
 from search_spaces import load
@@ -45,18 +46,16 @@ def open_study(spec: StudySpec, place: StudyPlace) -> optuna.Study:
     study = optuna.create_study(storage=storage, study_name=spec.name, directions=directions, load_if_exists=True)
     trials = study.get_trials(deepcopy=False)
     study.sampler = make_sampler(spec.seed, n_trials_so_far=len(trials), fixed=spec.fixed)
-    if not trials:
-        for paper in _papers_within(spec):
-            study.enqueue_trial({**paper, **spec.fixed})
+    for paper in _first_in_line(spec)[len(trials) :]:
+        study.enqueue_trial({**paper, **spec.fixed})
     return study
 
 
-def _papers_within(spec: StudySpec) -> list[Mapping[str, Any]]:
-    """Return the paper's configurations of the kinds that the study holds, or one of them if it holds others."""
-    papers = list(load(spec.space, spec.preset).paper)
-    kinds = {path: value for path, value in spec.fixed.items() if path.endswith("/kind")}
-    agreeing = [paper for paper in papers if all(paper.get(path, kinds[path]) == kinds[path] for path in kinds)]
-    return agreeing or papers[:1]
+def _first_in_line(spec: StudySpec) -> list[Mapping[str, Any]]:
+    """Return what the study begins with: the paper's configurations, or all of its budget if its space is a table."""
+    space = load(spec.space, spec.preset)
+    papers = papers_within(space, spec.fixed)
+    return papers if space.cell is None else [papers[number % len(papers)] for number in range(spec.trials)]
 
 
 def cpu_count() -> int:

@@ -8,16 +8,16 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from harness import driver
-from harness.choosing import Candidate, candidates, check_choice, check_systems, choose, read_source
+from harness.choosing import Candidate, candidates, check_choice, check_comparable, check_systems, choose, read_source
 from harness.config import TrialConfig
 from harness.console import StudyConsole
 from harness.evaluation_history import notes_on
 from harness.evaluation_report import write_report
 from harness.evaluation_result import EvaluationResult, collect
-from harness.evaluation_runs import EvaluationPlan, RunList, Session, read_runs
+from harness.evaluation_runs import RUNS_FILE, EvaluationPlan, RunList, Session, read_runs
 from harness.preparation import prepare_for
 from harness.run_study import claimed, connected
-from harness.spec import Resources, StudyPlace, StudySpec
+from harness.spec import DataSpec, Resources, StudyPlace, StudySpec
 from harness.study_storage import open_storage
 from harness.tracker import Tracker
 from tracking import names
@@ -61,7 +61,7 @@ def evaluate(
     replace(next(iter(sources.values())), name=name or place.home.name)  # a name that no study can have is refused
     began = datetime.now(UTC).isoformat(timespec="seconds")
     session = Session(began, seeds, top, by, tuple(candidate.key for candidate in chosen))
-    with claimed(place, is_new=not place.has_begun()):
+    with claimed(place, is_new=not place.has_begun(), own_file=RUNS_FILE):
         return _carry_out(
             sources,
             chosen,
@@ -84,27 +84,6 @@ def evaluation_place(first: StudyPlace, name: str | None) -> StudyPlace:
     if place.spec_file.exists():
         raise ValueError(f"name={name}: a study has this name; give the evaluation another --name")
     return place
-
-
-def check_comparable(sources: Mapping[str, StudySpec]) -> None:
-    """Refuse studies whose runs would not pair: other data, another split, another backbone.
-
-    Raises:
-        ValueError: two of them differ; the message says in what.
-    """
-    first, *others = sources.values()
-    for other in others:
-        names_ = [n for n in _SPLIT if getattr(first.data, n) != getattr(other.data, n)]
-        names_ += [n for n in _DIGESTS if first.provenance[n] != other.provenance[n]]
-        if names_:
-            raise ValueError(
-                f"studies {first.name} and {other.name} differ in {', '.join(names_)}: their runs would not pair; "
-                "evaluate them apart"
-            )
-
-
-_SPLIT = ("split", "validation_fraction", "split_seed", "skips_corrupt")
-_DIGESTS = ("data_digest", "backbone_digest")
 
 
 def _carry_out(
@@ -206,11 +185,17 @@ def _announce(
             ("data", f"{spec.data.source}, {spec.data.split} validation split, and once for each run the test split"),
             ("backbone", f"{spec.backbone}, {spec.precision}"),
             ("chosen by", f"validation {session.by}, the best {session.top} of each system of each study"),
-            *(("", f"{c.title}: {c.system}, validation {session.by} {c.figures[session.by]:.3f}") for c in chosen),
+            *(("", _choice(c, session.by)) for c in chosen),
             ("seeds", f"{session.seeds} for each, the same for all"),
             *(("note", note) for note in notes),
         ]
     )
+
+
+def _choice(candidate: Candidate, by: str) -> str:
+    """Say what a configuration was chosen by."""
+    mean = "" if candidate.n_trials == 1 else f", the mean of {candidate.n_trials} trials of this configuration"
+    return f"{candidate.title}: {candidate.system}, validation {by} {candidate.figures[by]:.3f}{mean}"
 
 
 def _prepare(
@@ -221,21 +206,34 @@ def _prepare(
     Raises:
         ValueError: the data or the backbone are no longer those of a study.
     """
-    for name, source in listed.sources.items():
-        configs = [TrialConfig.from_paths(run.paths) for run in listed.runs if run.study == name]
-        if not configs:
-            continue
-        prepared = prepare_for(source, place, configs, console=console)
-        for digest in (digest for digest in prepared.spec.provenance if digest.endswith("_digest")):
-            before, now = source.provenance.get(digest, ""), prepared.spec.provenance[digest]
-            if before != now:
-                raise ValueError(
-                    f"study={name}: {digest} is {now[:12]}, the study began with {before[:12]}; its configurations "
-                    "were chosen on other data"
-                )
+    wanted = {run.study for run in listed.runs}
+    groups: dict[tuple[str, DataSpec], list[StudySpec]] = {}
+    for source in (source for name, source in listed.sources.items() if name in wanted):
+        groups.setdefault((source.backbone, source.data), []).append(source)
+    for sources in groups.values():
+        studies = {source.name for source in sources}
+        configs = [TrialConfig.from_paths(run.paths) for run in listed.runs if run.study in studies]
+        prepared = prepare_for(sources[0], place, configs, console=console)
+        for source in sources:
+            _check_unchanged(source, prepared.spec.provenance)
         listed = replace(listed, labels=prepared.labels, floor=prepared.floor)
         spec = replace(spec, provenance={**spec.provenance, **prepared.spec.provenance})
     return listed, spec
+
+
+def _check_unchanged(source: StudySpec, provenance: Mapping[str, str]) -> None:
+    """Refuse data or a backbone other than those that the configurations were chosen with.
+
+    Raises:
+        ValueError: a digest differs.
+    """
+    for digest, before in source.provenance.items():
+        now = provenance.get(digest, before)
+        if digest.endswith("_digest") and now != before:
+            raise ValueError(
+                f"study={source.name}: {digest} is {now[:12]}, the study began with {before[:12]}; its configurations "
+                "were chosen on other data"
+            )
 
 
 def _metrics(result: EvaluationResult) -> dict[str, float]:

@@ -9,16 +9,12 @@ from typing import Any
 from rich.table import Table
 
 from harness.console import StudyConsole
+from harness.evaluation_remarks import procedure, remarks
 from harness.evaluation_result import FIGURES, Comparison, ConfigurationResult, EvaluationResult
 from harness.evaluation_runs import Session
 from harness.statistics import Difference, Summary, summarise
 
 _MAX_COLUMNS = 6
-_ONE_SEED = "one seed has no standard deviation, and no interval: give more --seeds"
-_INTERVAL = (
-    "95 % bootstrap interval of the mean difference over seeds; it says nothing of other test clips, and is too "
-    "narrow for few seeds"
-)
 
 
 def write_report(result: EvaluationResult, session: Session) -> list[Path]:
@@ -48,29 +44,6 @@ def tables(result: EvaluationResult) -> list[Table]:
             comparisons = [c for c in comparisons if c.one == result.configurations[0].title]
         shown.append(_table("Test macro-F1, paired by seed", *_differences(comparisons)))
     return shown
-
-
-def remarks(result: EvaluationResult) -> list[str]:
-    """Return what is to be known of the figures."""
-    lines = [
-        f"{c.title}, seed {seed.seed_index}: test was read {seed.reads} times, since a worker was lost or the run "
-        "failed after a reading"
-        for c in result.configurations
-        for seed in c.seeds
-        if seed.reads > 1
-    ]
-    lines += [
-        f"{c.title}, seed {seed.seed_index} failed: {seed.reason}"
-        for c in result.configurations
-        for seed in c.seeds
-        if seed.state == "failed"
-    ]
-    counts = {len(c.finished) for c in result.configurations}
-    if 1 in counts:
-        lines.append(_ONE_SEED)
-    if max(counts, default=0) > 1 and len(result.configurations) > 1:
-        lines.append(_INTERVAL)
-    return lines
 
 
 def conclude(result: EvaluationResult, console: StudyConsole) -> None:
@@ -122,7 +95,10 @@ def _by_label(result: EvaluationResult) -> tuple[list[str], list[list[str]]]:
     rows = [
         [label, *(_spread(c.summary(f"f1_by_label/{label}")) for c in result.configurations)] for label in result.labels
     ]
-    return ["label", *(f"{c.title} {_system(c)}" for c in result.configurations)], rows
+    headings = [f"{c.system}\n{c.paper_name}" for c in result.configurations]
+    if len(set(headings)) < len(headings):
+        headings = [f"{heading}\n{c.title}" for heading, c in zip(headings, result.configurations, strict=True)]
+    return ["label", *headings], rows
 
 
 def _differences(comparisons: Iterable[Comparison]) -> tuple[list[str], list[list[str]]]:
@@ -156,9 +132,7 @@ def _as_markdown(result: EvaluationResult, session: Session) -> str:
     lines = [
         f"# Evaluation {result.name}",
         "",
-        f"The best {session.top} of each system of each study by validation {session.by}, retrained with the same "
-        f"{session.seeds} seeds each. The test split was read once for each finished run, with the weights of its best "
-        "epoch by validation.",
+        f"The best {session.top} of each system of each study by validation {session.by}, {procedure(result)}",
         "",
         *_markdown(*_on_test(result)),
         *_markdown(*_training(result)),
@@ -215,7 +189,7 @@ def _seconds(c: ConfigurationResult) -> Summary:
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left")
     for name in header:
-        table.add_column(name, no_wrap=name not in ("configuration", "one", "other"))
+        table.add_column(name, no_wrap="\n" not in name and name not in ("configuration", "one", "other"))
     for row in rows:
         table.add_row(*row)
     return table

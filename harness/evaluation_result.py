@@ -26,7 +26,9 @@ FIGURES = {"macro_f1": "macro-F1", "positive_f1": "positive F1", "map": "mAP"}
 class SeedResult:
     """One retraining. `test` and `validation` hold macro_f1, positive_f1, map and f1_by_label, those of the best epoch.
 
-    Both are None if it has none. `reads` counts how often the test split was read for this configuration and seed.
+    Both are None if it has none. `test` says besides which clips these were, by `n_clips` and their digest `clips`, and
+    which labels are `one_sided` there. `reads` counts how often the test split was read for this configuration and
+    seed.
     """
 
     seed_index: int
@@ -40,10 +42,18 @@ class SeedResult:
     reads: int
     reason: str
 
+    def has_same_test_clips(self, other: "SeedResult") -> bool:
+        """Tell whether both were tested on the same clips, as far as what is stored of them tells."""
+        one, two = self.test or {}, other.test or {}
+        return all(one[key] == two[key] for key in ("n_clips", "clips") if key in one and key in two)
+
 
 @dataclass(frozen=True)
 class ConfigurationResult:
-    """One configuration: where it comes from, and its seeds in order."""
+    """One configuration: where it comes from, and its seeds in order.
+
+    `chosen_by` holds what it was chosen by: means over `chosen_from` trials of its study.
+    """
 
     study: str
     trial: int
@@ -51,6 +61,7 @@ class ConfigurationResult:
     digest: str
     paths: Mapping[str, Any]
     chosen_by: Mapping[str, float]
+    chosen_from: int
     seeds: tuple[SeedResult, ...]
 
     @property
@@ -71,7 +82,7 @@ class ConfigurationResult:
     @property
     def params(self) -> int | None:
         """Return the number of trained parameters."""
-        return next((seed.params for seed in self.seeds if seed.params is not None), None)
+        return next((seed.params for seed in self.seeds if seed.params), None)
 
     def values(self, name: str, *, split: str = "test") -> dict[int, float]:
         """Return a figure by seed, such as `macro_f1` or `f1_by_label/banjo`, over the finished seeds."""
@@ -121,14 +132,21 @@ class EvaluationResult:
         return any(seed.state == "failed" for c in self.configurations for seed in c.seeds)
 
     def comparisons(self, name: str = "macro_f1") -> list[Comparison]:
-        """Return the paired differences of a figure between all configurations."""
+        """Return the paired differences of a figure between all configurations that were tested on the same clips."""
         found = []
         for one, other in combinations(self.configurations, 2):
             left, right = one.values(name), other.values(name)
-            if common := sorted(left.keys() & right.keys()):
+            if common := paired_seeds(one, other):
                 difference = paired_difference([left[i] for i in common], [right[i] for i in common])
                 found.append(Comparison(one.title, other.title, difference))
         return found
+
+
+def paired_seeds(one: ConfigurationResult, other: ConfigurationResult) -> list[int]:
+    """Return the seeds that both have finished, on the same test clips."""
+    there = {seed.seed_index: seed for seed in one.finished}
+    common = [seed for seed in other.finished if seed.seed_index in there]
+    return [seed.seed_index for seed in common if seed.has_same_test_clips(there[seed.seed_index])]
 
 
 _STATES = {TrialState.COMPLETE: "done", TrialState.FAIL: "failed"}
@@ -147,7 +165,14 @@ def collect(
         first = listed.runs[listed.numbers_of(candidate.key)[0]]
         found.append(
             ConfigurationResult(
-                first.study, first.trial, first.system, first.digest, first.paths, candidate.figures, seeds
+                study=first.study,
+                trial=first.trial,
+                system=first.system,
+                digest=first.digest,
+                paths=first.paths,
+                chosen_by=candidate.figures,
+                chosen_from=candidate.n_trials,
+                seeds=seeds,
             )
         )
     return tuple(sorted(found, key=_rank))
@@ -165,7 +190,8 @@ def _seed(index: int, numbers: Sequence[int], trials: Sequence[FrozenTrial], *, 
     attributes = {} if trial is None else trial.user_attrs
     summary = json.loads(attributes.get(SUMMARY, "{}"))
     test = json.loads(attributes.get(TEST, "null"))
-    earlier = sum(len(readings_of(TrialFiles(place.shared, n))) for n in numbers[:-1])
+    untold = numbers[:-1] if test else numbers  # a run that failed may have read the split all the same
+    reads = sum(len(readings_of(TrialFiles(place.shared, n))) for n in untold)
     return SeedResult(
         seed_index=index,
         run=number,
@@ -175,6 +201,6 @@ def _seed(index: int, numbers: Sequence[int], trials: Sequence[FrozenTrial], *, 
         params=summary.get("params"),
         epochs=summary.get("epochs", 0),
         seconds=summary.get("seconds", 0.0),
-        reads=earlier + (test["reads"] if test else 0),
+        reads=reads + (test["reads"] if test else 0),
         reason=attributes.get(REASON, ""),
     )

@@ -17,7 +17,7 @@ from harness.config import TrialConfig
 from harness.spec import StudyPlace, StudySpec
 from tracking import names
 
-_FILE = "runs.json"
+RUNS_FILE = "runs.json"
 _FIRST_SEED = 1_000_000_000  # far from the seeds of any study's trials: a retraining repeats no trial
 
 _TERMS = ("epochs", "backbone", "data", "precision")
@@ -103,9 +103,9 @@ class RunList:
 
     def write(self, place: StudyPlace) -> None:
         """Write the list, whole or not at all."""
-        temporary = (place.home / _FILE).with_suffix(".part")
+        temporary = (place.home / RUNS_FILE).with_suffix(".part")
         temporary.write_text(json.dumps(asdict(self), indent=1))
-        temporary.replace(place.home / _FILE)
+        temporary.replace(place.home / RUNS_FILE)
 
 
 def read_runs(home: Path) -> RunList | None:
@@ -114,7 +114,7 @@ def read_runs(home: Path) -> RunList | None:
     Raises:
         ValueError: the file is none that this version wrote.
     """
-    file = home / _FILE
+    file = home / RUNS_FILE
     if not file.exists():
         return None
     try:
@@ -136,7 +136,7 @@ def read_runs(home: Path) -> RunList | None:
 
 def evaluations_beside(place: StudyPlace) -> Iterator[tuple[str, RunList]]:
     """Yield name and runs of the other evaluations in the same storage."""
-    for file in sorted(place.home.parent.glob(f"*/{_FILE}")):
+    for file in sorted(place.home.parent.glob(f"*/{RUNS_FILE}")):
         if file.parent != place.home and (runs := read_runs(file.parent)) is not None:
             yield file.parent.name, runs
 

@@ -70,12 +70,13 @@ def write_paper_report(
     results: Sequence[SystemResult],
     *,
     data: DataDescription,
+    conditions: str = "",
     comparisons: str = "",
     suffixes: Sequence[str] = SUFFIXES,
 ) -> list[Path]:
     """Write the report and its figures, systems in the order given, and return the files, the report first.
 
-    `comparisons` is Markdown about the differences between systems.
+    `conditions` says how the results came about, `comparisons` is Markdown about the differences between systems.
 
     Raises:
         ValueError: there is no result, or two of one system.
@@ -90,6 +91,8 @@ def write_paper_report(
         f"## Fig. 5: F1 by label\n\n{label_table(results, data)}",
         f"## Positive clips and F1\n\n{correlation_table(results, data)}",
     ]
+    if conditions:
+        sections.insert(1, conditions)
     if comparisons:
         sections.append(f"## Differences between systems\n\n{comparisons.strip()}")
     pictures = (path.relative_to(folder) for path in figures if path.suffix == suffixes[0])

@@ -37,8 +37,9 @@ def main(
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Recipe of the log-mel systems: paper, released.")] = None,
     backbone: Annotated[
-        str, typer.Option(help="ast-nano, ast-base384-random, a .safetensors file, or a directory that holds one.")
-    ] = "ast-nano",
+        str | None,
+        typer.Option(help="A .safetensors file, a directory that holds one, or a name. [ast-nano on the demo]"),
+    ] = None,
     split: Annotated[str, typer.Option(help="Validation split: random, public or artist.")] = "random",
     demo_clips: Annotated[int | None, typer.Option(help="Size of the demo set.")] = None,
     skip_corrupt: Annotated[bool, typer.Option(help="Leave out unreadable clips, listing them.")] = False,
@@ -73,7 +74,7 @@ def main(
             trials=trials,
             epochs=epochs,
             preset=preset,
-            backbone=absolute_place(backbone),
+            backbone=None if backbone is None else absolute_place(backbone),
             seed=seed,
             precision=precision,
             storage=storage,

@@ -3,7 +3,7 @@
     studies/NAME/                 what was asked for (reproduction.json), the report and its figures
     studies/NAME.SYSTEM/          a study, as `harness.study` runs it
     studies/NAME.evaluation/      the evaluation of their best configurations, as `harness.evaluate` does it
-    studies/NAME.ceiling/         on the demo: fine-tuning with every training label known, and its evaluation
+    studies/NAME.ceiling/         on the demo: the linear head with every training label known
 
 Each of these goes on where it stopped, so a reproduction does too.
 """
@@ -20,6 +20,7 @@ from search_spaces import PRESETS, load
 
 CEILING = "ceiling"
 _VGGISH_EPOCHS = {"mean_teacher": 100, "random_forest": 1}  # the former as published, the latter knows no epochs
+VGGISH_SYSTEMS = tuple(_VGGISH_EPOCHS)
 _FREE = ("seeds", "systems", "tracking_uri")
 
 
@@ -61,6 +62,7 @@ class Reproduction:
         epochs: int | None,
         preset: str | None,
         name: str | None,
+        backbone: str | None,
         **others: Any,
     ) -> "Reproduction":
         """Fill in what was not asked for: on the demo, small studies that choose a learning rate for its size.
@@ -68,6 +70,15 @@ class Reproduction:
         On other data each system's study is one trial, the paper's own configuration, for the paper's epochs.
         """
         is_demo = data.source == "demo"
+        if data.demo_clips is not None and not is_demo:
+            raise ValueError(
+                f"demo-clips={data.demo_clips}: cannot go with --data; only the demo set has a size to choose"
+            )
+        if backbone is None and not is_demo:
+            raise ValueError(
+                "backbone: missing; the paper's is a directory or file of the published AST (base384, AudioSet); only "
+                "the demo has one of its own size, ast-nano"
+            )
         papers = PRESETS[preset].epochs if preset in PRESETS else PRESETS["paper"].epochs
         asked = [word.strip() for word in systems.split(",")] if systems else list(SYSTEMS)
         return cls(
@@ -78,6 +89,7 @@ class Reproduction:
             trials=trials if trials is not None else (8 if is_demo else 1),
             epochs=epochs if epochs is not None else (12 if is_demo and preset is None else papers),
             preset=preset,
+            backbone=backbone or "ast-nano",
             **others,
         )
 
@@ -92,7 +104,7 @@ class Reproduction:
 
     def spec(self, system: str) -> StudySpec:
         """Return the study of a system, or of the ceiling."""
-        space = "finetune" if system == CEILING else system
+        space = "none" if system == CEILING else system  # the head alone: quick, and on the demo the best of all
         hears_log_mel = space not in _VGGISH_EPOCHS
         preset = self.preset if hears_log_mel else None
         load(space, preset)
@@ -116,12 +128,17 @@ class Reproduction:
         """Return the systems, and the ceiling where the truth about every label is known."""
         return (*self.systems, CEILING) if self.data.source == "demo" else self.systems
 
-    def check_continues(self, before: "Reproduction") -> None:
-        """Check that this is `before`, perhaps with more seeds or systems.
+    def grown_from(self, before: "Reproduction") -> "Reproduction":
+        """Return this with the systems that it had `before`, since its report holds all of them.
 
         Raises:
-            ValueError: it differs in something else.
+            ValueError: it differs in something that does not change once it has begun.
         """
+        self._check_continues(before)
+        return replace(self, systems=tuple(name for name in SYSTEMS if name in (*before.systems, *self.systems)))
+
+    def _check_continues(self, before: "Reproduction") -> None:
+        """Check that this is `before`, perhaps with other seeds or systems."""
         was, now = before._held(), self._held()
         differing = [flag for flag in now if now[flag] != was[flag]]
         if differing:
@@ -146,6 +163,18 @@ class Reproduction:
     def to_json(self) -> str:
         """Return the reproduction as JSON."""
         return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+
+def describe(wanted: Reproduction) -> str:
+    """Return under which conditions the figures of a report came about, in a paragraph."""
+    chosen = "the paper's configuration" if wanted.trials == 1 else f"the best by validation of {wanted.trials} trials"
+    recipe = f", the {wanted.preset} recipe" if wanted.preset else ""
+    heard = ", on mean log-mel by second, which the demo has in place of VGGish" if wanted.data.source == "demo" else ""
+    return (
+        f"Each system is {chosen}. Systems that hear log-mel: {wanted.epochs} epochs{recipe}, backbone "
+        f"{wanted.backbone}, {wanted.precision}. Mean Teacher: {_VGGISH_EPOCHS['mean_teacher']} epochs; it and the "
+        f"forest hear VGGish features{heard}. Validation: the {wanted.data.split} split. Seed {wanted.seed}."
+    )
 
 
 def in_words(systems: Sequence[str]) -> str:

@@ -21,8 +21,9 @@ STATE_WORDS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One trial of the final table. `macro_f1` is that of its best epoch, on validation; None if it had none.
+    """One trial of the final table.
 
+    `macro_f1` is that of its best epoch, on validation; None if it had none, as is `params` where none can be counted.
     `system`, `mapper` and `schedule` are words for people; a part that means nothing for the system is "-". `worker` is
     the Ray node and the process that ran its last epoch.
     """
@@ -65,7 +66,7 @@ def _row(trial: FrozenTrial) -> Row:
         number=trial.number,
         state=STATE_WORDS[trial.state],
         macro_f1=best.get("macro_f1", max(values.values(), default=None)),
-        params=summary.get("params"),
+        params=summary.get("params") or None,  # a forest's trees are not counted
         epochs=summary.get("epochs", max(values, default=0)),
         seconds=summary.get("seconds", 0.0),
         reason=trial.user_attrs.get(REASON, ""),

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from optuna.trial import TrialState
 
 from harness import driver
 from harness.command import DONE, FELL_SHORT, INTERRUPTED
 from harness.console import StudyConsole, clock
 from harness.data.openmic import POSITIVE, ClipDataset
+from harness.data.progress import track
 from harness.data.sources import open_dataset
 from harness.evaluation import evaluate
 from harness.evaluation_report import conclude
@@ -18,9 +20,9 @@ from harness.metrics import majority_floor
 from harness.paper_report import DataDescription, SystemResult, systems_table, write_paper_report
 from harness.plan import StudyPlan
 from harness.published import LABEL_COUNTS
-from harness.reproduction import CEILING, Reproduction, in_words
+from harness.reproduction import CEILING, VGGISH_SYSTEMS, Reproduction, describe, in_words
 from harness.run_study import begin, carry_out, claimed, connected, take_up
-from harness.spec import Resources
+from harness.spec import STUDY_FILE, Resources, StudyPlace
 from harness.tracker import experiment_of
 from tracking import records
 from tracking.outbox import Outbox
@@ -36,44 +38,75 @@ def reproduce(wanted: Reproduction, resources: Resources) -> int:
         OSError: a file or a cluster cannot be reached.
     """
     console, began = StudyConsole(), time.monotonic()
-    with claimed(wanted.place, is_new=False):
-        _settle(wanted)
+    with claimed(wanted.place, is_new=False, own_file=SETTINGS):
+        wanted = _settle(wanted)
         console.header(
             [
                 ("reproduce", f"{in_words(wanted.systems)}, in {wanted.place.home}"),
                 ("each", f"a study of {wanted.trials} trials, then {wanted.seeds} runs of its best on the test split"),
             ]
         )
+        dataset = open_dataset(wanted.data, workers=driver.cpu_count(), progress=track)
+        _check_vggish(wanted, dataset)
         with connected(resources):
             for number, part in enumerate(wanted.parts, 1):
                 console.say(f"\n{number} of {len(wanted.parts)} studies, after {clock(time.monotonic() - began)}")
                 if not _run_part(wanted, part, resources):
-                    console.say("interrupted; type the same command again to go on")
-                    return INTERRUPTED
+                    return _interrupted(console)
             console.say(f"\nthe evaluation of all, after {clock(time.monotonic() - began)}")
-            result = evaluate(
-                [wanted.place_of(part) for part in wanted.parts],
-                seeds=wanted.seeds,
-                name=f"{wanted.name}.evaluation",
-                resources=resources,
-                tracking_uri=wanted.tracking_uri,
-                console=console,
-            )
+            result = _evaluate(wanted, resources, console=console)
         conclude(result, console)
         if result.is_interrupted:
-            console.say("interrupted; type the same command again to go on")
-            return INTERRUPTED
-        _report(wanted, result, console=console)
+            return _interrupted(console)
+        is_whole = _report(wanted, result, dataset, console=console) and not result.has_failed
         console.say(f"took      {clock(time.monotonic() - began)}")
-    return FELL_SHORT if result.has_failed else DONE
+    return DONE if is_whole else FELL_SHORT
 
 
-def _settle(wanted: Reproduction) -> None:
-    """Check that this goes on with what began here, if something did, and write it down."""
+def _interrupted(console: StudyConsole) -> int:
+    console.say("interrupted; type the same command again to go on")
+    return INTERRUPTED
+
+
+def _settle(wanted: Reproduction) -> Reproduction:
+    """Return what goes on with what began here, if something did, and write it down."""
     file = wanted.place.home / SETTINGS
-    if file.exists():
-        wanted.check_continues(Reproduction.from_json(file.read_text()))
+    if file.exists() and any(file.parent.parent.glob(f"{wanted.name}.*/{STUDY_FILE}")):
+        wanted = wanted.grown_from(Reproduction.from_json(file.read_text()))
     file.write_text(wanted.to_json())
+    return wanted
+
+
+def _check_vggish(wanted: Reproduction, dataset: ClipDataset) -> None:
+    """Refuse systems that hear VGGish where there is none, before anything is trained."""
+    deaf = [system for system in wanted.systems if system in VGGISH_SYSTEMS]
+    if deaf and dataset.vggish is None:
+        others = ",".join(system for system in wanted.systems if system not in VGGISH_SYSTEMS)
+        raise ValueError(
+            f"systems={','.join(deaf)}: hear VGGish features, and {dataset.root} has no array 'X' of them; leave them "
+            f"out: --systems {others or 'none,unet'}"
+        )
+
+
+def _evaluate(wanted: Reproduction, resources: Resources, *, console: StudyConsole) -> EvaluationResult:
+    """Evaluate the parts that have a finished trial together; say which have none."""
+    places = {part: wanted.place_of(part) for part in wanted.parts}
+    lacking = [part for part, place in places.items() if not _has_finished(place)]
+    for part in lacking:
+        console.say(f"note      {part}: none of its trials has finished, so it is not evaluated; see its study")
+    return evaluate(
+        [place for part, place in places.items() if part not in lacking],
+        seeds=wanted.seeds,
+        name=f"{wanted.name}.evaluation",
+        resources=resources,
+        tracking_uri=wanted.tracking_uri,
+        console=console,
+    )
+
+
+def _has_finished(place: StudyPlace) -> bool:
+    trials = driver.open_study(place.read_spec(), place).get_trials(deepcopy=False)
+    return any(trial.state == TrialState.COMPLETE for trial in trials)
 
 
 def _run_part(wanted: Reproduction, part: str, resources: Resources) -> bool:
@@ -96,23 +129,28 @@ def _run_part(wanted: Reproduction, part: str, resources: Resources) -> bool:
     return not outcome.owes
 
 
-def _report(wanted: Reproduction, result: EvaluationResult, *, console: StudyConsole) -> None:
-    """Write the report and its figures, print its table, and log them to MLflow."""
+def _report(wanted: Reproduction, result: EvaluationResult, dataset: ClipDataset, *, console: StudyConsole) -> bool:
+    """Write the report and its figures, print its table, log them to MLflow; return whether every system is in it."""
     by_part = {
         configuration.study.removeprefix(f"{wanted.name}."): configuration for configuration in result.configurations
     }
-    systems = [_system(part, by_part[part]) for part in wanted.systems if part in by_part]
+    systems = [_system(part, by_part.get(part)) for part in wanted.systems]
     ceiling = by_part[CEILING].summary("macro_f1") if CEILING in by_part else None
-    data = _describe(wanted, open_dataset(wanted.data), ceiling=ceiling.mean if ceiling else None)
-    files = write_paper_report(wanted.place.home, systems, data=data, comparisons=_differences(wanted, result))
+    data = _describe(wanted, dataset, ceiling=ceiling.mean if ceiling else None)
+    files = write_paper_report(
+        wanted.place.home, systems, data=data, conditions=describe(wanted), comparisons=_differences(wanted, result)
+    )
     console.say(f"\n{systems_table(systems, data)}\n")
     for file in files:
         if file.suffix != ".svg":
             console.say(f"report    {file}")
     _log(wanted, result, files)
+    return all(system.macro_f1 for system in systems)
 
 
-def _system(name: str, configuration: ConfigurationResult) -> SystemResult:
+def _system(name: str, configuration: ConfigurationResult | None) -> SystemResult:
+    if configuration is None:
+        return SystemResult(name, None, [], [], [], {})
     labels = configuration.finished[0].test["f1_by_label"] if configuration.finished else {}  # type: ignore[index]
     seconds = [seed.seconds for seed in configuration.finished]
     return SystemResult(

@@ -20,38 +20,44 @@ from harness.command import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
 from harness.plan import StudyPlan
 from harness.preparation import Prepared, prepare
 from harness.results import Row, pareto_front, ranked_rows
-from harness.spec import Resources, StudyPlace, StudySpec
-from harness.subspace import explore, parse_fixed
+from harness.spec import STUDY_FILE, Resources, StudyPlace, StudySpec
+from harness.subspace import configurations, explore, parse_fixed
 from harness.tracker import Tracker
 from search_spaces import load
 from tracking.paper_figures import heat_map
 
+_LOCK = "driver.lock"
+
 
 @contextmanager
-def claimed(place: StudyPlace, *, is_new: bool) -> Iterator[None]:
-    """Hold the study's place for one driver; the lock ends with the process, however that ends.
+def claimed(place: StudyPlace, *, is_new: bool, own_file: str = STUDY_FILE) -> Iterator[None]:
+    """Hold a study's place for one driver; the lock ends with the process, however that ends.
 
-    A place that was made for a study which could not begin is removed.
+    A place without `own_file` must be empty. One that was made here for what could not begin is removed.
 
     Raises:
-        ValueError: another driver holds it, or a new study's name is taken.
+        ValueError: another driver holds it, a new study's name is taken, or something else is in its place.
     """
+    was_there, name = place.home.exists(), place.home.name
     place.home.mkdir(parents=True, exist_ok=True)
+    is_own = (place.home / own_file).exists()
+    if not is_own and any(file.name != _LOCK for file in place.home.iterdir()):
+        raise ValueError(f"name={name}: {place.home} holds something else; choose another --name")
     try:
-        with FileLock(place.home / "driver.lock", timeout=0):
-            if is_new and place.spec_file.exists():
+        with FileLock(place.home / _LOCK, timeout=0):
+            if is_new and is_own and own_file == STUDY_FILE:
                 raise ValueError(
-                    f"name={place.home.name}: this study exists in {place.home}; go on with it by "
-                    f"--resume {place.home.name}, or choose another --name"
+                    f"name={name}: this study exists in {place.home}; go on with it by "
+                    f"--resume {name}, or choose another --name"
                 )
             try:
                 yield
             except BaseException:
-                if is_new and not place.has_begun():
+                if is_new and not was_there and not place.has_begun():
                     shutil.rmtree(place.home)
                 raise
     except Timeout:
-        raise ValueError(f"study {place.home.name} is being run by another process; let it end first") from None
+        raise ValueError(f"study {name} is being run by another process; let it end first") from None
 
 
 def run_study(
@@ -85,7 +91,13 @@ def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> 
         FileNotFoundError: the data set or the backbone is not there.
     """
     space = load(spec.space, spec.preset)
-    spec = replace(spec, fixed=parse_fixed(assignments, explore(space), space=spec.space))
+    axes = explore(space)
+    spec = replace(spec, fixed=parse_fixed(assignments, axes, space=spec.space))
+    if "params" in spec.objectives and any(c.name == "random_forest" for c in configurations(axes, spec.fixed)):
+        raise ValueError(
+            f"objective={spec.objective}: the trees of random_forest have no parameters to count; leave it out, as by "
+            "--fix system/kind=reprogramming, or choose f1"
+        )
     prepared = prepare(spec, place)
     _write_spec(prepared.spec, place)
     return prepared
@@ -183,7 +195,10 @@ def _draw_cells(prepared: Prepared, trials: Sequence[FrozenTrial]) -> list[Path]
     space = load(prepared.spec.space)
     if space.cell is None:
         return []
-    cells, title = cells_of(space, trials), f"Study {prepared.spec.name}: validation macro-F1 of best epochs"
+    cells, title = (
+        cells_of(space, trials, fixed=prepared.spec.fixed),
+        f"Study {prepared.spec.name}: validation macro-F1 of best epochs",
+    )
     prepared.console.say()
     prepared.console.console.print(table_of(cells, title=f"{title}, mean ± standard deviation (trials)"))
     rows, columns = axes_of(cells)

@@ -12,6 +12,8 @@ from harness.parts.checks import one_of
 OBJECTIVES: dict[str, tuple[str, ...]] = {"f1": ("best_macro_f1",), "f1,params": ("best_macro_f1", "params")}
 """The reported figures that each objective compares; the first goes up, the second down."""
 
+STUDY_FILE = "study.json"
+
 SCHEDULERS = ("asha", "median", "none")
 SPLIT_KINDS = ("random", "public", "artist")
 
@@ -165,7 +167,7 @@ class StudyPlace:
     @property
     def spec_file(self) -> Path:
         """Return the file that holds the study's specification."""
-        return self.home / "study.json"
+        return self.home / STUDY_FILE
 
     def read_spec(self) -> StudySpec:
         """Return what the study here began with.

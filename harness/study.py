@@ -1,6 +1,7 @@
 """Run a hyperparameter study of model reprogramming: `python -m harness.study --space unet`."""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from harness.command import (
 )
 from harness.published import SYSTEMS
 from harness.spec import DataSpec, Resources, StudyPlace, StudySpec, free_name, parse_seconds
+from harness.subspace import papers_within
 from search_spaces import PRESETS, Space, load, names
 
 DEFAULT_TRIALS, DEFAULT_EPOCHS = 12, 6
@@ -93,7 +95,7 @@ def main(
                 name=name or free_name(storage, space),
                 space=space,
                 preset=preset,
-                trials=default_trials(table) if trials is None else trials,
+                trials=default_trials(table, fix or ()) if trials is None else trials,
                 epochs=(PRESETS[preset].epochs if preset else DEFAULT_EPOCHS) if epochs is None else epochs,
                 backbone=absolute_place(backbone),
                 data=DataSpec(
@@ -121,9 +123,12 @@ def main(
     raise typer.Exit(code)
 
 
-def default_trials(space: Space) -> int:
-    """Return how many trials a study of the space has if nobody says: all its cells, if it is a table."""
-    return DEFAULT_TRIALS if space.cell is None else len(space.paper)
+def default_trials(space: Space, assignments: Sequence[str] = ()) -> int:
+    """Return how many trials a study of the space has if nobody says: all that is left of its table, if it is one."""
+    if space.cell is None:
+        return DEFAULT_TRIALS
+    fixed = (assignment.partition("=") for assignment in assignments)
+    return len(papers_within(space, {path: value for path, _, value in fixed}))
 
 
 def _refuse_ignored(context: typer.Context) -> None:

@@ -12,6 +12,7 @@ from harness.config import TrialConfig
 from search_spaces import Space
 
 _DRAWS = 400
+_SYSTEMS = ("system/kind", "reprogrammer/kind")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,16 @@ def configurations(axes: Axes, fixed: Mapping[str, Any]) -> list[TrialConfig]:
     seen = [{**params, **constants} for params, constants in axes.draws]
     agreeing = [paths for paths in seen if all(paths.get(path, value) == value for path, value in choices.items())]
     return [TrialConfig.from_paths(paths) for paths in agreeing or seen]
+
+
+def papers_within(space: Space, fixed: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the paper's configurations of the systems that a study holds, or one of them if it holds others.
+
+    Of a table, those in the rows and columns that it holds.
+    """
+    kinds = [path for path in fixed if path.endswith("/kind") and (path in _SYSTEMS or space.cell is not None)]
+    agreeing = [paper for paper in space.paper if all(paper.get(path, fixed[path]) == fixed[path] for path in kinds)]
+    return agreeing or list(space.paper[:1])
 
 
 def parse_fixed(assignments: Sequence[str], axes: Axes, *, space: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The fact of a reading is written before it happens. A worker that is killed in b
 without a result, and the result of the next one says that it was the second.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from harness.data.study_data import Part
+from harness.data.study_data import Part, one_sided_labels
 from harness.data.test_split import open_test_part
 from harness.metrics import score
 from harness.trial_files import TrialFiles
@@ -33,7 +34,9 @@ def read_test_once(
 ) -> dict[str, Any]:
     """Return a trial's figures on the test split; they are computed if, and only if, none are stored.
 
-    The figures are those of `harness.metrics`; `reads` counts the readings, `read_at` is the time of the last one.
+    The figures are those of `harness.metrics`. `clips` is a digest of which clips of the data set these are;
+    `one_sided` names the labels whose annotated clips all have the same answer; `reads` counts the readings, `read_at`
+    is the time of the last one.
 
     Raises:
         ValueError: a prediction is not finite.
@@ -53,6 +56,8 @@ def read_test_once(
         "map": scores.mean_average_precision,
         "f1_by_label": dict(scores.f1_by_label),
         "n_clips": len(part),
+        "clips": hashlib.sha256(part.rows.astype("<i8").tobytes()).hexdigest(),
+        "one_sided": list(one_sided_labels(part, labels)),
         "read_at": read_at,
         "reads": len(readings),
     }

@@ -1,6 +1,9 @@
 """Every system of the paper in one study: which one, at what size?
 
-    python -m harness.study --space all --objective f1,params
+    python -m harness.study --space all
+    python -m harness.study --space all --fix system/kind=reprogramming --objective f1,params
+
+(The second leaves out the forest, whose trees have no parameters to count.)
 
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, sections 3 and 4.3.
 """

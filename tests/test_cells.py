@@ -6,7 +6,9 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from harness.cells import axes_of, cells_of, in_words, table_of
+from harness.config import TrialConfig
 from harness.searcher import PATHS
+from harness.study import default_trials
 from search_spaces import load
 from tests.drawn import paper_configs
 
@@ -19,11 +21,25 @@ def trial(config, value, *, state=TrialState.COMPLETE):
     return create_trial(state=state, value=value, user_attrs=attributes, intermediate_values={1: value or 0.0})
 
 
+def with_lr(config, lr):
+    return TrialConfig.from_paths({**config.to_paths(), "optimiser/lr": lr})
+
+
+def test_what_is_fixed_is_the_tables_own():
+    fixed = {"normalisation/kind": "none", "optimiser/lr": 3e-3}
+    config = with_lr(paper_configs("normalisation")[0], 3e-3)
+    cells = cells_of(SPACE, [trial(config, 0.4)], fixed=fixed)
+    assert len(cells) == 5
+    assert cells["no reprogrammer", "none"] == [0.4]
+    assert default_trials(SPACE, ["normalisation/kind=none", "optimiser/lr=3e-3"]) == 15
+
+
 def test_every_cell_is_there_in_the_tables_order_with_the_figures_of_its_finished_trials():
     configs = paper_configs("normalisation")
     trials = [trial(configs[0], 0.5), trial(configs[20], 0.7), trial(configs[1], 0.6)]
     trials.append(trial(configs[2], 0.9, state=TrialState.PRUNED))
-    cells = cells_of(SPACE, trials)
+    trials.append(trial(with_lr(configs[0], 3e-3), 0.1))  # no repeat of the first
+    cells = cells_of(SPACE, trials, fixed={})
     assert cells["no reprogrammer", "none"] == [0.5, 0.7]
     assert cells["no reprogrammer", "AudioSet"] == [0.6]
     assert cells["no reprogrammer", "data set"] == []

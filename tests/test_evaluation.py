@@ -8,16 +8,19 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from harness.choosing import candidates, check_choice, check_systems, choose, read_source
+from harness.choosing import candidates, check_choice, check_comparable, check_systems, choose, read_source
 from harness.config import TrialConfig
-from harness.evaluation import check_comparable, evaluation_place
+from harness.evaluation import evaluation_place
 from harness.evaluation_history import notes_on
-from harness.evaluation_report import remarks, tables, write_report
+from harness.evaluation_remarks import remarks
+from harness.evaluation_report import tables, write_report
 from harness.evaluation_result import EvaluationResult, collect
 from harness.evaluation_runs import EvaluationPlan, RunList, Session, read_runs
 from harness.searcher import PATHS, SUMMARY, TEST
 from harness.spec import DataSpec, StudyPlace, StudySpec
 from harness.study_storage import open_storage
+from harness.test_reading import READS
+from harness.trial_files import TrialFiles
 
 LABELS = ("banjo", "cello")
 DIGESTS = {"data_digest": "d" * 64, "log_mel_digest": "l" * 64, "backbone_digest": "b" * 64}
@@ -83,6 +86,14 @@ def test_the_best_finished_trial_of_each_system_is_chosen(place):
 
 def test_one_configuration_is_chosen_once_however_many_trials_tried_it(place):
     assert [c.trial for c in chosen_in(place, top=3) if c.system == "unet"] == [2, 0]
+
+
+def test_a_configuration_that_was_tried_several_times_counts_by_its_mean(place):
+    assert [(c.trial, c.n_trials) for c in chosen_in(place)] == [(2, 2), (1, 1), (5, 1)]
+    assert chosen_in(place)[0].figures["macro_f1"] == pytest.approx(0.675)
+    study = optuna.load_study(study_name="s", storage=open_storage(place.home))
+    add_trial(study, {"reprogrammer/kind": "unet", "optimiser/lr": 0.1}, macro_f1=0.3)  # its first draw was luck
+    assert [(c.trial, c.n_trials) for c in chosen_in(place) if c.system == "unet"] == [(0, 1)]
 
 
 def test_another_figure_of_validation_may_choose(place):
@@ -233,8 +244,11 @@ def test_an_evaluation_of_another_name_does_not_hide(place):
     assert any("for 3 configurations of study s" in line for line in lines)
 
 
-def result_of(place, *, n_seeds=2, reads=1):
-    """Return an evaluation in which the second configuration is better on validation by 0.1, on test by 0.05."""
+def result_of(place, *, n_seeds=2, reads=1, first=None, second=None):
+    """Return an evaluation in which the second configuration is better on validation by 0.1, on test by 0.05.
+
+    `first` and `second` are what their readings of the test split hold besides.
+    """
     chosen = chosen_in(place)[:2]
     listed = extended(RunList({}), chosen, seeds=n_seeds)
     trials = []
@@ -243,6 +257,7 @@ def result_of(place, *, n_seeds=2, reads=1):
         figures = {"positive_f1": 0.3, "map": 0.2, "f1_by_label": {"banjo": 0.4, "cello": 0.6}}
         best = {"macro_f1": 0.5 + 0.1 * is_second, **figures}
         test = {"macro_f1": 0.4 + 0.05 * is_second + 0.01 * run.seed_index, **figures, "reads": reads}
+        test |= (second if is_second else first) or {}
         attributes = {
             PATHS: json.dumps(run.paths),
             SUMMARY: json.dumps({"epochs": 3, "seconds": 2.0, "params": 10, "best": best}),
@@ -296,6 +311,51 @@ def test_one_seed_is_said_to_give_no_interval(place):
 
 def test_a_second_reading_is_said(place):
     assert any("s trial 1, seed 0: test was read 2 times" in line for line in remarks(result_of(place, reads=2)))
+
+
+def test_configurations_that_were_tested_on_other_clips_are_not_compared_and_it_is_said(place):
+    log_mel, vggish = {"n_clips": 5, "clips": "a"}, {"n_clips": 6, "clips": "b"}
+    result = result_of(place, first=log_mel, second=vggish)
+    assert result.comparisons() == []
+    (said,) = remarks(result)[1:]
+    assert said.startswith("s trial 1 and s trial 2 are not paired: 6 and 5 test clips, not the same, since unreadable")
+    assert said in write_report(result, session(chosen_in(place)))[1].read_text()
+    assert result_of(place, first=log_mel, second={**log_mel, "clips": "b"}).comparisons() == []
+    for second in (log_mel, {"n_clips": 5}):  # what an earlier version stored has no digest
+        result = result_of(place, first=log_mel, second=second)
+        assert len(result.comparisons()) == 1
+        assert not any("not paired" in line for line in remarks(result))
+
+
+def test_labels_with_one_answer_among_the_test_clips_are_named(place):
+    result = result_of(place, first={"one_sided": ["cello"]}, second={"one_sided": ["cello"]})
+    assert [line for line in remarks(result) if line.startswith("cello: all annotated test clips have the same answer")]
+    assert not any("same answer" in line for line in remarks(result_of(place)))
+
+
+def test_a_configuration_chosen_by_a_mean_is_said_to_be(place):
+    assert "s trial 2: chosen by the mean of 2 trials of this configuration" in remarks(result_of(place))
+
+
+@pytest.mark.parametrize(("reads", "said"), [(1, "was read once for each"), (2, "was read more than once for some")])
+def test_the_report_says_how_many_seeds_there_are_whatever_was_asked_for_last(place, reads, said):
+    _, file = write_report(result_of(place, reads=reads), session(chosen_in(place), seeds=1))
+    assert f"retrained with the same 2 seeds each. The test split {said}" in file.read_text()
+
+
+def test_a_failed_run_that_read_the_split_has_read_it(place):
+    chosen = chosen_in(place)[:1]
+    beside = evaluation_place(place, None)
+    TrialFiles(beside.shared, 0).write(READS, json.dumps(["2026-11-22T14:03:00+00:00"]).encode())
+    failed = optuna.trial.create_trial(state=TrialState.FAIL)
+    once = extended(RunList({}), chosen, seeds=1)
+    (seed,) = collect(once, [failed], chosen, place=beside)[0].seeds
+    assert (seed.state, seed.reads) == ("failed", 1)
+    again = extended(once, chosen, seeds=1, n_begun=1, failed={0})
+    attributes = {SUMMARY: json.dumps({"best": {"macro_f1": 0.5}}), TEST: json.dumps({"reads": 1})}
+    done = optuna.trial.create_trial(value=0.5, user_attrs=attributes)
+    (seed,) = collect(again, [failed, done], chosen, place=beside)[0].seeds
+    assert (seed.state, seed.reads) == ("done", 2)
 
 
 def test_an_evaluation_without_a_finished_run_has_tables_all_the_same(place):

@@ -35,6 +35,7 @@ DOORS = {
         "harness/plan.py",
         "harness/progress_callback.py",
         "harness/results.py",
+        "harness/run_reproduction.py",
         "harness/run_study.py",
         "harness/searcher.py",
         "harness/study_storage.py",

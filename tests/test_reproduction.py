@@ -14,7 +14,8 @@ from tests.studies import make_workshop, wait_for
 
 def asked(*, source="demo", **flags):
     settings = {"systems": None, "seeds": None, "trials": None, "epochs": None, "preset": None, "name": None, **flags}
-    return Reproduction.of(data=DataSpec(source=source), backbone="ast-nano", storage="studies", **settings)
+    spec = DataSpec(source=source, demo_clips=settings.pop("demo_clips", None))
+    return Reproduction.of(data=spec, storage="studies", **{"backbone": "ast-nano", **settings})
 
 
 def test_on_the_demo_every_system_has_a_small_study_and_the_ceiling_another():
@@ -23,7 +24,7 @@ def test_on_the_demo_every_system_has_a_small_study_and_the_ceiling_another():
     assert wanted.parts == (*SYSTEMS, "ceiling")
     assert (wanted.name, wanted.trials, wanted.epochs, wanted.seeds) == ("reproduce-demo", 8, 12, 3)
     assert wanted.spec("ceiling").data.reveals_all
-    assert wanted.spec("ceiling").space == "finetune"
+    assert wanted.spec("ceiling").space == "none"
     assert not any(wanted.spec(system).data.reveals_all for system in SYSTEMS)
 
 
@@ -49,6 +50,8 @@ def test_systems_that_hear_vggish_keep_their_own_recipe_and_epochs():
         ({"seeds": 0}, "seeds=0: must be at least 1"),
         ({"preset": "mine"}, "preset='mine': must be one of paper, released"),
         ({"name": "a/b"}, "name='a/b.none': letters, digits"),
+        ({"source": "openmic", "backbone": None}, "backbone: missing; the paper's is a directory or file"),
+        ({"source": "openmic", "demo_clips": 90}, "demo-clips=90: cannot go with --data"),
     ],
 )
 def test_what_no_reproduction_can_be_is_refused(flags, message):
@@ -59,9 +62,9 @@ def test_what_no_reproduction_can_be_is_refused(flags, message):
 def test_what_was_begun_grows_in_seeds_and_systems_and_changes_in_nothing_else():
     before = asked(systems="unet", seeds=1)
     assert Reproduction.from_json(before.to_json()) == before
-    asked(systems="unet,none", seeds=3).check_continues(before)
+    assert asked(systems="none", seeds=3).grown_from(before).systems == ("none", "unet")
     with pytest.raises(ValueError, match=r"epochs=5: reproduction reproduce-demo in .* began with 12; give another"):
-        asked(systems="unet", seeds=1, epochs=5).check_continues(before)
+        asked(systems="unet", seeds=1, epochs=5).grown_from(before)
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +105,16 @@ def test_a_reproduction_that_is_killed_goes_on_and_reads_no_test_split_twice(wor
     }
     refused = workshop.run(command(workshop, *flags, "--seed", "3"), expect=1)
     assert "seed=3: reproduction again in" in refused
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_what_is_wrong_is_said_before_anything_is_trained_and_pins_nothing(workshop, tmp_path):
+    for flags in ((), ("--seed", "3")):
+        wrong = workshop.run(command(workshop, "--name", "typo", "--data", str(tmp_path), *flags), expect=1)
+        assert "class-map.json" in wrong
+    (workshop.storage / "mine").mkdir(parents=True)
+    (workshop.storage / "mine" / "notes.txt").write_text("kept")
+    refused = workshop.run(command(workshop, "--name", "mine"), expect=1)
+    assert "holds something else; choose another --name" in refused
+    assert (workshop.storage / "mine" / "notes.txt").read_text() == "kept"

@@ -116,6 +116,11 @@ def test_resume_with_more_trials_extends_a_study(workshop, first):
         (("--space", "noise", "--backbone", "ast-huge"), "backbone='ast-huge': must be one of"),
         (("--space", "noise", "--time-budget", "soon"), "time-budget='soon': must be a duration"),
         (("--space", "noise", "--name", "a/b"), "name='a/b': letters, digits"),
+        (
+            ("--space", "all", "--objective", "f1,params"),
+            "objective=f1,params: the trees of random_forest have no parameters to count",
+        ),
+        (("--space", "noise", "--preset", "mine"), "preset='mine': must be one of paper, released"),
         (("--resume", "never-begun"), "resume=never-begun: no study in"),
         (("--resume", "x", "--space", "noise", "--seed", "1"), "resume: cannot go with --seed, --space"),
         (("--space", "noise", "--data", ".", "--demo-clips", "9"), "data: cannot go with --demo-clips"),
@@ -142,7 +147,7 @@ def test_a_failing_trial_costs_the_study_nothing_else_but_its_exit_code(workshop
 
 def test_two_objectives_print_the_pareto_front(workshop):
     flags = ("--trials", "14", "--epochs", "3", "--objective", "f1,params", "--scheduler", "asha")
-    said = workshop.run(workshop.new("pareto", *flags, space="all"))
+    said = workshop.run(workshop.new("pareto", *flags, "--fix", "system/kind=reprogramming", space="all"))
     assert "Pareto front" in said
     assert len(workshop.trials("pareto")) == 14
     assert {t.state for t in workshop.trials("pareto")} == {TrialState.COMPLETE, TrialState.PRUNED}

@@ -225,9 +225,10 @@ def test_labels_with_one_answer_among_the_validation_clips_are_listed(tmp_path):
     part.targets[:2] = [[0, 0, 0.4], [1, 0.5, 0.49]]
     assert "banjo" not in data.one_sided_labels
     assert "cello" not in data.one_sided_labels
+    part.observed[2] = False
     part.targets[:, 1] = 0.5  # which counts as yes
     part.targets[:, 2] = 0.4
-    part.targets[~part.observed[:, 2], 2] = 0.9  # which nobody said
+    part.targets[2] = [1, 0.1, 0.9]  # which nobody said
     assert data.one_sided_labels == ("cello", "voice")
 
 

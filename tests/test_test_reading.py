@@ -1,6 +1,7 @@
 """The test split is read once for a trial, and never without a trace."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,21 @@ def test_the_figures_are_those_of_the_metrics(files):
     assert (result["map"], result["f1_by_label"]) == (expected.mean_average_precision, expected.f1_by_label)
     assert (result["n_clips"], result["reads"]) == (12, 1)
     assert readings_of(files) == [result["read_at"]]
+
+
+def test_labels_with_one_answer_among_the_test_clips_are_stored(files):
+    reader = Reader()
+    reader.part.targets[:, 0], reader.part.targets[:2, 1] = 0.2, [0, 1]
+    assert reader.read(files)["one_sided"] == ["banjo"]
+
+
+def test_what_was_read_is_known_by_its_clips(tmp_path):
+    digests = []
+    for number, rows in enumerate((np.arange(12), np.arange(12, dtype=np.int32), np.arange(1, 13))):
+        reader = Reader()
+        reader.part = replace(reader.part, rows=rows)
+        digests.append(reader.read(TrialFiles(str(tmp_path), number))["clips"])
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_a_second_call_returns_what_is_stored_and_opens_nothing(files):

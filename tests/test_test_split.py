@@ -12,6 +12,8 @@ from harness.data.openmic import read_vggish
 from harness.data.sources import open_dataset, open_study_data
 from harness.data.test_split import open_test_part
 from harness.spec import DataSpec
+from harness.test_reading import read_test_once
+from harness.trial_files import TrialFiles
 from tests.layouts import Layout, write_tone
 
 FRONT_END = FrontEnd(n_mels=32, n_frames=32)
@@ -86,6 +88,24 @@ def test_an_unreadable_test_clip_is_left_out_on_demand(tmp_path, layout):
         open_test_part(spec, open_dataset(spec), front_end=FRONT_END)
     _, _, test = open_parts(tmp_path / "data", FRONT_END, skips_corrupt=True)
     assert test.rows.tolist() == [0, 9, 12, 15, 18]
+
+
+def test_a_reading_tells_the_clips_of_vggish_from_those_of_log_mel_where_audio_is_unreadable(tmp_path, layout):
+    key = layout.keys[6]
+    (tmp_path / "data/audio" / key[:3] / f"{key}.ogg").write_bytes(b"not audio")
+    found = []
+    for number, front_end in enumerate((FRONT_END, None)):
+        dataset, _, test = open_parts(tmp_path / "data", front_end, skips_corrupt=True)
+        found.append(
+            read_test_once(
+                TrialFiles(str(tmp_path / "study"), number),
+                predict=lambda part: np.zeros(part.targets.shape),
+                open_part=lambda test=test: test,
+                labels=dataset.labels,
+            )
+        )
+    assert [result["n_clips"] for result in found] == [5, 6]
+    assert found[0]["clips"] != found[1]["clips"]
 
 
 @HEARD

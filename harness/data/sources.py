@@ -99,8 +99,8 @@ def _directory(source: str) -> Path:
         place = Path(os.environ.get("OPENMIC_2018", cache_dir() / "openmic-2018"))
         if not place.is_dir():
             raise FileNotFoundError(
-                f"data=openmic: {place} does not exist; unpack openmic-2018-v1.0.0.tgz (Zenodo record 1432913) and "
-                "give its directory as --data DIR or in the environment variable OPENMIC_2018"
+                f"data=openmic: {place} does not exist; get it by `python -m harness.data fetch openmic --to DIR` and "
+                "give DIR/openmic-2018 as --data or in the environment variable OPENMIC_2018"
             )
         return place
     place = Path(source).expanduser()

@@ -61,9 +61,14 @@ class StudyData:
     @property
     def one_sided_labels(self) -> tuple[str, ...]:
         """Return the labels whose annotated validation clips all have the same answer: their F1 says little."""
-        positive, observed = self.validation.targets >= POSITIVE, self.validation.observed
-        has_both = (positive & observed).any(axis=0) & (~positive & observed).any(axis=0)
-        return tuple(label for label, both in zip(self.labels, has_both, strict=True) if not both)
+        return one_sided_labels(self.validation, self.labels)
+
+
+def one_sided_labels(part: Part, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the labels whose annotated clips all have the same answer."""
+    positive, observed = part.targets >= POSITIVE, part.observed
+    has_both = (positive & observed).any(axis=0) & (~positive & observed).any(axis=0)
+    return tuple(label for label, both in zip(labels, has_both, strict=True) if not both)
 
 
 def study_data(dataset: ClipDataset, features: Features, split: Split) -> StudyData:

@@ -1,0 +1,92 @@
+"""What is to be known of an evaluation's figures before anyone trusts them, in sentences."""
+
+from itertools import combinations
+
+from harness.evaluation_result import EvaluationResult, paired_seeds
+
+_ONE_SEED = "one seed has no standard deviation, and no interval: give more --seeds"
+_INTERVAL = (
+    "95 % bootstrap interval of the mean difference over seeds; it says nothing of other test clips, and is too "
+    "narrow for few seeds"
+)
+
+
+def remarks(result: EvaluationResult) -> list[str]:
+    """Return what is to be known of the figures."""
+    lines = [*_choices(result), *_readings(result), *_failures(result), *_other_clips(result), *_one_sided(result)]
+    counts = {len(c.finished) for c in result.configurations}
+    if 1 in counts:
+        lines.append(_ONE_SEED)
+    if max(counts, default=0) > 1 and result.comparisons():
+        lines.append(_INTERVAL)
+    return lines
+
+
+def procedure(result: EvaluationResult) -> str:
+    """Say with how many seeds there was retraining, and how often the test split was read, in two sentences' ends."""
+    counts = sorted({len(c.seeds) for c in result.configurations})
+    seeds = (
+        f"retrained with the same {_number(counts[0], 'seed')} each"
+        if len(counts) == 1
+        else (f"retrained with {counts[0]} to {counts[-1]} seeds each, the first of them the same for all")
+    )
+    has_reread = any(seed.reads > 1 for c in result.configurations for seed in c.seeds)
+    often = "more than once for some runs, as the notes say" if has_reread else "once for each finished run"
+    return f"{seeds}. The test split was read {often}, with the weights of the best epoch by validation."
+
+
+def _choices(result: EvaluationResult) -> list[str]:
+    return [
+        f"{c.title}: chosen by the mean of {c.chosen_from} trials of this configuration"
+        for c in result.configurations
+        if c.chosen_from > 1
+    ]
+
+
+def _readings(result: EvaluationResult) -> list[str]:
+    return [
+        f"{c.title}, seed {seed.seed_index}: test was read {seed.reads} times, since a worker was lost or the run "
+        "failed after a reading"
+        for c in result.configurations
+        for seed in c.seeds
+        if seed.reads > 1
+    ]
+
+
+def _failures(result: EvaluationResult) -> list[str]:
+    return [
+        f"{c.title}, seed {seed.seed_index} failed: {seed.reason}"
+        for c in result.configurations
+        for seed in c.seeds
+        if seed.state == "failed"
+    ]
+
+
+def _other_clips(result: EvaluationResult) -> list[str]:
+    """Name the configurations that share seeds and not the clips."""
+    lines = []
+    for one, other in combinations(result.configurations, 2):
+        left, right = ({seed.seed_index: seed for seed in c.finished} for c in (one, other))
+        if unpaired := sorted((left.keys() & right.keys()) - {*paired_seeds(one, other)}):
+            n, m = ((seeds[unpaired[0]].test or {})["n_clips"] for seeds in (left, right))
+            lines.append(
+                f"{one.title} and {other.title} are not paired: {n} and {m} test clips, not the same, since unreadable "
+                "audio is left out for systems that hear log-mel, and only for them"
+            )
+    return lines
+
+
+def _one_sided(result: EvaluationResult) -> list[str]:
+    found = {
+        label for c in result.configurations for seed in c.finished for label in (seed.test or {}).get("one_sided", ())
+    }
+    if not found:
+        return []
+    return [
+        f"{', '.join(label for label in result.labels if label in found)}: all annotated test clips have the same "
+        "answer, so that F1 says little; mAP leaves out labels without a positive clip"
+    ]
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
