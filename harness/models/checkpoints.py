@@ -1,4 +1,4 @@
-"""AST weights on disk: our own safetensors files and Hugging Face's, read into the same `Ast`.
+"""AST weights on disk: our own files, Hugging Face's and the original release's, read into the same `Ast`.
 
 A file of ours holds the tensors under the names of `Ast.state_dict()`; its metadata hold the geometry and where the
 weights come from. Hugging Face's hold `audio_spectrogram_transformer.*` and `classifier.*`, with a `config.json`
@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.models.ast import GEOMETRIES, Ast, AstGeometry
+from harness.models.original_release import read_release
 
 BUILT_IN = ("ast-nano",)
 RANDOM_SUFFIX = "-random"
@@ -52,7 +53,7 @@ def load_backbone(name: str) -> Ast:
     """Return the named backbone, frozen.
 
     `name` is a built-in (`ast-nano`), a published geometry with random weights for benchmarks
-    (`ast-base384-random`), a `.safetensors` file, or a directory that holds `model.safetensors`.
+    (`ast-base384-random`), a `.safetensors` or `.pth` file, or a directory that holds `model.safetensors`.
 
     Raises:
         ValueError: the name is none of these, or the file does not hold an AST of its geometry.
@@ -66,17 +67,20 @@ def load_backbone(name: str) -> Ast:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return Ast(geometry).freeze()
-    if "/" in name or name.endswith(".safetensors") or Path(name).exists():
+    if "/" in name or name.endswith((".safetensors", ".pth")) or Path(name).exists():
         return load_ast(Path(name)).freeze()
     choices = [*BUILT_IN, *(f"{known}{RANDOM_SUFFIX}" for known in GEOMETRIES if known not in BUILT_IN)]
     raise ValueError(
-        f"backbone={name!r}: must be one of {', '.join(choices)}, or the path of a .safetensors file or of a "
-        "directory with model.safetensors and config.json"
+        f"backbone={name!r}: must be one of {', '.join(choices)}, or the path of a .safetensors or .pth file, or "
+        "of a directory with model.safetensors and config.json"
     )
 
 
 def load_ast(path: Path) -> Ast:
-    """Return the AST held by a safetensors file of ours or of Hugging Face's, in float32.
+    """Return the AST held by a file of ours or of Hugging Face's, or by a `.pth` of the release, in float32.
+
+    Each format has its own LayerNorm eps: 1e-12 everywhere in Hugging Face's config; in the original release 1e-6 in
+    the blocks and 1e-5 in the head.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -85,6 +89,9 @@ def load_ast(path: Path) -> Ast:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.exists():
         raise FileNotFoundError(f"backbone {path}: {file} does not exist")
+    if file.suffix == ".pth":
+        geometry, tensors = read_release(file)
+        return _built(file, geometry, tensors)
     tensors, metadata = _read(file)
     if any(key.startswith("audio_spectrogram_transformer.") for key in tensors):
         geometry = _hugging_face_geometry(file.with_name("config.json"))
@@ -93,6 +100,10 @@ def load_ast(path: Path) -> Ast:
         geometry = _own_geometry(file, metadata["geometry"])
     else:
         raise ValueError(f"{file}: neither Hugging Face's key names nor a `geometry` in its metadata: not an AST")
+    return _built(file, geometry, tensors)
+
+
+def _built(file: Path, geometry: AstGeometry, tensors: Mapping[str, Tensor]) -> Ast:
     model = Ast(geometry)
     _check_tensors(file, tensors, model.state_dict())
     model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})

@@ -1,0 +1,101 @@
+"""Checkpoints of AST's original release: a `.pth` with the state of a DataParallel module.
+
+The file holds no geometry. Width and depth are read off its tensors, heads are 64 wide as in DeiT, and the stride is
+the one whose grid of patches has as many as there are position embeddings.
+
+Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021, and its code: LayerNorm with eps
+1e-6 in the blocks and after them (timm's), 1e-5 in the head (torch's); patches over frequency x time.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from harness.models.ast import AstGeometry
+
+_HEAD_DIM = 64
+_STRIDES = range(4, 17)
+_N_FRAMES = (1024, 128, 512)  # AudioSet, Speech Commands, ESC-50
+_NAMES = {
+    "v.cls_token": "class_token",
+    "v.dist_token": "distillation_token",
+    "v.pos_embed": "position",
+    "v.patch_embed.proj.": "patch.",
+    "v.blocks.": "blocks.",
+    "v.norm.": "norm.",
+    "mlp_head.0.": "head_norm.",
+    "mlp_head.1.": "head.",
+}
+_UNUSED = ("v.head.", "v.head_dist.")
+"""DeiT's two ImageNet heads, which AST leaves in place and does not use."""
+
+
+def read_release(file: Path) -> tuple[AstGeometry, dict[str, Tensor]]:
+    """Return the geometry and the tensors of a `.pth`, under the names of `Ast.state_dict()`.
+
+    Nothing but tensors is unpickled.
+
+    Raises:
+        ValueError: the file is damaged, holds something else, or its position embeddings fit no grid.
+    """
+    with file.open("rb") as opened:
+        state = _tensors(file, opened)
+    tensors = _renamed({key.removeprefix("module."): tensor for key, tensor in state.items()})
+    return _geometry(file, tensors), tensors
+
+
+def _tensors(file: Path, opened: BinaryIO) -> Mapping[str, Tensor]:
+    try:
+        state = torch.load(opened, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:  # OSError of a cut file
+        raise ValueError(f"{file}: not a whole checkpoint of tensors alone ({_first_line(error)})") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{file}: holds no mapping of names to tensors, so it is not AST's original release")
+    return state
+
+
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under our names; those of unknown names keep theirs, and are refused later."""
+    renamed = {}
+    for key, tensor in state.items():
+        if key.startswith(_UNUSED):
+            continue
+        stem = next((stem for stem in _NAMES if key.startswith(stem)), "")
+        renamed[_NAMES.get(stem, "") + key.removeprefix(stem)] = tensor
+    return renamed
+
+
+def _geometry(file: Path, tensors: Mapping[str, Tensor]) -> AstGeometry:
+    needed = ("class_token", "position", "head.weight")
+    if missing := [key for key in needed if key not in tensors]:
+        raise ValueError(f"{file}: missing {', '.join(missing)}, so it is not AST's original release")
+    dim = tensors["class_token"].shape[-1]
+    blocks = {int(found[1]) for key in tensors if (found := re.match(r"blocks\.(\d+)\.", key))}
+    n_patches = tensors["position"].shape[-2] - 2
+    for n_frames in _N_FRAMES:
+        for stride in _STRIDES:
+            geometry = AstGeometry(
+                embed_dim=dim,
+                depth=max(blocks, default=0) + 1,
+                num_heads=max(1, dim // _HEAD_DIM),
+                frequency_stride=stride,
+                time_stride=stride,
+                n_frames=n_frames,
+                n_source_labels=tensors["head.weight"].shape[0],
+            )
+            rows, columns = geometry.grid
+            if rows * columns == n_patches:
+                return geometry
+    raise ValueError(
+        f"{file}: {n_patches} position embeddings fit no stride from {_STRIDES[0]} to {_STRIDES[-1]} over 128 mel bins "
+        f"and {', '.join(map(str, _N_FRAMES))} frames"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
