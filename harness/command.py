@@ -16,7 +16,7 @@ DEFAULT_STORAGE = "studies"
 
 DONE, FELL_SHORT, INTERRUPTED = 0, 1, 130
 
-_RESERVED = ("demo", "openmic", "ast-nano")
+_RESERVED = ("demo", "openmic", "ast-nano", "ast-base384")
 
 
 @contextmanager

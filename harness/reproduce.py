@@ -38,7 +38,7 @@ def main(
     preset: Annotated[str | None, typer.Option(help="Recipe of the log-mel systems: paper, released.")] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="A .safetensors file, a directory that holds one, or a name. [ast-nano on the demo]"),
+        typer.Option(help="ast-base384, or a file or directory of such weights. [ast-nano on the demo]"),
     ] = None,
     split: Annotated[str, typer.Option(help="Validation split: random, public or artist.")] = "random",
     demo_clips: Annotated[int | None, typer.Option(help="Size of the demo set.")] = None,

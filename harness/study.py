@@ -52,7 +52,7 @@ def main(
     skip_corrupt: Annotated[bool, typer.Option(help="Leave out unreadable clips, listing them.")] = False,
     backbone: Annotated[
         str,
-        typer.Option(help="ast-nano, ast-base384-random, a .safetensors file, or a directory that holds one."),
+        typer.Option(help="ast-nano, ast-base384, a .safetensors or .pth file, or a directory that holds one."),
     ] = "ast-nano",
     seed: Annotated[int, typer.Option(help="Seed of the split, the proposals and the trials.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the new study. [the space and a number]")] = None,

@@ -50,7 +50,7 @@ def test_systems_that_hear_vggish_keep_their_own_recipe_and_epochs():
         ({"seeds": 0}, "seeds=0: must be at least 1"),
         ({"preset": "mine"}, "preset='mine': must be one of paper, released"),
         ({"name": "a/b"}, "name='a/b.none': letters, digits"),
-        ({"source": "openmic", "backbone": None}, "backbone: missing; the paper's is a directory or file"),
+        ({"source": "openmic", "backbone": None}, "backbone: missing; the paper's is --backbone ast-base384"),
         ({"source": "openmic", "demo_clips": 90}, "demo-clips=90: cannot go with --data"),
     ],
 )

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.models.ast import GEOMETRIES, Ast, AstGeometry
+from harness.models.hub import CHECKPOINTS, fetch
 from harness.models.original_release import read_release
 
 BUILT_IN = ("ast-nano",)
@@ -52,12 +53,13 @@ _HUGGING_FACE_GEOMETRY = {
 def load_backbone(name: str) -> Ast:
     """Return the named backbone, frozen.
 
-    `name` is a built-in (`ast-nano`), a published geometry with random weights for benchmarks
-    (`ast-base384-random`), a `.safetensors` or `.pth` file, or a directory that holds `model.safetensors`.
+    `name` is a built-in (`ast-nano`), a published checkpoint (`ast-base384`), which comes from the Hugging Face hub or
+    its cache, a published geometry with random weights for benchmarks (`ast-base384-random`), a `.safetensors` or
+    `.pth` file, or a directory that holds `model.safetensors`.
 
     Raises:
         ValueError: the name is none of these, or the file does not hold an AST of its geometry.
-        FileNotFoundError: a path was given and nothing is there.
+        FileNotFoundError: a path was given and nothing is there, or a published checkpoint cannot be fetched.
     """
     if name in BUILT_IN:
         with resources.as_file(resources.files("harness.models") / "weights" / f"{name}.safetensors") as path:
@@ -67,9 +69,11 @@ def load_backbone(name: str) -> Ast:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return Ast(geometry).freeze()
+    if (published := CHECKPOINTS.get(name)) is not None:
+        return load_ast(fetch(name, published)).freeze()
     if "/" in name or name.endswith((".safetensors", ".pth")) or Path(name).exists():
         return load_ast(Path(name)).freeze()
-    choices = [*BUILT_IN, *(f"{known}{RANDOM_SUFFIX}" for known in GEOMETRIES if known not in BUILT_IN)]
+    choices = [*BUILT_IN, *CHECKPOINTS, *(f"{known}{RANDOM_SUFFIX}" for known in GEOMETRIES if known not in BUILT_IN)]
     raise ValueError(
         f"backbone={name!r}: must be one of {', '.join(choices)}, or the path of a .safetensors or .pth file, or "
         "of a directory with model.safetensors and config.json"
