@@ -76,7 +76,7 @@ class Reproduction:
             )
         if backbone is None and not is_demo:
             raise ValueError(
-                "backbone: missing; the paper's is --backbone ast-base384; only the demo has one of its own size, ast-nano"
+                "backbone: missing; the paper's is --backbone ast-base384, and only the demo is of the size of ast-nano"
             )
         papers = PRESETS[preset].epochs if preset in PRESETS else PRESETS["paper"].epochs
         asked = [word.strip() for word in systems.split(",")] if systems else list(SYSTEMS)
