@@ -51,8 +51,8 @@ def main(
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
         # Ray reads the environment when it is imported
         from harness.console import StudyConsole  # noqa: PLC0415
-        from harness.evaluation import evaluate  # noqa: PLC0415
-        from harness.evaluation_report import conclude  # noqa: PLC0415
+        from harness.evaluation.report import conclude  # noqa: PLC0415
+        from harness.evaluation.run import evaluate  # noqa: PLC0415
 
         console = StudyConsole()
         result = evaluate(

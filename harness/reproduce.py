@@ -58,8 +58,8 @@ def main(
     prepare_environment(joins_cluster=address is not None)
     with said_to_the_user(lambda: "type the same command again to go on"):
         # Ray reads the environment when it is imported, and a wrong flag need not wait for it
-        from harness.reproduction import Reproduction  # noqa: PLC0415
-        from harness.run_reproduction import reproduce  # noqa: PLC0415
+        from harness.reproduction.run import reproduce  # noqa: PLC0415
+        from harness.reproduction.wanted import Reproduction  # noqa: PLC0415
 
         wanted = Reproduction.of(
             data=DataSpec(

@@ -8,14 +8,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from harness.choosing import candidates, check_choice, check_comparable, check_systems, choose, read_source
 from harness.config import TrialConfig
-from harness.evaluation import evaluation_place
-from harness.evaluation_history import notes_on
-from harness.evaluation_remarks import remarks
-from harness.evaluation_report import tables, write_report
-from harness.evaluation_result import EvaluationResult, collect
-from harness.evaluation_runs import EvaluationPlan, RunList, Session, read_runs
+from harness.evaluation.choosing import candidates, check_choice, check_comparable, check_systems, choose, read_source
+from harness.evaluation.history import notes_on
+from harness.evaluation.remarks import remarks
+from harness.evaluation.report import tables, write_report
+from harness.evaluation.result import EvaluationResult, collect
+from harness.evaluation.run import evaluation_place
+from harness.evaluation.runs import EvaluationPlan, RunList, Session, read_runs
 from harness.searcher import PATHS, SUMMARY, TEST
 from harness.spec import DataSpec, StudyPlace, StudySpec
 from harness.study_storage import open_storage

@@ -4,14 +4,14 @@ import re
 
 import pytest
 
-from harness.paper_report import (
+from harness.published import F1_BY_LABEL, LABEL_COUNTS
+from harness.reproduction.report import (
     DataDescription,
     SystemResult,
     correlation_with_positives,
     systems_table,
     write_paper_report,
 )
-from harness.published import F1_BY_LABEL, LABEL_COUNTS
 
 TRAIN = {label: (c.train_positive, c.train_negative) for label, c in LABEL_COUNTS.items()}
 DEMO = DataDescription("the demo set", False, 0.334, TRAIN, ceiling=0.8)

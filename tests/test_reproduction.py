@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from harness.published import SYSTEMS
-from harness.reproduction import Reproduction
+from harness.reproduction.wanted import Reproduction
 from harness.spec import DataSpec
 from tests.studies import make_workshop, wait_for
 

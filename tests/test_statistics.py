@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.statistics import paired_difference, summarise
+from harness.evaluation.statistics import paired_difference, summarise
 
 
 def test_a_summary_is_what_the_textbook_says():

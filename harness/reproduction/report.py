@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.evaluation.statistics import summarise
 from harness.parts.checks import one_of
 from harness.published import F1_BY_LABEL, F1_CORRELATION_WITH_POSITIVES, SYSTEMS
-from harness.statistics import summarise
 from tracking import paper_figures
 from tracking.drawing import SUFFIXES, words
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-from harness.choosing import Candidate
 from harness.config import TrialConfig
+from harness.evaluation.choosing import Candidate
 from harness.spec import StudyPlace, StudySpec
 from tracking import names
 

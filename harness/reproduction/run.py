@@ -13,14 +13,14 @@ from harness.console import StudyConsole, clock
 from harness.data.openmic import POSITIVE, ClipDataset
 from harness.data.progress import track
 from harness.data.sources import open_dataset
-from harness.evaluation import evaluate
-from harness.evaluation_report import conclude
-from harness.evaluation_result import ConfigurationResult, EvaluationResult
+from harness.evaluation.report import conclude
+from harness.evaluation.result import ConfigurationResult, EvaluationResult
+from harness.evaluation.run import evaluate
 from harness.metrics import majority_floor
-from harness.paper_report import DataDescription, SystemResult, systems_table, write_paper_report
 from harness.plan import StudyPlan
 from harness.published import LABEL_COUNTS
-from harness.reproduction import CEILING, VGGISH_SYSTEMS, Reproduction, describe, in_words
+from harness.reproduction.report import DataDescription, SystemResult, systems_table, write_paper_report
+from harness.reproduction.wanted import CEILING, VGGISH_SYSTEMS, Reproduction, describe, in_words
 from harness.run_study import begin, carry_out, claimed, connected, take_up
 from harness.spec import STUDY_FILE, Resources, StudyPlace
 from harness.tracker import experiment_of

@@ -8,13 +8,21 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from harness import driver
-from harness.choosing import Candidate, candidates, check_choice, check_comparable, check_systems, choose, read_source
 from harness.config import TrialConfig
 from harness.console import StudyConsole
-from harness.evaluation_history import notes_on
-from harness.evaluation_report import write_report
-from harness.evaluation_result import EvaluationResult, collect
-from harness.evaluation_runs import RUNS_FILE, EvaluationPlan, RunList, Session, read_runs
+from harness.evaluation.choosing import (
+    Candidate,
+    candidates,
+    check_choice,
+    check_comparable,
+    check_systems,
+    choose,
+    read_source,
+)
+from harness.evaluation.history import notes_on
+from harness.evaluation.report import write_report
+from harness.evaluation.result import EvaluationResult, collect
+from harness.evaluation.runs import RUNS_FILE, EvaluationPlan, RunList, Session, read_runs
 from harness.preparation import prepare_for
 from harness.run_study import claimed, connected
 from harness.spec import DataSpec, Resources, StudyPlace, StudySpec

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from harness.choosing import Candidate
-from harness.evaluation_runs import Key, RunList, evaluations_beside
+from harness.evaluation.choosing import Candidate
+from harness.evaluation.runs import Key, RunList, evaluations_beside
 from harness.spec import StudyPlace
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.choosing import Candidate
-from harness.evaluation_runs import RunList
+from harness.evaluation.choosing import Candidate
+from harness.evaluation.runs import RunList
+from harness.evaluation.statistics import Difference, Summary, paired_difference, summarise
 from harness.published import SYSTEMS
 from harness.searcher import REASON, SUMMARY, TEST
 from harness.spec import StudyPlace
-from harness.statistics import Difference, Summary, paired_difference, summarise
 from harness.test_reading import readings_of
 from harness.trial_files import TrialFiles
 

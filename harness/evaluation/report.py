@@ -9,10 +9,10 @@ from typing import Any
 from rich.table import Table
 
 from harness.console import StudyConsole
-from harness.evaluation_remarks import procedure, remarks
-from harness.evaluation_result import FIGURES, Comparison, ConfigurationResult, EvaluationResult
-from harness.evaluation_runs import Session
-from harness.statistics import Difference, Summary, summarise
+from harness.evaluation.remarks import procedure, remarks
+from harness.evaluation.result import FIGURES, Comparison, ConfigurationResult, EvaluationResult
+from harness.evaluation.runs import Session
+from harness.evaluation.statistics import Difference, Summary, summarise
 
 _MAX_COLUMNS = 6
 

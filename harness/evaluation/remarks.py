@@ -2,7 +2,7 @@
 
 from itertools import combinations
 
-from harness.evaluation_result import EvaluationResult, paired_seeds
+from harness.evaluation.result import EvaluationResult, paired_seeds
 
 _ONE_SEED = "one seed has no standard deviation, and no interval: give more --seeds"
 _INTERVAL = (

@@ -1,0 +1,1 @@
+"""The paper's protocol: the best configurations by validation, retrained with several seeds, each tested once."""
