@@ -1,5 +1,7 @@
 """What several test files share: a tiny AST of the real class, and data with known structure."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,16 @@ TINY = AstGeometry(
     n_frames=32,
     n_source_labels=24,
 )
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were():
+    """Take away the handlers that a command called within a test leaves: they hold that test's captured stderr."""
+    loggers = [logging.getLogger(name) for name in ("harness", "tracking")]
+    before = [logger.handlers[:] for logger in loggers]
+    yield
+    for logger, handlers in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,10 @@
 """Real studies in real processes, small enough for a test: a few tones, a tiny backbone, the whole command line."""
 
+import contextlib
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +15,7 @@ import mlflow
 import numpy as np
 import optuna
 import torch
+from typer.testing import CliRunner
 
 from harness.models.ast import Ast, AstGeometry
 from harness.models.checkpoints import save_ast
@@ -65,6 +69,21 @@ class Workshop:
         )
         assert done.returncode == expect, f"exit {done.returncode}, not {expect}:\n{done.stdout}"
         return done.stdout
+
+    def refused(self, module: str, *flags: str) -> str:
+        """Return what a command says that refuses its flags; it runs in this process, since an import takes seconds."""
+        app = importlib.import_module(module).app
+        environment, on_sigterm = dict(os.environ), signal.getsignal(signal.SIGTERM)
+        try:
+            with contextlib.chdir(self.root):
+                done = CliRunner().invoke(app, [*flags, "--storage", str(self.storage)], env=self.environment)
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)
+            os.environ.clear()
+            os.environ.update(environment)
+        assert done.exit_code == 1, done.output
+        assert isinstance(done.exception, SystemExit), done.exception
+        return done.output
 
     def start(self, command: list[str]) -> subprocess.Popen:
         return subprocess.Popen(

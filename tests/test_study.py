@@ -129,9 +129,7 @@ def test_resume_with_more_trials_extends_a_study(workshop, first):
 )
 def test_a_wrong_flag_is_refused_in_a_line_and_leaves_nothing_behind(workshop, flags, message):
     before = sorted(p.name for p in workshop.storage.glob("*")) if workshop.storage.exists() else []
-    said = workshop.run(workshop.command(*flags), expect=1)
-    assert message in said
-    assert "Traceback" not in said
+    assert message in workshop.refused("harness.study", *flags)
     assert (sorted(p.name for p in workshop.storage.glob("*")) if workshop.storage.exists() else []) == before
 
 
@@ -154,7 +152,7 @@ def test_two_objectives_print_the_pareto_front(workshop):
 
 
 def test_a_spent_time_budget_keeps_what_there_is_and_lets_the_rest_go_on(workshop):
-    flags = ("--trials", "3", "--epochs", "400", "--scheduler", "none", "--time-budget", "25s")
+    flags = ("--trials", "4", "--epochs", "200", "--scheduler", "none", "--time-budget", "14s")
     said = workshop.run(workshop.new("timed", *flags))
     assert TrialState.RUNNING not in {t.state for t in workshop.trials("timed")}
     before = {row["number"]: row for row in workshop.results("timed")}
