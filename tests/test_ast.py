@@ -170,7 +170,9 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 
 def test_an_unknown_backbone_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"backbone='ast-huge': must be one of ast-nano, ast-base384, .*ast-base384-random"):
+    with pytest.raises(
+        ValueError, match=r"backbone='ast-huge': must be one of ast-nano, ast-base384, .*ast-base384-random"
+    ):
         load_backbone("ast-huge")
 
 
