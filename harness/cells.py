@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from harness.config import TrialConfig
 from harness.searcher import PATHS, values_by_epoch
-from harness.subspace import papers_within
+from harness.subspace import configuration_of, papers_within
 from search_spaces import Space
 
 Cells = Mapping[tuple[str, str], Sequence[float]]
@@ -57,8 +57,7 @@ def in_words(values: Sequence[float]) -> str:
 
 def _configurations(space: Space, fixed: Mapping[str, Any]) -> Iterator[TrialConfig]:
     for paper in papers_within(space, fixed):
-        drawn = {path: fixed.get(path, value) for path, value in paper.items()}
-        yield TrialConfig.from_paths({**drawn, **space.suggest(FixedTrial(drawn))})
+        yield configuration_of(space, {path: fixed.get(path, value) for path, value in paper.items()})
 
 
 def _cell(space: Space, config: TrialConfig) -> tuple[str, str]:

@@ -15,7 +15,6 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from optuna.trial import FixedTrial
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +25,7 @@ from harness.models.ast import GEOMETRIES, Ast
 from harness.models.checkpoints import RANDOM_SUFFIX
 from harness.parts.checks import one_of
 from harness.published import LABEL_COUNTS, SYSTEMS
+from harness.subspace import configuration_of
 from search_spaces import load
 
 PAPER_BACKBONE = "ast-base384"
@@ -101,7 +101,7 @@ def paper_config(name: str) -> TrialConfig:
     """Return the paper's configuration of the system that a search space is named after."""
     space = load(name)
     (paper,) = space.paper
-    return TrialConfig.from_paths({**paper, **space.suggest(FixedTrial(dict(paper)))})
+    return configuration_of(space, paper)
 
 
 def meta_model(config: TrialConfig, ast: Ast, *, n_labels: int) -> Model:

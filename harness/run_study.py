@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from harness import driver
 from harness.cells import axes_of, cells_of, table_of
 from harness.command import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
+from harness.paths import write_whole
 from harness.plan import StudyPlan
 from harness.preparation import Prepared, prepare
 from harness.results import Row, pareto_front, ranked_rows
@@ -99,7 +100,7 @@ def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> 
             "--fix system/kind=reprogramming, or choose f1"
         )
     prepared = prepare(spec, place)
-    _write_spec(prepared.spec, place)
+    write_whole(place.spec_file, prepared.spec.to_json())
     return prepared
 
 
@@ -119,7 +120,7 @@ def take_up(spec: StudySpec, place: StudyPlace) -> Prepared:
                 f"resume={spec.name}: {name} is {now[:12]}, the study began with {before[:12]}; its trials would not "
                 "be comparable"
             )
-    _write_spec(spec, place)
+    write_whole(place.spec_file, spec.to_json())
     return prepared
 
 
@@ -176,12 +177,6 @@ def connected(resources: Resources) -> Iterator[driver.Slots]:
         yield driver.connect(resources)
     finally:
         ray.shutdown()
-
-
-def _write_spec(spec: StudySpec, place: StudyPlace) -> None:
-    temporary = place.spec_file.with_suffix(".part")
-    temporary.write_text(spec.to_json())
-    temporary.replace(place.spec_file)
 
 
 def _write_results(place: StudyPlace, rows: Sequence[Row]) -> Path:

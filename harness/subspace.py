@@ -62,6 +62,11 @@ def configurations(axes: Axes, fixed: Mapping[str, Any]) -> list[TrialConfig]:
     return [TrialConfig.from_paths(paths) for paths in agreeing or seen]
 
 
+def configuration_of(space: Space, drawn: Mapping[str, Any]) -> TrialConfig:
+    """Return the configuration that a space makes of these drawn parameters."""
+    return TrialConfig.from_paths({**drawn, **space.suggest(optuna.trial.FixedTrial(dict(drawn)))})
+
+
 def papers_within(space: Space, fixed: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the paper's configurations of the systems that a study holds, or one of them if it holds others.
 

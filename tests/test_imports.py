@@ -31,7 +31,6 @@ DOORS = {
         "harness/evaluation/run.py",
         "harness/evaluation/result.py",
         "harness/evaluation/runs.py",
-        "harness/params.py",
         "harness/plan.py",
         "harness/progress_callback.py",
         "harness/results.py",

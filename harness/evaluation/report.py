@@ -13,6 +13,7 @@ from harness.evaluation.remarks import procedure, remarks
 from harness.evaluation.result import FIGURES, Comparison, ConfigurationResult, EvaluationResult
 from harness.evaluation.runs import Session
 from harness.evaluation.statistics import Difference, Summary, summarise
+from harness.paths import write_whole
 
 _MAX_COLUMNS = 6
 
@@ -25,9 +26,7 @@ def write_report(result: EvaluationResult, session: Session) -> list[Path]:
     }
     files = [result.place.home / name for name in contents]
     for file in files:
-        temporary = file.with_name(f"{file.name}.part")
-        temporary.write_text(contents[file.name])
-        temporary.replace(file)
+        write_whole(file, contents[file.name])
     return files
 
 

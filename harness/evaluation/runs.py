@@ -14,6 +14,7 @@ from optuna.trial import BaseTrial
 
 from harness.config import TrialConfig
 from harness.evaluation.choosing import Candidate
+from harness.paths import write_whole
 from harness.spec import StudyPlace, StudySpec
 from tracking import names
 
@@ -103,9 +104,7 @@ class RunList:
 
     def write(self, place: StudyPlace) -> None:
         """Write the list, whole or not at all."""
-        temporary = (place.home / RUNS_FILE).with_suffix(".part")
-        temporary.write_text(json.dumps(asdict(self), indent=1))
-        temporary.replace(place.home / RUNS_FILE)
+        write_whole(place.home / RUNS_FILE, json.dumps(asdict(self), indent=1))
 
 
 def read_runs(home: Path) -> RunList | None:

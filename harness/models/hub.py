@@ -13,6 +13,8 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from harness.models.errors import first_line
+
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -55,7 +57,7 @@ def fetch(name: str, checkpoint: Checkpoint) -> Path:
         pinned = "" if checkpoint.revision == "main" else f" --revision {checkpoint.revision}"
         raise FileNotFoundError(
             f"backbone={name}: {checkpoint.repo} is not in the Hugging Face cache, and could not be fetched "
-            f"({_first_line(error)}). Where there is a network, `hf download {checkpoint.repo}{pinned} {CONFIG} "
+            f"({first_line(error)}). Where there is a network, `hf download {checkpoint.repo}{pinned} {CONFIG} "
             f"{WEIGHTS} --local-dir DIR` brings it; then give --backbone DIR"
         ) from error
     _check(name, checkpoint, weights)
@@ -72,7 +74,3 @@ def _check(name: str, checkpoint: Checkpoint, weights: Path) -> None:
             f"backbone={name}: {weights} has SHA-256 {found}, the published weights have {checkpoint.sha256}; remove "
             "the file and try again"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.models.ast import AstGeometry
+from harness.models.errors import first_line
 
 _HEAD_DIM = 64
 _STRIDES = range(4, 17)
@@ -53,7 +54,7 @@ def _tensors(file: Path, opened: BinaryIO) -> Mapping[str, Tensor]:
     try:
         state = torch.load(opened, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:  # OSError of a cut file
-        raise ValueError(f"{file}: not a whole checkpoint of tensors alone ({_first_line(error)})") from error
+        raise ValueError(f"{file}: not a whole checkpoint of tensors alone ({first_line(error)})") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{file}: holds no mapping of names to tensors, so it is not AST's original release")
     return state
@@ -95,7 +96,3 @@ def _geometry(file: Path, tensors: Mapping[str, Tensor]) -> AstGeometry:
         f"{file}: {n_patches} position embeddings fit no stride from {_STRIDES[0]} to {_STRIDES[-1]} over 128 mel bins "
         f"and {', '.join(map(str, _N_FRAMES))} frames"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

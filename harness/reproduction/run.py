@@ -17,6 +17,7 @@ from harness.evaluation.report import conclude
 from harness.evaluation.result import ConfigurationResult, EvaluationResult
 from harness.evaluation.run import evaluate
 from harness.metrics import majority_floor
+from harness.paths import write_whole
 from harness.plan import StudyPlan
 from harness.published import LABEL_COUNTS
 from harness.reproduction.report import DataDescription, SystemResult, systems_table, write_paper_report
@@ -73,7 +74,7 @@ def _settle(wanted: Reproduction) -> Reproduction:
     file = wanted.place.home / SETTINGS
     if file.exists() and any(file.parent.parent.glob(f"{wanted.name}.*/{STUDY_FILE}")):
         wanted = wanted.grown_from(Reproduction.from_json(file.read_text()))
-    file.write_text(wanted.to_json())
+    write_whole(file, wanted.to_json())
     return wanted
 
 
