@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +23,10 @@ from rich.console import Console, RenderableType
 
 from harness.benchmarks import report
 from harness.benchmarks.front_end import measure_front_end
+from harness.benchmarks.memory import measure_memory
 from harness.benchmarks.overhead import measure_overhead, prepare_demo
+from harness.benchmarks.preparation import measure_preparation
+from harness.benchmarks.reading import measure_reading, measure_waiting
 from harness.benchmarks.timing import torch_threads
 from harness.benchmarks.training import BACKBONES, TrainingPlan, measure_training
 from harness.config import REPROGRAMMERS
@@ -31,10 +34,14 @@ from harness.data.progress import track
 from harness.parts.checks import one_of
 from harness.train import PRECISIONS
 
-PARTS = ("front-end", "training", "overhead")
-_ROUNDS = {"front-end": 5, "training": 5, "overhead": 3}
+PARTS = ("front-end", "preparation", "reading", "training", "memory", "overhead")
+_ROUNDS = {part: 3 if part == "overhead" else 5 for part in PARTS}
 _DEMO_CLIPS = 400
 _WIDTH = 130
+
+Measured = tuple[Any, RenderableType]
+"""Figures for JSON, and their table."""
+Measure = Callable[[int], Measured]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -47,6 +54,7 @@ def main(
     backbones: Annotated[str, typer.Option(help="Backbones of the training step.")] = ",".join(BACKBONES),
     precisions: Annotated[str, typer.Option(help="Precisions of the training step.")] = ",".join(PRECISIONS),
     reprogrammers: Annotated[str, typer.Option(help="Reprogrammers of the training step.")] = ",".join(REPROGRAMMERS),
+    store_gb: Annotated[float, typer.Option(min=0.01, help="Size of the store that is read; OpenMIC's is 5.2.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Measure the parts asked for and print them."""
@@ -61,8 +69,13 @@ def main(
         )
         threads = threads or len(os.sched_getaffinity(0))
         results: dict[str, Any] = {"environment": environment(plan.device, threads)}
-        tables = [_measure(part, plan, results, rounds=rounds or _ROUNDS[part], threads=threads) for part in parts]
-    except (ValueError, FileNotFoundError) as error:
+        measures = _measures(plan, threads=threads, store_gb=store_gb)
+        tables = []
+        for part in parts:
+            typer.echo(f"{part}: measuring", err=True)
+            results[part], table = measures[part](rounds or _ROUNDS[part])
+            tables.append(table)
+    except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     results["environment"]["load_after"] = os.getloadavg()[0]
@@ -82,23 +95,51 @@ def environment(device: str, threads: int) -> dict[str, Any]:
     }
 
 
-def _measure(part: str, plan: TrainingPlan, results: dict[str, Any], *, rounds: int, threads: int) -> RenderableType:
-    """Measure one part, add it to the results and return its table."""
-    typer.echo(f"{part}: measuring", err=True)
-    if part == "front-end":
-        speeds = measure_front_end(rounds=rounds)
-        results[part] = [asdict(row) for row in speeds]
-        return report.front_end_table(speeds)
-    if part == "training":
-        total = len(plan.backbones) * len(plan.precisions) * len(plan.reprogrammers)
-        with torch_threads(threads):
-            rows = list(track(measure_training(plan), total=total, label="training"))
-        results[part] = [asdict(row) for row in rows]
-        return report.training_table(rows)
+def _measures(plan: TrainingPlan, *, threads: int, store_gb: float) -> dict[str, Measure]:
+    """Return what measures each part in a number of rounds, and gives its figures and its table."""
+    return {
+        "front-end": _front_end,
+        "preparation": _preparation,
+        "reading": lambda rounds: _reading(rounds, store_gb=store_gb, threads=threads),
+        "training": lambda _: _training(plan, threads=threads),
+        "memory": lambda _: _memory(),
+        "overhead": _overhead,
+    }
+
+
+def _front_end(rounds: int) -> Measured:
+    speeds = measure_front_end(rounds=rounds)
+    return [asdict(row) for row in speeds], report.front_end_table(speeds)
+
+
+def _preparation(rounds: int) -> Measured:
+    speeds = measure_preparation(rounds=rounds)
+    return [asdict(row) for row in speeds], report.preparation_table(speeds)
+
+
+def _reading(rounds: int, *, store_gb: float, threads: int) -> Measured:
+    with torch_threads(threads):
+        speeds, waiting = measure_reading(store_gb=store_gb, rounds=rounds), measure_waiting(rounds=rounds)
+    figures = {"store": [asdict(row) for row in speeds], "training": [asdict(row) for row in waiting]}
+    return figures, report.reading_table(speeds, waiting)
+
+
+def _training(plan: TrainingPlan, *, threads: int) -> Measured:
+    total = len(plan.backbones) * len(plan.precisions) * len(plan.reprogrammers)
+    with torch_threads(threads):
+        rows = list(track(measure_training(plan), total=total, label="training"))
+    return [asdict(row) for row in rows], report.training_table(rows)
+
+
+def _memory() -> Measured:
+    rows = list(measure_memory())
+    return [{**asdict(row), "peak_mb": row.peak_mb} for row in rows], report.memory_table(rows)
+
+
+def _overhead(rounds: int) -> Measured:
     prepare_demo(_DEMO_CLIPS)
     overhead = measure_overhead(rounds=rounds, demo_clips=_DEMO_CLIPS)
-    results[part] = {**asdict(overhead), "are_workers_reused": overhead.are_workers_reused}
-    return report.overhead_table(overhead)
+    return {**asdict(overhead), "are_workers_reused": overhead.are_workers_reused}, report.overhead_table(overhead)
 
 
 def _show(results: dict[str, Any], tables: Sequence[RenderableType], *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,6 +93,12 @@ def checked_uri(uri: str | None) -> str | None:
 
 
 def absolute_place(place: str) -> str:
-    """Return a path that exists as an absolute one, since a worker has another working directory."""
+    """Return a path that exists as an absolute one, since a worker has another working directory.
+
+    A backbone's `@FRAMES` stays behind it.
+    """
     path = Path(place).expanduser()
-    return str(path.absolute()) if place not in _RESERVED and path.exists() else place
+    if place in _RESERVED or path.exists():
+        return place if place in _RESERVED else str(path.absolute())
+    found = re.fullmatch(r"(.+)(@[0-9]+)", place)
+    return place if found is None else absolute_place(found[1]) + found[2]

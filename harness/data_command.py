@@ -1,14 +1,29 @@
-"""Data sets on this machine: `python -m harness.data fetch openmic --to DIR`, `python -m harness.data check DIR`."""
+"""Data sets on this machine: `python -m harness.data fetch openmic --to DIR`, `check DIR`, `prepare --data DIR`."""
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from harness.command import DONE, FELL_SHORT, configure_logging, said_to_the_user
+from harness import flags
+from harness.command import (
+    DONE,
+    FELL_SHORT,
+    absolute_place,
+    configure_logging,
+    prepare_environment,
+    said_to_the_user,
+)
+from harness.parts.checks import one_of
+from harness.spec import DataSpec
+from search_spaces import PRESETS
+
+if TYPE_CHECKING:
+    from harness.data.frontend import FrontEnd
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -57,9 +72,96 @@ def fetch(
             say=typer.echo,
             progress=track_bytes,
         ).run()
-        typer.echo(f"{place}\ncheck it:  python -m harness.data check {place}")
-        typer.echo(f"use it:    python -m harness.study --data {place} --space unet --skip-corrupt")
-        typer.echo(f"or once:   export OPENMIC_2018={place}, and then --data openmic")
+        typer.echo(f"{place}\ncheck it    python -m harness.data check {place}")
+        typer.echo(f"prepare it  python -m harness.data prepare --data {place} --backbone ast-base384")
+        typer.echo(f"use it      python -m harness.study --data {place} --backbone ast-base384 --space unet")
+        typer.echo(f"or once     export OPENMIC_2018={place}, and then --data openmic")
+
+
+@app.command()
+def prepare(
+    data: flags.Data = "demo",
+    backbone: Annotated[
+        str, typer.Option(help="Whose front end the clips are heard through, as --backbone of a study.")
+    ] = "ast-nano",
+    preset: Annotated[str | None, typer.Option(help="As the recipe of paper or released hears them.")] = None,
+    fraction: flags.Fraction = 1.0,
+    split: Annotated[str | None, typer.Option(help="With --fraction: random, public or artist. [random]")] = None,
+    seed: Annotated[int | None, typer.Option(help="With --fraction: seed of the study. [0]")] = None,
+    skip_corrupt: flags.SkipCorrupt = False,
+    cpus: Annotated[int | None, typer.Option(help="Cores of this machine to use. [all]")] = None,
+    address: flags.Address = None,
+) -> None:
+    """Compute every clip's log-mel now, once and for all studies; type the command again to go on if interrupted.
+
+    Otherwise the first study does it. On a cluster, each machine that has a cache of its own is prepared.
+    """
+    prepare_environment(joins_cluster=address is not None)
+    with said_to_the_user(lambda: "run the same command again to go on"):
+        _check_prepare(preset, fraction=fraction, split=split, seed=seed, cpus=cpus, address=address)
+        spec = DataSpec(
+            source=absolute_place(data),
+            split=split or "random",
+            split_seed=seed or 0,
+            fraction=fraction,
+            skips_corrupt=skip_corrupt,
+        )
+        front_end = _front_end(absolute_place(backbone), preset)
+        # Ray reads the environment when it is imported
+        from harness.data.progress import track  # noqa: PLC0415
+        from harness.data.sources import open_dataset  # noqa: PLC0415
+        from harness.prepare_data import Prepared, prepare_everywhere  # noqa: PLC0415
+        from harness.prepare_report import as_flags, lines_of  # noqa: PLC0415
+        from harness.ray_start import cpu_count, start_ray  # noqa: PLC0415
+
+        dataset = open_dataset(spec, workers=cpus or cpu_count(), progress=track)
+        start_ray(address, cpus=cpus)
+        outcomes = prepare_everywhere(spec, dataset, front_end, say=typer.echo)
+        again: dict[str, object] = {
+            "--data": data,
+            "--backbone": backbone,
+            "--preset": preset,
+            "--split": split,
+            "--seed": seed,
+        }
+        again |= {"--fraction": None if fraction == 1 else fraction, "--address": address}
+        for line in lines_of(outcomes, [*as_flags(again), *(["--skip-corrupt"] if skip_corrupt else [])]):
+            typer.echo(line)
+    raise typer.Exit(DONE if all(isinstance(outcome, Prepared) for _, outcome in outcomes) else FELL_SHORT)
+
+
+def _check_prepare(
+    preset: str | None,
+    *,
+    fraction: float,
+    split: str | None,
+    seed: int | None,
+    cpus: int | None,
+    address: str | None,
+) -> None:
+    """Refuse what could not be prepared, and flags that another would leave without effect.
+
+    Raises:
+        ValueError: the message names the flag.
+    """
+    if preset is not None:
+        one_of("preset", preset, tuple(PRESETS))
+    ignored = [flag for flag, value in (("--split", split), ("--seed", seed)) if value is not None]
+    if fraction == 1 and ignored:
+        raise ValueError(f"fraction=1: cannot go with {', '.join(ignored)}; all clips are prepared, whatever the split")
+    if cpus is not None and cpus < 1:
+        raise ValueError(f"cpus={cpus}: must be at least 1")
+    if cpus is not None and address is not None:
+        raise ValueError(f"address={address}: cannot go with --cpus; a cluster has the cores it has")
+
+
+def _front_end(backbone: str, preset: str | None) -> "FrontEnd":
+    """Return the front end of a backbone, whose weights are not read, with what a preset changes in it."""
+    from harness.models.checkpoints import geometry_of  # noqa: PLC0415
+
+    recipe = PRESETS[preset].paths if preset is not None else {}
+    heard = {path.removeprefix("front_end/"): value for path, value in recipe.items() if path.startswith("front_end/")}
+    return replace(geometry_of(backbone).front_end, **heard)
 
 
 @app.command()
@@ -87,6 +189,24 @@ def check(
             drawn = label_distribution(stem, counts["train"], test=counts["test"], title=title, suffixes=[".png"])
             typer.echo(f"figure    {drawn[0]}")
     raise typer.Exit(DONE if found.is_usable else FELL_SHORT)
+
+
+@app.command()
+def generate(
+    to: Annotated[Path, typer.Option(help="Directory that the data set's own directory is put in.")],
+    clips: Annotated[int, typer.Option(help="How many clips.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Whatever is random.")] = 0,
+) -> None:
+    """Make a stand-in of OpenMIC-2018, as large as the real one but for the disk: to see what the real one will ask."""
+    with said_to_the_user(lambda: "run the same command again"):
+        from harness.data.progress import track  # noqa: PLC0415
+        from harness.data.stand_in import write_stand_in  # noqa: PLC0415
+
+        workers = len(os.sched_getaffinity(0))
+        place = write_stand_in(to.expanduser().absolute(), n_clips=clips, seed=seed, workers=workers, progress=track)
+        typer.echo(f"{place}\ncheck it    python -m harness.data check {place}")
+        typer.echo(f"prepare it  python -m harness.data prepare --data {place}")
+        typer.echo(f"use it      python -m harness.study --data {place} --space unet --fraction 0.01")
 
 
 def _check_fetch(name: str, *, mirror: str | None, archive: Path | None, md5: str | None, keep_archive: bool) -> None:

@@ -20,6 +20,7 @@ from harness.config import SYSTEMS
 from harness.console import StudyConsole
 from harness.plan import Plan
 from harness.progress_callback import ProgressCallback
+from harness.ray_start import start_ray
 from harness.scheduler import StudyScheduler
 from harness.searcher import StudySearcher, make_sampler, put_back, values_by_epoch
 from harness.spec import Resources, StudyPlace, StudySpec
@@ -58,23 +59,13 @@ def _first_in_line(spec: StudySpec) -> list[Mapping[str, Any]]:
     return papers if space.cell is None else [papers[number % len(papers)] for number in range(spec.trials)]
 
 
-def cpu_count() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def connect(resources: Resources) -> Slots:
     """Start Ray on this machine, or join the cluster at `address`; return what its trials get.
 
     Raises:
         ValueError: no trial would fit.
     """
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if resources.address is None:
-        options |= {"include_dashboard": False, "num_cpus": cpu_count()}
-    elif cache := os.environ.get("REPROGRAMMING_CACHE"):
-        options |= {"runtime_env": {"env_vars": {"REPROGRAMMING_CACHE": cache}}}
-    ray.init(address=resources.address or "local", **options)
+    start_ray(resources.address)
     return slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
 
 

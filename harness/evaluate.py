@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from harness import flags
 from harness.command import (
     DEFAULT_STORAGE,
     DONE,
@@ -37,11 +38,11 @@ def main(
     name: Annotated[
         str | None, typer.Option(help="Name of the evaluation. [the first study's, with .evaluation]")
     ] = None,
-    storage: Annotated[str, typer.Option(help="Directory or URI of the studies.")] = DEFAULT_STORAGE,
-    concurrent: Annotated[int | None, typer.Option(help="Runs at a time. [as many as fit]")] = None,
-    gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs of a run, 0.25 for four on one.")] = None,
-    cpus_per_trial: Annotated[int | None, typer.Option(help="CPU cores of a run. [an equal share]")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join, such as auto. [this machine]")] = None,
+    storage: flags.Storage = DEFAULT_STORAGE,
+    concurrent: flags.Concurrent = None,
+    gpus_per_trial: flags.GpusPerTrial = None,
+    cpus_per_trial: flags.CpusPerTrial = None,
+    address: flags.Address = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store. [the first study's]")] = None,
 ) -> None:
     """Parse the flags, evaluate, print the tables, exit with the code."""

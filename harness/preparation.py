@@ -7,16 +7,17 @@ import torch
 
 from harness.config import TrialConfig
 from harness.console import StudyConsole
+from harness.data.fraction import study_split
 from harness.data.frontend import FrontEnd
 from harness.data.openmic import ClipDataset
 from harness.data.progress import track
-from harness.data.sources import open_dataset, open_study_data
+from harness.data.sources import open_dataset, open_features, open_study_data
 from harness.data.study_data import StudyData
-from harness.driver import cpu_count
 from harness.metrics import majority_floor
-from harness.models.checkpoints import backbone_digest, load_backbone
+from harness.models.checkpoints import backbone_digest, load_backbone, origin_of
 from harness.provenance import git_commit, versions
-from harness.spec import StudyPlace, StudySpec
+from harness.ray_start import cpu_count
+from harness.spec import DataSpec, StudyPlace, StudySpec
 from harness.subspace import Axes, configurations, explore
 from search_spaces import Space, load
 
@@ -42,18 +43,27 @@ def prepare(spec: StudySpec, place: StudyPlace) -> Prepared:
 
 
 def prepare_for(
-    spec: StudySpec, place: StudyPlace, configs: Sequence[TrialConfig], *, console: StudyConsole
+    spec: StudySpec,
+    place: StudyPlace,
+    configs: Sequence[TrialConfig],
+    *,
+    console: StudyConsole,
+    reads_test: bool = False,
 ) -> Prepared:
-    """Load the backbone, and compute the features that these configurations hear."""
+    """Load the backbone, and compute the features that these configurations hear, on test as well if that is read."""
     backbone = load_backbone(spec.backbone)
     dataset = open_dataset(spec.data, workers=cpu_count(), progress=track)
-    heard = _open_all(spec, dataset, backbone.geometry.front_end, configs)
+    ways = _ways_to_hear(backbone.geometry.front_end, configs)
+    heard = _open_all(spec, dataset, ways)
+    if reads_test:
+        _hear_test_clips(spec, dataset, ways)
     data = next(iter(heard.values()))
     floor = _floor(data)
     sizes = f"{len(data.train)} to train on, {len(data.validation)} to validate on, {len(data.labels)} labels"
     console.header(
         [
             ("clips", sizes),
+            *([("fraction", _fraction_in_words(spec.data, dataset))] if spec.data.fraction < 1 else []),
             ("floor", f"macro-F1 {floor:.3f} on validation by always guessing each label's more frequent answer"),
         ]
     )
@@ -61,6 +71,7 @@ def prepare_for(
         "data_digest": dataset.digest,
         **{f"{inputs}_digest": data.digest for inputs, data in heard.items()},
         "backbone_digest": backbone_digest(backbone),
+        **origin_of(spec.backbone),
         "git_commit": git_commit(),
         **versions(),
     }
@@ -75,7 +86,7 @@ def _announcement(spec: StudySpec, place: StudyPlace, *, space: Space, axes: Axe
     labels = ", every training label revealed" if spec.data.reveals_all else ""
     return [
         ("study", f"{spec.name}, seed {spec.seed}, in {place.home}"),
-        ("data", f"{spec.data.source}, {spec.data.split} validation split{labels}"),
+        ("data", f"{spec.data.in_words()}{labels}"),
         ("backbone", f"{spec.backbone}, frozen, {spec.precision}"),
         ("space", f"{spec.space}, {len(searched)} axes{preset}{held}: {space.summary}"),
         ("budget", f"{spec.trials} trials of {spec.epochs} epochs, stopped early by: {spec.scheduler}"),
@@ -84,26 +95,46 @@ def _announcement(spec: StudySpec, place: StudyPlace, *, space: Space, axes: Axe
     ]
 
 
+def _fraction_in_words(spec: DataSpec, dataset: ClipDataset) -> str:
+    """Say of how many clips a study uses a fraction, and why it may be more than that."""
+    whole, kept = study_split(replace(spec, fraction=1.0), dataset), study_split(spec, dataset)
+    sizes = [int(dataset.observed[rows].any(axis=1).sum()) for rows in (whole.train, whole.validation)]
+    asked = [round(spec.fraction * size) for size in sizes]
+    found = [len(kept.train), len(kept.validation)]
+    text = f"{spec.fraction:g} of {sizes[0]} and {sizes[1]} clips, stratified by label: {found[0]} and {found[1]}"
+    why = f", more than {asked[0]} and {asked[1]} since each label keeps a clip with each of its answers"
+    return text if found == asked else text + why
+
+
+def _ways_to_hear(front_end: FrontEnd, configs: Sequence[TrialConfig]) -> list[tuple[str, FrontEnd | None]]:
+    """Return the inputs of these configurations, each with its front end, which is None for VGGish."""
+    found = sorted({(c.system.inputs, c.front_end.via_hz, c.front_end.is_peak_normalised) for c in configs})
+    return [
+        (inputs, replace(front_end, via_hz=via_hz, is_peak_normalised=is_peak) if inputs == "log_mel" else None)
+        for inputs, via_hz, is_peak in found
+    ]
+
+
 def _open_all(
-    spec: StudySpec, dataset: ClipDataset, front_end: FrontEnd, configs: Sequence[TrialConfig]
+    spec: StudySpec, dataset: ClipDataset, ways: Sequence[tuple[str, FrontEnd | None]]
 ) -> dict[str, StudyData]:
-    """Open what any of the configurations hears, computing the features that are missing; return it by inputs.
+    """Open what is heard in these ways, computing the features that are missing; return it by inputs.
 
     Several front ends over the same clips count as one, under the same digest.
     """
-    opened = {}
-    for inputs, via_hz, is_peak_normalised in sorted(
-        {(c.system.inputs, c.front_end.via_hz, c.front_end.is_peak_normalised) for c in configs}
-    ):
-        heard = replace(front_end, via_hz=via_hz, is_peak_normalised=is_peak_normalised)
-        opened[inputs] = open_study_data(
-            spec.data,
-            dataset,
-            front_end=heard if inputs == "log_mel" else None,
-            workers=cpu_count(),
-            progress=track,
-        )
-    return opened
+    return {
+        inputs: open_study_data(spec.data, dataset, front_end=front_end, workers=cpu_count(), progress=track)
+        for inputs, front_end in ways
+    }
+
+
+def _hear_test_clips(spec: StudySpec, dataset: ClipDataset, ways: Sequence[tuple[str, FrontEnd | None]]) -> None:
+    """Compute the features of the test clips that are missing, all of them after a study of a fraction; no label."""
+    for _, front_end in ways:
+        if front_end is not None:
+            open_features(
+                spec.data, dataset, front_end=front_end, rows=dataset.test, workers=cpu_count(), progress=track
+            )
 
 
 def _floor(data: StudyData) -> float:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from harness import flags
 from harness.command import (
     DEFAULT_STORAGE,
     absolute_place,
@@ -23,7 +24,7 @@ _SYSTEMS_IN_WORDS = ", ".join(f"{name} ({system.paper_name})" for name, system i
 
 @app.command(help=__doc__)
 def main(
-    data: Annotated[str, typer.Option(help="demo, openmic, or a directory in OpenMIC-2018's layout.")] = "demo",
+    data: flags.Data = "demo",
     seeds: Annotated[
         int | None, typer.Option(help="Runs of each system. [3 on the demo, else 10, as in the paper]")
     ] = None,
@@ -40,18 +41,19 @@ def main(
         str | None,
         typer.Option(help="ast-base384, or a file or directory of such weights. [ast-nano on the demo]"),
     ] = None,
-    split: Annotated[str, typer.Option(help="Validation split: random, public or artist.")] = "random",
-    demo_clips: Annotated[int | None, typer.Option(help="Size of the demo set.")] = None,
-    skip_corrupt: Annotated[bool, typer.Option(help="Leave out unreadable clips, listing them.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the split, the proposals and the trials.")] = 0,
+    split: flags.Split = "random",
+    demo_clips: flags.DemoClips = None,
+    fraction: flags.Fraction = 1.0,
+    skip_corrupt: flags.SkipCorrupt = False,
+    seed: flags.Seed = 0,
     name: Annotated[str | None, typer.Option(help="Name of the folder. [reproduce- and the data]")] = None,
-    concurrent: Annotated[int | None, typer.Option(help="Trials at a time. [as many as fit]")] = None,
-    gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs of a trial, 0.25 for four on one.")] = None,
-    cpus_per_trial: Annotated[int | None, typer.Option(help="CPU cores of a trial. [an equal share]")] = None,
-    storage: Annotated[str, typer.Option(help="Directory or URI for results.")] = DEFAULT_STORAGE,
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store. [SQLite beside the results]")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join, such as auto. [this machine]")] = None,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16, the backbone's arithmetic in training.")] = "fp32",
+    concurrent: flags.Concurrent = None,
+    gpus_per_trial: flags.GpusPerTrial = None,
+    cpus_per_trial: flags.CpusPerTrial = None,
+    storage: flags.Storage = DEFAULT_STORAGE,
+    tracking_uri: flags.TrackingUri = None,
+    address: flags.Address = None,
+    precision: flags.Precision = "fp32",
 ) -> None:
     """Parse the flags, run what is not done yet, write the report, exit with its code."""
     configure_logging()
@@ -67,6 +69,7 @@ def main(
                 demo_clips=demo_clips,
                 split=split,
                 split_seed=seed,
+                fraction=fraction,
                 skips_corrupt=skip_corrupt,
             ),
             systems=systems,

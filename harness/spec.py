@@ -23,9 +23,11 @@ class DataSpec:
     """Which clips a study sees.
 
     `source` is `demo`, `openmic` or a directory in OpenMIC-2018's layout. `demo_clips` and `demo_seed` apply to the
-    demo alone, `validation_fraction` and `split_seed` to the random and the artist-disjoint split. With `reveals_all`,
-    which the demo alone can grant, all that plays in a training clip is observed, and as much that does not as keeps
-    the annotators' share: what full annotation would be worth. Validation and test clips stay sparsely annotated.
+    demo alone, `validation_fraction` to the random and the artist-disjoint split. `fraction` is the share of the
+    training and of the validation clips that is used, drawn with `split_seed` as the splits are; test clips are all
+    used whatever it is. With `reveals_all`, which the demo alone can grant, all that plays in a training clip is
+    observed, and as much that does not as keeps the annotators' share: what full annotation would be worth. Validation
+    and test clips stay sparsely annotated.
     """
 
     source: str = "demo"
@@ -34,6 +36,7 @@ class DataSpec:
     split: str = "random"
     validation_fraction: float = 0.15
     split_seed: int = 0
+    fraction: float = 1.0
     skips_corrupt: bool = False
     reveals_all: bool = False
 
@@ -42,12 +45,19 @@ class DataSpec:
         one_of("split", self.split, SPLIT_KINDS)
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation-fraction={self.validation_fraction}: must lie between 0 and 1")
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction={self.fraction}: must be above 0 and at most 1")
         if self.demo_clips is not None and self.demo_clips < 1:
             raise ValueError(f"demo-clips={self.demo_clips}: must be at least 1")
         if self.reveals_all and self.source != "demo":
             raise ValueError(
                 f"data={self.source!r}: reveals_all asks for the true value of every label, which only demo has"
             )
+
+    def in_words(self) -> str:
+        """Say where the clips come from and how validation is split off."""
+        part = f", a fraction of {self.fraction:g}" if self.fraction < 1 else ""
+        return f"{self.source}, {self.split} validation split{part}"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from harness import flags
 from harness.command import (
     DEFAULT_STORAGE,
     absolute_place,
@@ -45,30 +46,31 @@ def main(
         typer.Option(help=f"Epochs of a trial that is not stopped. [{DEFAULT_EPOCHS}, or the preset's]"),
     ] = None,
     time_budget: Annotated[str | None, typer.Option(help="Stop after this long: 90s, 15m, 2h.")] = None,
-    data: Annotated[str, typer.Option(help="demo, openmic, or a directory in OpenMIC-2018's layout.")] = "demo",
-    demo_clips: Annotated[int | None, typer.Option(help="Size of the demo set.")] = None,
-    split: Annotated[str, typer.Option(help="Validation split: random, public or artist.")] = "random",
+    data: flags.Data = "demo",
+    demo_clips: flags.DemoClips = None,
+    split: flags.Split = "random",
     validation_fraction: Annotated[float, typer.Option(help="Share of the train clips to validate on.")] = 0.15,
-    skip_corrupt: Annotated[bool, typer.Option(help="Leave out unreadable clips, listing them.")] = False,
+    fraction: flags.Fraction = 1.0,
+    skip_corrupt: flags.SkipCorrupt = False,
     backbone: Annotated[
         str,
         typer.Option(help="ast-nano, ast-base384, a .safetensors or .pth file, or a directory that holds one."),
     ] = "ast-nano",
-    seed: Annotated[int, typer.Option(help="Seed of the split, the proposals and the trials.")] = 0,
+    seed: flags.Seed = 0,
     name: Annotated[str | None, typer.Option(help="Name of the new study. [the space and a number]")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with the study of this name; --trials extends it.")] = None,
-    concurrent: Annotated[int | None, typer.Option(help="Trials at a time. [as many as fit]")] = None,
-    gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs of a trial, 0.25 for four on one.")] = None,
-    cpus_per_trial: Annotated[int | None, typer.Option(help="CPU cores of a trial. [an equal share]")] = None,
+    concurrent: flags.Concurrent = None,
+    gpus_per_trial: flags.GpusPerTrial = None,
+    cpus_per_trial: flags.CpusPerTrial = None,
     fix: Annotated[list[str] | None, typer.Option(help="PATH=VALUE: hold a part of the space. Repeatable.")] = None,
-    storage: Annotated[str, typer.Option(help="Directory or URI for results.")] = DEFAULT_STORAGE,
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store. [SQLite beside the results]")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join, such as auto. [this machine]")] = None,
+    storage: flags.Storage = DEFAULT_STORAGE,
+    tracking_uri: flags.TrackingUri = None,
+    address: flags.Address = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Early stopping: asha, median or none. [asha, or none with f1,params or a table]")
     ] = None,
     objective: Annotated[str, typer.Option(help="f1, or f1,params for a Pareto front.")] = "f1",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16, the backbone's arithmetic in training.")] = "fp32",
+    precision: flags.Precision = "fp32",
 ) -> None:
     """Parse the flags, run the study, exit with its code."""
     configure_logging()
@@ -104,6 +106,7 @@ def main(
                     split=split,
                     validation_fraction=validation_fraction,
                     split_seed=seed,
+                    fraction=fraction,
                     skips_corrupt=skip_corrupt,
                 ),
                 seed=seed,
@@ -148,9 +151,9 @@ def _refuse_ignored(context: typer.Context) -> None:
         _refuse(given & {"validation_fraction"}, "split=public", "the published split is fixed")
 
 
-def _refuse(flags: set[str], beside: str, why: str) -> None:
-    if flags:
-        named = ", ".join(sorted("--" + flag.replace("_", "-") for flag in flags))
+def _refuse(ignored: set[str], beside: str, why: str) -> None:
+    if ignored:
+        named = ", ".join(sorted("--" + flag.replace("_", "-") for flag in ignored))
         raise ValueError(f"{beside}: cannot go with {named}; {why}")
 
 

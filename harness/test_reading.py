@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from harness.data.openmic import ClipDataset
 from harness.data.study_data import Part, one_sided_labels
 from harness.data.test_split import open_test_part
-from harness.metrics import score
+from harness.metrics import Scores, majority_floor, score
 from harness.trial_files import TrialFiles
 
 __all__ = ["READS", "RESULT", "open_test_part", "read_test_once", "readings_of"]
@@ -26,17 +27,14 @@ Predict = Callable[[Part], Float[np.ndarray, "clip label"]]
 
 
 def read_test_once(
-    files: TrialFiles,
-    *,
-    predict: Predict,
-    open_part: Callable[[], Part],
-    labels: tuple[str, ...],
+    files: TrialFiles, dataset: ClipDataset, *, predict: Predict, open_part: Callable[[], Part]
 ) -> dict[str, Any]:
     """Return a trial's figures on the test split; they are computed if, and only if, none are stored.
 
-    The figures are those of `harness.metrics`. `clips` is a digest of which clips of the data set these are;
-    `one_sided` names the labels whose annotated clips all have the same answer; `reads` counts the readings, `read_at`
-    is the time of the last one.
+    The figures are those of `harness.metrics`. `floor` holds those of always giving each label's more frequent answer
+    in the data set's whole train split; `clips` is a digest of which of its clips these are; `one_sided` names the
+    labels whose annotated clips all have the same answer; `reads` counts the readings, `read_at` is the time of the
+    last one.
 
     Raises:
         ValueError: a prediction is not finite.
@@ -49,20 +47,34 @@ def read_test_once(
     readings = [*readings_of(files), read_at]
     files.write(READS, json.dumps(readings).encode())
     part = open_part()
-    scores = score(predict(part), part.targets, observed=part.observed, labels=labels)
+    scores = score(predict(part), part.targets, observed=part.observed, labels=dataset.labels)
+    floor = majority_floor(
+        dataset.targets[dataset.train],
+        part.targets,
+        train_observed=dataset.observed[dataset.train],
+        observed=part.observed,
+        labels=dataset.labels,
+    )
     result = {
-        "macro_f1": scores.macro_f1,
-        "positive_f1": scores.positive_f1,
-        "map": scores.mean_average_precision,
-        "f1_by_label": dict(scores.f1_by_label),
+        **_figures(scores),
+        "floor": _figures(floor),
         "n_clips": len(part),
         "clips": hashlib.sha256(part.rows.astype("<i8").tobytes()).hexdigest(),
-        "one_sided": list(one_sided_labels(part, labels)),
+        "one_sided": list(one_sided_labels(part, dataset.labels)),
         "read_at": read_at,
         "reads": len(readings),
     }
     files.write(RESULT, json.dumps(result).encode())
     return result
+
+
+def _figures(scores: Scores) -> dict[str, Any]:
+    return {
+        "macro_f1": scores.macro_f1,
+        "positive_f1": scores.positive_f1,
+        "map": scores.mean_average_precision,
+        "f1_by_label": dict(scores.f1_by_label),
+    }
 
 
 def readings_of(files: TrialFiles) -> list[str]:

@@ -54,7 +54,7 @@ class Tracker:
         self._outbox = Outbox(place.home, self._uri, experiment=experiment_of(spec))
         self._tags = {"study": spec.name, "space": spec.space, "seed": spec.seed, **spec.provenance}
         facts = {"trials": plan.n_trials, "epochs": spec.epochs, "scheduler": spec.scheduler}
-        facts |= {"objective": spec.objective}
+        facts |= {"objective": spec.objective, "fraction": spec.data.fraction}
         params = {**facts, "backbone": spec.backbone, "data": spec.data.source, "split": spec.data.split}
         self._outbox.add(
             records.open_study(
@@ -201,8 +201,10 @@ def _overall(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def experiment_of(spec: StudySpec) -> str:
-    """Return the name of the experiment that compares what is comparable: one data set, one backbone."""
+    """Return the name of the experiment that compares what is comparable: one data set, or fraction, one backbone."""
     data = f"{Path(spec.data.source).name}-{spec.provenance['data_digest'][:6]}"
+    if spec.data.fraction < 1:
+        data = f"{data} fraction {spec.data.fraction:g}"
     backbone = Path(spec.backbone).name.removesuffix(".safetensors")
     if backbone != spec.backbone:  # a file of the user's, which may be named like many others
         backbone = f"{backbone}-{spec.provenance['backbone_digest'][:6]}"

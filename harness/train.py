@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.augmentation import build_augmentation
 from harness.build import Model
 from harness.config import TrialConfig
-from harness.data.study_data import Part, StudyData
+from harness.data.study_data import Batch, Part, StudyData, to_device
 from harness.losses import binarised, consistency, masked_bce
 from harness.mean_teacher import MeanTeacher
 from harness.metrics import Scores, score
@@ -27,6 +27,7 @@ from harness.parts import MeanTeacher as Teaching
 from harness.schedules import learning_rate_factor
 
 _EVALUATION_BATCH = 64
+_EVALUATION_VALUES = _EVALUATION_BATCH * 256 * 128  # of the inputs of a batch: as many clips of ast-nano, 16 of base384
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -52,7 +53,8 @@ class EpochResult:
 class Trainer:
     """Trains one model, against a backbone that it does not own if the model needs one.
 
-    `predictor` is what is scored and what predicts: the model, or its teacher.
+    `predictor` is what is scored and what predicts: the model, or its teacher. `seconds_waited` is how long training
+    has waited for clips to be read.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Trainer:
         self.model, self.backbone, self.data = model, backbone, data
         self.config, self.epochs, self.seed, self.device = config, epochs, seed, device
         self.precision = precision
-        self.epoch = 0
+        self.epoch, self.seconds_waited = 0, 0.0
         self._optimiser = build_optimiser(model, config)
         self._augment = build_augmentation(config.augmentation, front_end=data.front_end)
         self.predictor, self.teacher = model, None
@@ -155,17 +157,19 @@ class Trainer:
         if self.teacher:
             self.teacher.model.train()
         losses = []
-        for index, clips in enumerate(self._batches()):
-            step = self.epoch * self._steps_per_epoch + index
-            lr = self._set_learning_rate(step)
-            losses.append(self._step(clips, step))
+        with self.data.train.read_ahead(self._batches(), self.device) as batches:
+            for index, batch in enumerate(batches):
+                step = self.epoch * self._steps_per_epoch + index
+                lr = self._set_learning_rate(step)
+                losses.append(self._step(to_device(batch, self.device), step))
+        self.seconds_waited += batches.seconds_waited
         mean = torch.stack(losses).mean().item()
         _check_finite(mean, f"training loss in epoch {self.epoch + 1}")
         return mean, lr
 
-    def _step(self, clips: Int[np.ndarray, " batch"], step: int) -> Tensor:
+    def _step(self, batch: Batch, step: int) -> Tensor:
         """Train on one batch; return its loss on the annotated labels."""
-        inputs, targets, observed = self.data.train.batch(clips, self.device)
+        inputs, targets, observed = batch
         inputs = self._augment(inputs)
         if self.config.training.targets == "hard":
             targets = binarised(targets)
@@ -223,10 +227,10 @@ def _logits(
 ) -> Float[Tensor, "clip label"]:
     """Return what the model gives for a split in evaluation mode, on the CPU."""
     model.eval()
-    logits = [
-        model(part.batch(np.arange(start, min(start + _EVALUATION_BATCH, len(part))), device)[0], backbone).float()
-        for start in range(0, len(part), _EVALUATION_BATCH)
-    ]
+    size = max(1, min(_EVALUATION_BATCH, _EVALUATION_VALUES // int(np.prod(part.features.shape[1:]))))
+    wanted = (np.arange(start, min(start + size, len(part))) for start in range(0, len(part), size))
+    with part.read_ahead(wanted, device) as batches:
+        logits = [model(to_device(batch, device)[0], backbone).float() for batch in batches]
     stacked = torch.cat(logits).cpu()
     if not stacked.isfinite().all():
         raise DivergedError("the model's output is not finite")

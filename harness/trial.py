@@ -155,15 +155,13 @@ def _test_result(
             f"{files.path(BEST)}: does not exist, so that there is nothing to try on the test clips"
         )
     learner.load_weights(best["model"])
-    found = read_test_once(
-        files, predict=learner.predict, open_part=lambda: _test_part(task, data.front_end), labels=data.labels
-    )
-    return {"test": json.dumps(found)}
-
-
-def _test_part(task: TrialTask, front_end: FrontEnd | None) -> Part:
     spec = DataSpec(**task.data)
-    return open_test_part(spec, open_dataset(spec), front_end=front_end)
+    dataset = open_dataset(spec)
+
+    def open_part() -> Part:
+        return open_test_part(spec, dataset, front_end=data.front_end, workers=torch.get_num_threads())
+
+    return {"test": json.dumps(read_test_once(files, dataset, predict=learner.predict, open_part=open_part))}
 
 
 def _reset_process(task: TrialTask) -> torch.device:
@@ -195,7 +193,7 @@ def _backbone(name: str, digest: str, device: str) -> Ast:
 def _data(spec_json: str, digest: str, front_end: FrontEnd | None) -> StudyData:
     """Return the study's data, prepared on this node if it has not been; VGGish if there is no front end."""
     spec = DataSpec(**json.loads(spec_json))
-    data = open_study_data(spec, open_dataset(spec), front_end=front_end)
+    data = open_study_data(spec, open_dataset(spec), front_end=front_end, workers=torch.get_num_threads())
     if data.digest != digest:
         raise ValueError(f"data {spec.source}: this node has {data.digest[:12]}, the study began with {digest[:12]}")
     return data

@@ -1,6 +1,7 @@
 """What several test files share: a tiny AST of the real class, and data with known structure."""
 
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from harness.data.study_data import Part, StudyData
 from harness.models.ast import Ast, AstGeometry
+from harness.models.checkpoints import save_ast
 
 LABELS = ("accordion", "banjo", "bass", "cello")
 TINY = AstGeometry(
@@ -20,6 +22,14 @@ TINY = AstGeometry(
     n_frames=32,
     n_source_labels=24,
 )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what takes the full size, unless `-m` asks for it by name."""
+    if "full_size" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("full_size")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +50,13 @@ def tiny_backbone():
 
 
 @pytest.fixture
+def tiny_file(tmp_path):
+    torch.manual_seed(0)
+    save_ast(tmp_path / "tiny.safetensors", Ast(TINY), {})
+    return str(tmp_path / "tiny.safetensors")
+
+
+@pytest.fixture
 def tiny_data():
     """Return clips whose labels can be heard: each raises its own band of the spectrogram."""
     return make_data(seed=0)
@@ -49,6 +66,10 @@ def tiny_data():
 def tiny_vggish_data():
     """Return VGGish features whose labels can be told: each raises its own part of them."""
     return make_vggish_data(seed=0)
+
+
+def is_positive(*values):
+    return all(math.isfinite(value) and value > 0 for value in values)
 
 
 def make_data(*, seed, n_train=96, n_validation=64):

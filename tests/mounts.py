@@ -18,7 +18,7 @@ def small_disk(place, *, n_bytes):
     try:
         yield place
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", "--lazy", place], check=True)  # a failed test's traceback may hold a file open
 
 
 @contextmanager

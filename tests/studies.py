@@ -49,8 +49,11 @@ class Workshop:
         inherited = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
         return {**inherited, "REPROGRAMMING_CACHE": str(self.root / "cache"), "PYTHONUNBUFFERED": "1"}
 
+    def module(self, module: str, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", module, *arguments]
+
     def command(self, *flags: str) -> list[str]:
-        return [sys.executable, "-m", "harness.study", *flags, "--storage", str(self.storage)]
+        return self.module("harness.study", *flags, "--storage", str(self.storage))
 
     def new(self, name: str, *flags: str, space: str = "noise") -> list[str]:
         data = ("--data", str(self.root / "data"), "--backbone", str(self.root / "tiny.safetensors"))

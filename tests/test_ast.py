@@ -5,58 +5,57 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import ASTConfig, ASTForAudioClassification
 
 from harness.models.ast import GEOMETRIES, Ast, AstGeometry
 from harness.models.checkpoints import backbone_digest, load_ast, load_backbone, metadata_of, save_ast
+from tests.ast_files import SMALL, check_equal, quiet, random_ast, set_eps
 from tests.conftest import TINY
-
-TOLERANCE = 1e-4
 
 
 def reference(tmp_path, **changes):
     """Save a random transformers AST in its own format; return it and the directory."""
-    torch.manual_seed(1)
-    settings = {
-        "hidden_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 192,
-        "max_length": 96,
-        "num_mel_bins": 64,
-        "num_labels": 11,
-        "frequency_stride": 10,
-        "time_stride": 10,
-    }
-    model = ASTForAudioClassification(ASTConfig(**{**settings, **changes})).eval()
-    for parameter in model.parameters():  # LayerNorms start at one and zero, tokens at zero: nothing to tell apart
-        torch.nn.init.normal_(parameter, std=0.05)
+    model = random_ast(**{**SMALL, **changes})
     model.save_pretrained(tmp_path)
     return model, tmp_path
 
 
 @pytest.mark.parametrize("strides", [(10, 10), (12, 12), (16, 16), (10, 16)])
-def test_logits_and_embedding_equal_those_of_transformers(tmp_path, strides):
+def test_a_file_of_hugging_face_s_gives_what_transformers_gives(tmp_path, strides):
     theirs, directory = reference(tmp_path, frequency_stride=strides[0], time_stride=strides[1])
-    ours = load_ast(directory).freeze()
-    spectrogram = torch.randn(3, 96, 64)
-    with torch.inference_mode():
-        expected = theirs(spectrogram)
-        pooled = theirs.base_model(spectrogram).pooler_output
-    assert torch.allclose(ours.source_logits(spectrogram), expected.logits, atol=TOLERANCE, rtol=0)
-    assert torch.allclose(ours.embed(spectrogram), pooled, atol=TOLERANCE, rtol=0)
+    check_equal(load_ast(directory).freeze(), theirs, torch.randn(3, 96, 64))
 
 
-@pytest.mark.slow
-def test_logits_equal_those_of_transformers_at_the_size_of_base384(tmp_path):
-    torch.manual_seed(2)
-    theirs = ASTForAudioClassification(ASTConfig(num_labels=527)).eval()
+def test_tokens_are_patches_of_frequency_by_time_and_run_along_time_first():
+    geometry = AstGeometry(
+        embed_dim=2, depth=1, num_heads=1, frequency_stride=10, time_stride=7, n_mels=48, n_frames=64
+    )
+    model = Ast(geometry).freeze()
+    model.patch.weight.zero_()
+    model.patch.weight[0, 0, 3, 11] = model.patch.weight[1, 0, 15, 0] = 1.0  # mel 3 and frame 11 of a patch; 15 and 0
+    model.patch.bias.zero_()
+    model.position.zero_()
+    spectrogram = torch.randn(1, 64, 48)
+    rows, columns = geometry.grid
+    expected = [
+        [float(spectrogram[0, 7 * column + 11, 10 * row + 3]), float(spectrogram[0, 7 * column, 10 * row + 15])]
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    assert (rows, columns) == (4, 7)
+    assert torch.equal(model.tokens(spectrogram)[0, 2:], torch.tensor(expected))
+
+
+@pytest.mark.parametrize(("eps", "other"), [(1e-12, 1e-6), (1e-6, 1e-12)])
+def test_the_eps_of_hugging_face_s_config_holds_for_every_layer_norm(tmp_path, eps, other):
+    theirs = quiet(random_ast(**SMALL, layer_norm_eps=eps))
     theirs.save_pretrained(tmp_path)
     ours = load_ast(tmp_path).freeze()
-    assert ours.geometry == AstGeometry(layer_norm_eps=1e-12, head_eps=1e-12)
-    spectrogram = torch.randn(1, 1024, 128)
-    with torch.inference_mode():
-        assert torch.allclose(ours.source_logits(spectrogram), theirs(spectrogram).logits, atol=TOLERANCE, rtol=0)
+    assert {module.eps for module in ours.modules() if isinstance(module, torch.nn.LayerNorm)} == {eps}
+    check_equal(ours, theirs, torch.randn(2, 96, 64))
+    for changed in ({"blocks": other, "head": eps}, {"blocks": eps, "head": other}):
+        set_eps(theirs, **changed)
+        with pytest.raises(AssertionError, match="not close"):
+            check_equal(ours, theirs, torch.randn(2, 96, 64))
 
 
 def test_the_shortened_last_block_gives_what_the_whole_block_gives(tiny_backbone):

@@ -29,7 +29,10 @@ def test_fine_tuning_learns_a_copy_and_leaves_the_workers_backbone_as_it_is(tiny
 def test_fine_tuning_starts_from_the_backbones_weights_and_has_no_source_head(tiny_backbone):
     model = FineTuned(torch.nn.Identity(), tiny_backbone, n_labels=4)
     spectrogram = torch.randn(2, 32, 32)
-    assert torch.equal(model.backbone.embed(spectrogram), tiny_backbone.embed(spectrogram))
+    taken = model.backbone.state_dict()
+    assert all(torch.equal(tensor, tiny_backbone.state_dict()[name]) for name, tensor in taken.items())
+    # the same weights elsewhere in memory: some processors' kernels then differ in the last bit
+    assert torch.allclose(model.backbone.embed(spectrogram), tiny_backbone.embed(spectrogram), atol=1e-5)
     head = sum(p.numel() for part in (tiny_backbone.head_norm, tiny_backbone.head) for p in part.parameters())
     whole = sum(p.numel() for p in tiny_backbone.parameters())
     assert model.parameter_counts() == {"normalisation": 0, "backbone": whole - head, "mapper": 64 + 33 * 4}
@@ -49,9 +52,9 @@ def test_the_backbone_learns_at_its_share_of_the_rate_in_every_step(factor, tiny
     backbone = {id(p) for p in learner.model.backbone.parameters()}
     rates, step = [], learner._step
 
-    def watched(clips, index):
+    def watched(batch, index):
         rates.append({id(p): group["lr"] for group in learner._optimiser.param_groups for p in group["params"]})
-        return step(clips, index)
+        return step(batch, index)
 
     learner._step = watched
     results = list(learner.run())

@@ -1,7 +1,6 @@
 """The benchmark at tiny sizes: what it reports is complete and consistent. How fast anything is, no test claims."""
 
 import json
-import math
 import os
 import sys
 import textwrap
@@ -14,13 +13,14 @@ from typer.testing import CliRunner
 from harness import bench
 from harness.benchmarks import training
 from harness.benchmarks.front_end import RELEASED, measure_front_end, released_front_end, synthetic_clips
+from harness.benchmarks.memory import Memory
 from harness.benchmarks.overhead import measure_overhead, read_times, run_study
+from harness.benchmarks.preparation import measure_preparation
+from harness.benchmarks.reading import measure_reading, measure_waiting
 from harness.benchmarks.timing import interleaved, ratio, speed, torch_threads
 from harness.benchmarks.training import TrainingPlan, TransformersAst, measure_training, random_data
 from harness.data.frontend import FrontEnd, decode, log_mel
-from harness.models.ast import Ast
-from harness.models.checkpoints import save_ast
-from tests.conftest import TINY
+from tests.conftest import TINY, is_positive
 
 FAKE_STUDY = """
     import json, os, pathlib, subprocess, sys, time
@@ -49,22 +49,19 @@ def fake_study(tmp_path):
     return [sys.executable, str(script)]
 
 
-@pytest.fixture
-def tiny_file(tmp_path):
-    torch.manual_seed(0)
-    save_ast(tmp_path / "tiny.safetensors", Ast(TINY), {})
-    return str(tmp_path / "tiny.safetensors")
-
-
-def is_positive(*values):
-    return all(math.isfinite(value) and value > 0 for value in values)
-
-
 def test_ways_take_turns_and_the_first_round_is_not_counted():
     calls = []
     seconds = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3)
     assert calls == ["a", "b"] * 4
     assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_what_goes_before_each_turn_is_not_counted():
+    calls = []
+    ways = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    seconds = interleaved(ways, rounds=2, clock=lambda: len(calls), before_each=lambda: calls.append("-"))
+    assert "".join(calls) == "ab" + "-a-b" * 2
+    assert seconds == {"a": (1, 1), "b": (1, 1)}
 
 
 def test_a_spent_limit_ends_after_three_rounds():
@@ -183,33 +180,48 @@ def test_a_study_that_fails_is_reported_with_its_exit_code(fake_study, tmp_path,
         run_study(fake_study, storage=tmp_path, name="x", trials=1)
 
 
-def test_the_json_has_every_part_with_its_environment(tiny_file, fake_study, monkeypatch):
+def test_the_json_has_every_part_with_its_environment(tiny_file, fake_study, tmp_path, monkeypatch):
     shrink(monkeypatch, fake_study)
+    monkeypatch.setenv("REPROGRAMMING_CACHE", str(tmp_path / "cache"))
     flags = ["--backbones", tiny_file, "--precisions", "fp32", "--reprogrammers", "cnn", "--rounds", "1", "--json"]
     result = CliRunner().invoke(bench.app, flags)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert set(report) == {"environment", "front-end", "training", "overhead"}
+    assert set(report) == {"environment", *bench.PARTS}
     assert {"machine", "device", "cores", "threads", "load_before", "load_after"} <= set(report["environment"])
     assert report["front-end"][0]["way"] == RELEASED
     assert report["training"][0]["backbone"] == tiny_file
     assert report["overhead"]["are_workers_reused"] is False
+    assert report["preparation"][0]["way"] == RELEASED
+    assert {row["page_cache"] for part in report["reading"].values() for row in part} == {"warm", "cold"}
+    assert report["memory"][0]["peak_mb"] == 2000.0
 
 
-def test_the_tables_show_every_part(tiny_file, fake_study, monkeypatch):
+def test_the_tables_show_every_part(tiny_file, fake_study, tmp_path, monkeypatch):
     shrink(monkeypatch, fake_study)
+    monkeypatch.setenv("REPROGRAMMING_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(training, "find_spec", lambda name: None)
     flags = ["--backbones", tiny_file, "--precisions", "fp32", "--reprogrammers", "none,noise", "--rounds", "1"]
     result = CliRunner().invoke(bench.app, flags)
     assert result.exit_code == 0, result.output
-    for text in ("Front end: clips a second", "Training step: samples a second", "not installed", "Harness overhead"):
+    titles = (
+        "Front end: clips a second",
+        "Preparation: clips a",
+        "Reading in random",
+        "Training step",
+        "Memory: resident",
+    )
+    for text in (*titles, "not installed", "Harness overhead", "waits for clips", "a trial is to stay below 1,500 MB"):
         assert text in result.stdout
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--only", "speed"], "only='speed': must be one of front-end, training, overhead"),
+        (
+            ["--only", "speed"],
+            "only='speed': must be one of front-end, preparation, reading, training, memory, overhead",
+        ),
         (["--precisions", "fp8"], "precisions='fp8': must be one of fp32, bf16"),
         (["--only", "training", "--backbones", "ast-huge"], "backbone='ast-huge': must be one of"),
     ],
@@ -221,10 +233,20 @@ def test_an_unknown_choice_names_the_known_ones(flags, message):
 
 
 def shrink(monkeypatch, fake_study):
-    """Make every part of the command tiny: two short clips, one step, studies that are none."""
+    """Make every part of the command tiny: two short clips, one step, studies and a process that are none."""
     monkeypatch.setattr(
         bench, "measure_front_end", lambda *, rounds: measure_front_end(clips=2, clip_seconds=1.0, rounds=rounds)
     )
+    monkeypatch.setattr(
+        bench,
+        "measure_preparation",
+        lambda *, rounds: measure_preparation(clips=2, clip_seconds=1.0, rounds=rounds, with_ray=False),
+    )
+    monkeypatch.setattr(
+        bench, "measure_reading", lambda *, store_gb, rounds: measure_reading(store_gb=0.01, rounds=rounds)
+    )
+    monkeypatch.setattr(bench, "measure_waiting", lambda *, rounds: measure_waiting(n_clips=8, rounds=rounds))
+    monkeypatch.setattr(bench, "measure_memory", lambda: [Memory("reading", {"imports": 100.0, "reading": 2000.0})])
     monkeypatch.setattr(training, "_STEPS", 1)
     monkeypatch.setattr(bench, "prepare_demo", lambda clips: None)
     monkeypatch.setattr(

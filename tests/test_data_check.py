@@ -132,9 +132,10 @@ def test_clips_that_are_empty_or_no_sound_are_named(write, layout):
     text.write_text("not found")
     found = check_directory(root)
     first, second = found.problems.by_place["unreadable audio"]
-    assert first == f"000/{layout.keys[1]}.ogg: empty"
+    assert first == f"000/{layout.keys[1]}.ogg: empty, a file of 0 bytes"
     assert second.startswith(f"000/{layout.keys[2]}.ogg: ")
     assert not found.is_usable
+    assert "problem: unreadable audio, 2 of them; a study with --skip-corrupt leaves them out" in told(root)
 
 
 def test_all_headers_are_read_only_when_asked_for(write):
@@ -148,13 +149,14 @@ def test_all_headers_are_read_only_when_asked_for(write):
     assert len(found.problems) == 1
 
 
-def test_clips_of_tracks_that_are_known_to_be_damaged_are_a_note(write, layout):
+@pytest.mark.parametrize("content", [b"damaged", b""])
+def test_clips_of_tracks_that_are_known_to_be_damaged_are_a_note(write, layout, content):
     track = sorted(CORRUPTED_TRACKS)[0]
     layout.keys[7] = layout.test[1] = f"{track}_3840"
     root = write(layout)
-    (root / f"audio/{track[:3]}/{track}_3840.ogg").write_bytes(b"damaged")
+    (root / f"audio/{track[:3]}/{track}_3840.ogg").write_bytes(content)
     assert check_directory(root).is_usable
-    assert f"note: damaged, as is known of 10 tracks: {track}_3840; studies need --skip-corrupt" in told(root)
+    assert f"note: damaged, as is known of 10 tracks: {track}_3840; studies leave them out" in told(root)
 
 
 def test_sound_of_several_kinds_is_told_apart(write, layout):

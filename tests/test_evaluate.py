@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from contextlib import contextmanager
@@ -194,6 +195,25 @@ def test_more_seeds_and_another_study_extend_and_a_second_call_repeats(workshop,
     assert "running" not in said.partition("Evaluation grown")[0]
     assert files(workshop, "grown", RESULT) == after
     assert {len(json.loads(content)) for content in files(workshop, "grown", READS).values()} == {1}
+
+
+def test_a_study_of_a_fraction_is_evaluated_on_the_whole_test_split_prepared_before_the_runs(tmp_path):
+    workshop = make_workshop(tmp_path)  # where nothing has been prepared yet
+    flags = ("--trials", "1", "--epochs", "1", "--fraction", "0.1")
+    said = workshop.run(workshop.new("part", *flags))
+    assert "random validation split, a fraction of 0.1" in said
+    kept = re.search(r"0\.1 of 19 and 13 clips, stratified by label: (\d+) and (\d+), more than 2 and 1 since", said)
+    n_kept = sum(map(int, kept.groups()))
+    assert f"features: {n_kept}/{n_kept}," in said
+    said = workshop.run(command(workshop, "part", "--seeds", "1"))
+    assert "features: 8/8," in said.partition("running")[0]
+    (configuration,) = report(workshop, "part.evaluation")["configurations"]
+    assert configuration["seeds"][0]["test"]["n_clips"] == 8
+    assert f"macro-F1 {configuration['test_floor']:.3f} on test, " in said
+    (run,) = workshop.runs("part")
+    client = workshop.client()
+    assert client.get_run(run.data.tags["mlflow.parentRunId"]).data.params["fraction"] == "0.1"
+    assert "fraction 0.1" in client.get_experiment(run.info.experiment_id).name
 
 
 @pytest.mark.parametrize(

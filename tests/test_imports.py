@@ -14,8 +14,12 @@ DOORS = {
     "timm": {"harness/models/ast.py"},
     "mlflow": {"tracking/"},
     "ray": {
+        "harness/benchmarks/preparation.py",
         "harness/driver.py",
+        "harness/prepare_data.py",
         "harness/progress_callback.py",
+        "harness/ray_extraction.py",
+        "harness/ray_start.py",
         "harness/run_study.py",
         "harness/scheduler.py",
         "harness/searcher.py",

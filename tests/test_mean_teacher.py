@@ -37,7 +37,7 @@ def test_at_weight_0_training_equals_that_of_the_attention_model_step_for_step()
             torch.set_rng_state(streams[index])
             learner.model.train()
             learner._set_learning_rate(step)
-            losses.append(learner._step(clips, step))
+            losses.append(learner._step(learner.data.train.batch(clips, CPU), step))
             streams[index] = torch.get_rng_state()
         assert torch.equal(*losses), step
         assert torch.equal(*streams)

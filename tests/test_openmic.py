@@ -2,11 +2,12 @@
 
 import pickle
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from harness.data.openmic import read_dataset, read_vggish
+from harness.data.openmic import read_dataset, read_vggish, vggish_blocks
 from tests.layouts import LABELS, Layout, write_csv
 
 NPZ, CSV = "openmic-2018.npz", "openmic-2018-aggregated-labels.csv"
@@ -108,6 +109,52 @@ def test_vggish_must_fit_the_keys(tmp_path, layout):
     layout.write_csv(root)
     with pytest.raises(ValueError, match="no array 'X'"):
         read_vggish(read_dataset(root))
+
+
+def test_vggish_is_put_in_order_from_all_its_blocks(tmp_path):
+    layout = Layout(n_clips=500, n_train=400)
+    layout.vggish = layout.vggish.astype(np.uint8)
+    order = np.random.default_rng(0).permutation(500)
+    root = layout.write(tmp_path / "d")
+    expected = layout.vggish.astype(np.float32)
+    layout.keys, layout.vggish = [layout.keys[row] for row in order], layout.vggish[order]
+    layout.targets, layout.observed = layout.targets[order], layout.observed[order]
+    layout.write_npz(root)
+    found = read_vggish(read_dataset(root))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("bad", [-1.0, 255.5, np.nan, np.inf])
+def test_vggish_out_of_range_is_refused_in_whichever_block(tmp_path, bad):
+    layout = Layout(n_clips=300, n_train=200)
+    layout.vggish = layout.vggish.astype(np.float32)
+    layout.vggish[299, 9, 127] = bad
+    with pytest.raises(ValueError, match="X must hold numbers from 0 to 255; some are outside, or no numbers"):
+        read_vggish(read_dataset(layout.write(tmp_path / "d")))
+
+
+def test_vggish_that_is_no_numbers_is_refused(tmp_path, layout):
+    layout.vggish = layout.vggish.astype(str)
+    with pytest.raises(ValueError, match="X must hold numbers from 0 to 255"):
+        read_vggish(read_dataset(layout.write(tmp_path / "d")))
+
+
+def test_reading_vggish_takes_little_more_memory_than_the_features(tmp_path):
+    dataset = read_dataset(Layout(n_clips=1500, n_train=1200).write(tmp_path / "d"))  # 8 bytes a number on disk
+    n_bytes = 1500 * 10 * 128 * 4
+    assert peak_of(lambda: read_vggish(dataset)) < 1.5 * n_bytes
+    assert peak_of(lambda: sum(len(block) for block in vggish_blocks(dataset))) < 0.5 * n_bytes
+
+
+def peak_of(read):
+    """Return how many bytes are held at most while this is called."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 # What is missing

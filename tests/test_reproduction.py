@@ -7,14 +7,14 @@ import sys
 import pytest
 
 from harness.published import SYSTEMS
-from harness.reproduction.wanted import Reproduction
+from harness.reproduction.wanted import Reproduction, describe
 from harness.spec import DataSpec
 from tests.studies import make_workshop, wait_for
 
 
 def asked(*, source="demo", **flags):
     settings = {"systems": None, "seeds": None, "trials": None, "epochs": None, "preset": None, "name": None, **flags}
-    spec = DataSpec(source=source, demo_clips=settings.pop("demo_clips", None))
+    spec = DataSpec(source=source, demo_clips=settings.pop("demo_clips", None), fraction=settings.pop("fraction", 1.0))
     return Reproduction.of(data=spec, storage="studies", **{"backbone": "ast-nano", **settings})
 
 
@@ -67,6 +67,15 @@ def test_what_was_begun_grows_in_seeds_and_systems_and_changes_in_nothing_else()
         asked(systems="unet", seeds=1, epochs=5).grown_from(before)
 
 
+def test_a_reproduction_on_a_fraction_says_so_and_keeps_to_it():
+    whole, part = asked(systems="unet"), asked(systems="unet", fraction=0.1)
+    assert part.spec("unet").data.fraction == 0.1
+    assert "the random split, 0.1 of it and of the training clips" in describe(part)
+    assert "the random split. Seed" in describe(whole)
+    with pytest.raises(ValueError, match=r"fraction=0.1: reproduction reproduce-demo in .* began with 1.0"):
+        part.grown_from(whole)
+
+
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
     return make_workshop(tmp_path_factory.mktemp("reproduction"))
@@ -84,11 +93,13 @@ def command(workshop, *flags):
 @pytest.mark.process
 def test_a_reproduction_that_is_killed_goes_on_and_reads_no_test_split_twice(workshop):
     flags = ("--systems", "none,random_forest,unet", "--seeds", "2")
-    process = workshop.start(command(workshop, *flags))
     evaluation = workshop.storage / "again.evaluation" / "trials"
-    wait_for(lambda: list(evaluation.glob("*/test.json")), what="a run's reading of the test split")
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    with workshop.start(command(workshop, *flags)) as process:
+        try:
+            wait_for(lambda: list(evaluation.glob("*/test.json")), what="a run's reading of the test split")
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=60)
     read = {file: file.read_bytes() for file in evaluation.glob("*/test.json")}
     said = workshop.run(command(workshop, *flags))
     assert {file: file.read_bytes() for file in read} == read

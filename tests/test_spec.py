@@ -1,5 +1,7 @@
 """What a study is, as it is written beside its results, and what its trials are given."""
 
+import json
+
 import pytest
 
 from harness.driver import Slots, slots
@@ -23,6 +25,18 @@ def spec(**changes):
 def test_a_study_survives_the_way_through_its_file():
     whole = spec(fixed={"reprogrammer/depth": 3}, data=DataSpec(demo_clips=40), provenance={"data_digest": "a"})
     assert StudySpec.from_json(whole.to_json()) == whole
+
+
+def test_a_study_of_before_there_were_fractions_is_of_all_clips():
+    stored = json.loads(spec(data=DataSpec(demo_clips=40)).to_json())
+    del stored["data"]["fraction"]
+    assert StudySpec.from_json(json.dumps(stored)) == spec(data=DataSpec(demo_clips=40))
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.1, 10, float("nan")])
+def test_what_is_no_fraction_is_refused(fraction):
+    with pytest.raises(ValueError, match=f"fraction={fraction}: must be above 0 and at most 1"):
+        DataSpec(fraction=fraction)
 
 
 def test_a_file_with_unknown_fields_is_refused():

@@ -121,6 +121,8 @@ def test_resume_with_more_trials_extends_a_study(workshop, first):
             "objective=f1,params: the trees of random_forest have no parameters to count",
         ),
         (("--space", "noise", "--preset", "mine"), "preset='mine': must be one of paper, released"),
+        (("--space", "noise", "--fraction", "1.5"), "fraction=1.5: must be above 0 and at most 1"),
+        (("--resume", "x", "--fraction", "0.5"), "resume: cannot go with --fraction"),
         (("--resume", "never-begun"), "resume=never-begun: no study in"),
         (("--resume", "x", "--space", "noise", "--seed", "1"), "resume: cannot go with --seed, --space"),
         (("--space", "noise", "--data", ".", "--demo-clips", "9"), "data: cannot go with --demo-clips"),

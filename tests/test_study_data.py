@@ -43,7 +43,7 @@ def make(root, *, test_hertz=440, test_targets=None):
 def open_data(root, cache, **options):
     dataset = read_dataset(root)
     split = split_train(dataset, fraction=0.4, seed=1)
-    store = prepare_features(dataset, FRONT_END, cache=cache, workers=1, **options)
+    store = prepare_features(dataset, FRONT_END, cache=cache, **options)
     return dataset, split, study_data(dataset, log_mel_features(dataset, store), split)
 
 
@@ -187,7 +187,7 @@ def test_every_front_end_gives_the_same_digest_and_vggish_another(tmp_path):
     heard = [open_root(tmp_path / "data", way)[1] for way in ways]
     assert [data.front_end for data in heard] == [*ways]
     assert len({data.digest for data in heard}) == 1
-    assert len({data.train.features.tobytes() for data in heard}) == len(ways)
+    assert len({data.train.features[:].tobytes() for data in heard}) == len(ways)
     assert open_root(tmp_path / "data", None)[1].digest != heard[0].digest
 
 

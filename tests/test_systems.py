@@ -150,7 +150,7 @@ class TestEveryNetwork:
         learner._forward = watched
         clips = next(learner._batches())
         learner.model.train()
-        learner._step(clips, 0)
+        learner._step(learner.data.train.batch(clips, torch.device("cpu")), 0)
         observed = torch.from_numpy(learner.data.train.observed[clips])
         assert (seen[0].grad[observed] != 0).any()
         assert (seen[0].grad[~observed] == 0).all()

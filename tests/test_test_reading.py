@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.data.openmic import ClipDataset
 from harness.data.study_data import Part
 from harness.metrics import score
 from harness.test_reading import READS, RESULT, read_test_once, readings_of
@@ -23,6 +25,19 @@ class Reader:
         observed = np.ones((12, 2), dtype=bool)
         self.part = Part(np.zeros((12, 4, 3), np.float16), np.arange(12), targets, observed)
         self.scores = rng.random((12, 2))
+        self.dataset = ClipDataset(
+            name="data",
+            root=Path("data"),
+            labels=LABELS,
+            keys=tuple(f"{row:06}_0" for row in range(17)),
+            targets=np.concatenate([targets, np.zeros((5, 2), np.float32)]),
+            observed=np.ones((17, 2), dtype=bool),
+            train=np.arange(12, 17),
+            test=np.arange(12),
+            artists=None,
+            vggish=None,
+            digest="",
+        )
         self.n_opened = 0
 
     def open(self):
@@ -30,7 +45,8 @@ class Reader:
         return self.part
 
     def read(self, files, *, predict=None):
-        return read_test_once(files, predict=predict or (lambda part: self.scores), open_part=self.open, labels=LABELS)
+        predict = predict or (lambda part: self.scores)
+        return read_test_once(files, self.dataset, predict=predict, open_part=self.open)
 
 
 @pytest.fixture
@@ -46,6 +62,18 @@ def test_the_figures_are_those_of_the_metrics(files):
     assert (result["map"], result["f1_by_label"]) == (expected.mean_average_precision, expected.f1_by_label)
     assert (result["n_clips"], result["reads"]) == (12, 1)
     assert readings_of(files) == [result["read_at"]]
+
+
+def test_the_floor_is_the_training_clips_more_frequent_answer_on_the_test_clips(files):
+    reader = Reader()
+    reader.part.targets[:] = np.repeat([[1, 1], [0, 0]], [3, 9], axis=0)
+    reader.dataset.targets[12:, 0] = [1, 1, 0, 0, 0]
+    reader.dataset.observed[14:16, 0] = False  # of those annotated, two of three are yes
+    floor = reader.read(files)["floor"]
+    assert floor["f1_by_label"] == pytest.approx({"banjo": 0.4 / 2, "cello": (18 / 21) / 2})
+    assert floor["macro_f1"] == pytest.approx((0.2 + 9 / 21) / 2)
+    assert floor["positive_f1"] == pytest.approx(0.2)
+    assert floor["map"] == pytest.approx(0.25)
 
 
 def test_labels_with_one_answer_among_the_test_clips_are_stored(files):
@@ -78,7 +106,7 @@ def test_the_reading_is_noted_before_the_split_is_opened(files):
         raise InterruptedError("killed")
 
     with pytest.raises(InterruptedError, match="killed"):
-        read_test_once(files, predict=lambda part: None, open_part=open_part, labels=LABELS)
+        read_test_once(files, Reader().dataset, predict=lambda part: None, open_part=open_part)
     assert files.read(RESULT) is None
 
 

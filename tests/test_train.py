@@ -1,13 +1,17 @@
 """Training: it learns, it is repeatable, it resumes bit by bit, and it stops where a number is none."""
 
+import threading
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from harness.build import _sample, build_model, source_use
 from harness.config import TrialConfig
+from harness.data import study_data
 from harness.data.study_data import StudyData
-from harness.train import DivergedError, Trainer, evaluate
+from harness.train import DivergedError, Trainer, _logits, evaluate
 from tests.conftest import LABELS, make_data
 
 CPU = torch.device("cpu")
@@ -53,6 +57,39 @@ def test_state_left_by_other_work_changes_nothing(tiny_backbone, tiny_data):
     np.random.seed(999)
     torch.randn(7)
     assert figures(trainer(tiny_backbone, tiny_data).run()) == expected
+
+
+class ReadInTurn:
+    """Reads a batch when it is asked for, in the thread that asks."""
+
+    seconds_waited = 0.0
+
+    def __init__(self, read, wanted):
+        self.batches = map(read, wanted)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __iter__(self):
+        return self.batches
+
+
+def test_reading_ahead_changes_no_figure(tiny_backbone, tiny_data, monkeypatch):
+    ahead = figures(trainer(tiny_backbone, tiny_data, epochs=2).run())
+    monkeypatch.setattr(study_data, "ReadAhead", ReadInTurn)
+    assert figures(trainer(tiny_backbone, tiny_data, epochs=2).run()) == ahead
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_what_cannot_be_read_ends_training_as_itself_and_leaves_no_thread(part, tiny_backbone, tiny_data):
+    cut = replace(getattr(tiny_data, part), features=getattr(tiny_data, part).features[:-70])
+    training = trainer(tiny_backbone, replace(tiny_data, **{part: cut}))
+    with pytest.raises(IndexError, match="out of bounds for axis 0 with size 90"):
+        next(training.run())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading ahead")]
 
 
 def test_a_restored_training_goes_on_bit_by_bit(tiny_backbone, tiny_data, tmp_path):
@@ -103,6 +140,21 @@ def test_figures_of_validation_do_not_depend_on_the_other_clips_of_a_batch(tiny_
     apart = evaluate(training.model, tiny_backbone, tiny_data.validation, labels=LABELS, device=CPU)
     assert apart[1] == together[1]
     assert apart[0] == pytest.approx(together[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(("n_frames", "sizes"), [(32, [64, 6]), (256, [64, 6]), (1024, [16, 16, 16, 16, 6])])
+def test_validation_takes_fewer_clips_at_once_of_longer_spectrograms(n_frames, sizes):
+    class Recorder(torch.nn.Module):
+        taken = ()
+
+        def forward(self, inputs, backbone):
+            self.taken += (len(inputs),)
+            return inputs[:, 0, :4]
+
+    part = replace(make_data(seed=0).train, features=np.zeros((70, n_frames, 128), np.float16), rows=np.arange(70))
+    recorder = Recorder()
+    assert _logits(recorder, None, part, device=CPU).shape == (70, 4)
+    assert list(recorder.taken) == sizes
 
 
 def test_hidden_labels_change_nothing_in_training(tiny_backbone):

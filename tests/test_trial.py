@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -192,11 +193,13 @@ def test_clips(monkeypatch):
     """Let the validation clips stand for the test clips; return a list of the front ends they were opened with."""
     opened = []
 
-    def open_test_part(_spec, _dataset, *, front_end):
+    def open_test_part(_spec, _dataset, *, front_end, workers):
         opened.append(front_end)
         return data_heard_through(None, None, front_end).validation
 
-    monkeypatch.setattr(trial_module, "open_dataset", lambda _: None)
+    part = make_data(seed=0).train
+    dataset = SimpleNamespace(labels=LABELS, targets=part.targets, observed=part.observed, train=np.arange(len(part)))
+    monkeypatch.setattr(trial_module, "open_dataset", lambda _: dataset)
     monkeypatch.setattr(trial_module, "open_test_part", open_test_part)
     return opened
 
@@ -248,7 +251,7 @@ def test_a_process_keeps_the_data_of_several_front_ends(monkeypatch):
     monkeypatch.setattr(
         trial_module,
         "open_study_data",
-        lambda _spec, _dataset, *, front_end: (opened.append(front_end), make_data(seed=0))[1],
+        lambda _spec, _dataset, *, front_end, workers: (opened.append(front_end), make_data(seed=0))[1],
     )
     ends = [None, TINY.front_end, replace(TINY.front_end, via_hz=22050)]
     kept = trial_module._data

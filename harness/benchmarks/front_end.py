@@ -3,6 +3,7 @@
 The clock is this process's CPU time, all its threads together, so that a core's figure holds on a busy machine too.
 """
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,10 +19,9 @@ from torch import Tensor
 from torchaudio.compliance import kaldi
 
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed, torch_threads
-from harness.data.extraction import extract_features
 from harness.data.frontend import FrontEnd
 from harness.data.openmic import ClipDataset
-from harness.data.progress import quiet
+from harness.data.store import prepare_features
 from harness.data.study_data import Part
 
 RELEASED, PREPARE, READ = "released code, every epoch", "ours, once", "ours, every epoch"
@@ -101,14 +101,15 @@ def synthetic_clips(root: Path, *, clips: int, seconds: float) -> ClipDataset:
 
 def _ways(dataset: ClipDataset) -> dict[str, Callable[[], object]]:
     paths = [dataset.audio_path(row) for row in range(len(dataset.keys))]
-    store = dataset.root / "features.npy"
+    cache = dataset.root / "cache"
 
     def prepare() -> None:
-        unreadable = extract_features(dataset, FrontEnd(), path=store, workers=1, progress=quiet)
-        assert not unreadable, unreadable
+        shutil.rmtree(cache, ignore_errors=True)
+        prepare_features(dataset, FrontEnd(), cache=cache)
 
     def read() -> None:
-        part = Part(np.load(store, mmap_mode="r"), dataset.train, dataset.targets, dataset.observed)
+        store = prepare_features(dataset, FrontEnd(), cache=cache)
+        part = Part(store.features, dataset.train, dataset.targets, dataset.observed)
         for batch in np.array_split(np.arange(len(part)), -(-len(part) // _BATCH)):
             part.batch(batch, torch.device("cpu"))
 

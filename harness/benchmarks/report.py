@@ -6,7 +6,10 @@ from pathlib import Path
 from rich.table import Table
 
 from harness.benchmarks.front_end import FrontEndSpeed
+from harness.benchmarks.memory import BOUND_MB, Memory
 from harness.benchmarks.overhead import Overhead
+from harness.benchmarks.preparation import PreparationSpeed
+from harness.benchmarks.reading import ReadingSpeed, Waiting
 from harness.benchmarks.timing import Ratio
 from harness.benchmarks.training import TrainingSpeed
 
@@ -16,6 +19,41 @@ def front_end_table(rows: Iterable[FrontEndSpeed]) -> Table:
     table = _table("Front end: clips a second of one core", "way", "clips/s", "times the released code's speed")
     for row in rows:
         table.add_row(row.way, f"{row.clips_per_core_second:.1f}", _words(row.ratio))
+    return table
+
+
+def preparation_table(rows: Iterable[PreparationSpeed]) -> Table:
+    """Return clips a second of each way to prepare a data set."""
+    columns = ("way", "clips/s", "a core", "times the released code's speed on a core", "times one thread's")
+    table = _table("Preparation: clips a second, by the clock", *columns)
+    for row in rows:
+        speeds = f"{row.clips_per_second:.1f}", f"{row.clips_per_second / row.cores:.1f}"
+        table.add_row(row.way, *speeds, _words(row.ratio), _words(row.scaling))
+    return table
+
+
+def reading_table(rows: Iterable[ReadingSpeed], waiting: Iterable[Waiting]) -> Table:
+    """Return clips a second of each way to read a store, and how long training waits for its clips."""
+    columns = ("way", "page cache", "clips/s", "batches/s", "times the memory map's speed")
+    table = _table("Reading in random order", *columns)
+    for row in rows:
+        speeds = f"{row.clips_per_second:,.0f}", f"{row.batches_per_second:,.0f}"
+        table.add_row(f"{row.way}, {row.store_gb:g} GB", row.page_cache, *speeds, _words(row.ratio))
+    table.caption = "\n".join(
+        f"training {row.backbone}, {row.page_cache}: {row.clips_per_second:.0f} clips/s, waits for clips "
+        f"{row.share_waited:.2%} of the time; {_words(row.ratio)} times the speed without reading ahead"
+        for row in waiting
+    )
+    return table
+
+
+def memory_table(rows: Iterable[Memory]) -> Table:
+    """Return what was resident of each process at most."""
+    table = _table("Memory: resident at most", "process", "MB", "by the end of")
+    for row in rows:
+        stages = ", ".join(f"{stage} {most:,.0f}" for stage, most in row.stages_mb.items())
+        table.add_row(row.what, f"{row.peak_mb:,.0f}", stages)
+    table.caption = f"a trial is to stay below {BOUND_MB:,} MB"
     return table
 
 

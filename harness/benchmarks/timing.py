@@ -31,11 +31,12 @@ def interleaved(
     rounds: int,
     limit_seconds: float = math.inf,
     clock: Callable[[], float] = time.perf_counter,
+    before_each: Callable[[], object] = lambda: None,
 ) -> dict[str, tuple[float, ...]]:
     """Return the seconds that each way took in each round, by `clock`: A B C, A B C, and so on.
 
-    One uncounted round goes before. After `limit_seconds` of wall time no round begins, except that three, or
-    `rounds` if fewer, are always done.
+    `before_each` goes before each of them and is not counted. One uncounted round goes before all. After
+    `limit_seconds` of wall time no round begins, except that three, or `rounds` if fewer, are always done.
 
     Raises:
         ValueError: `rounds` is below 1, or there is nothing to time.
@@ -50,6 +51,7 @@ def interleaved(
         if done >= _ROUNDS_AT_LEAST and time.perf_counter() - started > limit_seconds:
             break
         for name, way in ways.items():
+            before_each()
             before = clock()
             way()
             seconds[name].append(clock() - before)

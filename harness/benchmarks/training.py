@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed
 from harness.build import build_model
 from harness.config import REPROGRAMMERS, TrialConfig
+from harness.data.rows import Rows
 from harness.data.study_data import Part, StudyData
 from harness.models.ast import AstGeometry, Backbone
 from harness.models.checkpoints import load_backbone
@@ -162,11 +163,17 @@ def _epoch(
 
 
 def random_data(geometry: AstGeometry, *, n_clips: int) -> StudyData:
-    """Return clips of noise in memory, with random labels of which one in ten, and one a clip, is observed."""
+    """Return clips of noise in memory, with random labels."""
     rng = np.random.default_rng(0)
     features = rng.normal(-6, 3, (n_clips, geometry.n_frames, geometry.n_mels)).astype(np.float16)
-    targets = rng.integers(0, 2, (n_clips, len(_LABELS))).astype(np.float32)
+    return unread_data(geometry, features, np.arange(n_clips))
+
+
+def unread_data(geometry: AstGeometry, features: Rows, rows: Int[np.ndarray, " clip"]) -> StudyData:
+    """Return clips of any features, with random labels of which one in ten, and one a clip, is observed."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, (len(rows), len(_LABELS))).astype(np.float32)
     observed = rng.random(targets.shape) < 0.1
-    observed[np.arange(n_clips), np.arange(n_clips) % len(_LABELS)] = True
-    part = Part(features, np.arange(n_clips), targets, observed)
+    observed[np.arange(len(rows)), np.arange(len(rows)) % len(_LABELS)] = True
+    part = Part(features, rows, targets, observed)
     return StudyData(_LABELS, part, part, -6.0, 3.0, geometry.front_end)

@@ -27,7 +27,7 @@ from harness.data.openmic import (
     POSITIVE,
     ClipDataset,
     read_dataset,
-    read_vggish,
+    vggish_blocks,
 )
 from harness.data.problems import Problems
 from harness.data.progress import Progress, quiet
@@ -159,4 +159,4 @@ def _read(root: Path, problems: Problems) -> ClipDataset | None:
 def _has_vggish(dataset: ClipDataset | None, problems: Problems) -> bool:
     if dataset is None or dataset.vggish is None:
         return False
-    return problems.attempt(NPZ, lambda: read_vggish(dataset)) is not None
+    return problems.attempt(NPZ, lambda: sum(map(len, vggish_blocks(dataset)))) is not None

@@ -50,14 +50,15 @@ def check_audio(
         return None
     sizes = _sizes(folder)
     names = {key: audio_name(key) for key in keys}
-    for name in names.values():
-        if not sizes.get(name):
-            problems.add(*((UNREADABLE, f"{name}: empty") if name in sizes else (MISSING, name)))
-    there = [key for key, name in names.items() if sizes.get(name)]
-    chosen = there if reads_all else _spread(there)
+    for name in (name for name in names.values() if name not in sizes):
+        problems.add(MISSING, name)
+    there = [key for key, name in names.items() if name in sizes]
+    empty = {key: "empty, a file of 0 bytes" for key in there if not sizes[names[key]]}
+    filled = [key for key in there if key not in empty]
+    chosen = filled if reads_all else _spread(filled)
     headers = _headers(folder, {key: names[key] for key in chosen}, progress)
-    damaged = {key: header for key, header in headers.items() if isinstance(header, str)}
-    for key, reason in damaged.items():
+    damaged = empty | {key: header for key, header in headers.items() if isinstance(header, str)}
+    for key, reason in sorted(damaged.items()):
         if key[:6] not in CORRUPTED_TRACKS:
             problems.add(UNREADABLE, f"{names[key]}: {reason}")
     read = [header for header in headers.values() if not isinstance(header, str)]
@@ -69,7 +70,7 @@ def check_audio(
         n_read=len(read),
         kinds=Counter((rate, channels) for rate, channels, _ in read),
         seconds=(min(seconds, default=0.0), max(seconds, default=0.0)),
-        damaged=tuple(key for key in damaged if key[:6] in CORRUPTED_TRACKS),
+        damaged=tuple(sorted(key for key in damaged if key[:6] in CORRUPTED_TRACKS)),
     )
 
 

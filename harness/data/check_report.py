@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.filesize import decimal
 
 from harness.data.check import Found, LabelCounts
-from harness.data.check_audio import CORRUPTED_TRACKS
+from harness.data.check_audio import CORRUPTED_TRACKS, UNREADABLE
 from harness.data.openmic import CLASS_MAP, LABELS_CSV, METADATA_CSV, NPZ
 
 N_LISTED = 10
@@ -104,13 +104,14 @@ def _notes(found: Found) -> Iterator[str]:
         yield f"{found.audio.n_strangers:,} files below audio/ belong to no clip"
     if found.audio is not None and found.audio.damaged:
         clips = ", ".join(found.audio.damaged)
-        yield f"damaged, as is known of {len(CORRUPTED_TRACKS)} tracks: {clips}; studies need --skip-corrupt"
+        yield f"damaged, as is known of {len(CORRUPTED_TRACKS)} tracks: {clips}; studies leave them out"
 
 
 def _problems(found: Found, *, lists_all: bool) -> Iterator[str]:
     for place, texts in found.problems.by_place.items():
         listed = texts if lists_all else texts[:N_LISTED]
-        yield f"problem: {place}" + (f", {len(texts):,} of them" if len(texts) > 1 else "")
+        hint = "; a study with --skip-corrupt leaves them out" if place == UNREADABLE else ""
+        yield f"problem: {place}" + (f", {len(texts):,} of them" if len(texts) > 1 else "") + hint
         yield from (f"    {text}" for text in listed)
         if rest := len(texts) - len(listed):
             yield f"    and {rest:,} more; --all lists them"

@@ -8,11 +8,10 @@ The SoundFont is TimGM6mb, which pretty_midi ships. The same size and seed give 
 (the OGG files differ in a serial number).
 """
 
-import csv
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from importlib import resources
 from importlib.metadata import version
@@ -25,6 +24,7 @@ from jaxtyping import Bool, Float, Int16
 
 from harness.data.demo_plan import LABELS, Annotations, ClipPlan, annotate, plan_clips, truth
 from harness.data.frontend import FrontEnd, log_mel
+from harness.data.layout_files import write_tables
 from harness.data.openmic import POSITIVE, ClipDataset
 from harness.data.processes import map_in_processes
 from harness.data.progress import Progress
@@ -107,7 +107,6 @@ def write_demo(root: Path, plans: Sequence[ClipPlan], *, seed: int, workers: int
     """Render the planned clips and write the data set below `root`, which must not exist."""
     for folder in sorted({_audio_path(root, plan).parent for plan in plans}):
         folder.mkdir(parents=True)
-    (root / "partitions").mkdir()
     annotations = annotate(plans, seed)
     digest = hashlib.sha256(_labels_in_bytes(plans, annotations))
     seconds = []
@@ -171,28 +170,15 @@ def _labels_in_bytes(plans: Sequence[ClipPlan], annotations: Annotations) -> byt
 
 
 def _write_tables(root: Path, plans: Sequence[ClipPlan], annotations: Annotations) -> None:
-    (root / "class-map.json").write_text(json.dumps({label: index for index, label in enumerate(LABELS)}))
-    for name, is_test in (("train", False), ("test", True)):
-        keys = [plan.key for plan in plans if plan.artist.is_test == is_test]
-        (root / "partitions" / f"split01_{name}.csv").write_text("\n".join(keys) + "\n")
-    _write_csv(
-        root / "openmic-2018-aggregated-labels.csv",
-        ("sample_key", "instrument", "relevance", "num_responses"),
-        (
-            (plans[row].key, LABELS[label], repr(float(annotations.targets[row, label])), 3)
-            for row, label in np.argwhere(annotations.observed)
-        ),
+    write_tables(
+        root,
+        LABELS,
+        [plan.key for plan in plans],
+        targets=annotations.targets,
+        observed=annotations.observed,
+        is_test=[plan.artist.is_test for plan in plans],
+        artists=[plan.artist.name for plan in plans],
     )
-    _write_csv(
-        root / "openmic-2018-metadata.csv",
-        ("track_id", "artist_name", "track_title", "sample_key", "start_time"),
-        ((int(plan.key[:6]), plan.artist.name, f"Piece {plan.key[:6]}", plan.key, 0.0) for plan in plans),
-    )
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def _write_notes(root: Path, *, n_clips: int, seed: int, digest: str) -> None:

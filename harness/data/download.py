@@ -125,7 +125,7 @@ class ResumingDownloader:
         except (requests.exceptions.InvalidProxyURL, requests.exceptions.SSLError):
             raise  # no other go would help
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, HTTPError) as error:
-            raise _BrokenOffError(f"the connection broke ({type(error).__name__}: {error})") from error
+            raise _BrokenOffError(f"the connection broke ({_cause(error)})") from error
 
     def _headers(self, url: str, had: _Origin | None) -> dict[str, str]:
         """Return what asks for the missing bytes of the very file whose first bytes are there."""
@@ -230,6 +230,13 @@ def _told_where(error: OSError, path: Path) -> OSError:
         kept = f"the {decimal(_size(path))} that came are kept: make room and run the same command again"
         return OSError(f"{path}: {error.strerror}; {kept}")
     return OSError(f"{path}: {error.strerror or error}")
+
+
+def _cause(error: BaseException) -> str:
+    """Return what an error of urllib3's or of requests' says, without the others that it is wrapped in."""
+    wrapped = (getattr(error, "reason", None), *error.args)
+    inner = next((other for other in wrapped if isinstance(other, BaseException)), None)
+    return (str(error) or type(error).__name__) if inner is None else _cause(inner)
 
 
 def _size(path: Path) -> int:

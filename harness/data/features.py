@@ -5,10 +5,11 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Int
 
 from harness.data.frontend import FrontEnd
 from harness.data.openmic import ClipDataset, read_vggish
+from harness.data.rows import Rows
 from harness.data.store import FeatureStore
 
 
@@ -20,25 +21,38 @@ class Features:
     VGGish.
     """
 
-    values: Float[np.ndarray, "clip time feature"]
+    values: Rows
     available: Bool[np.ndarray, " clip"]
     front_end: FrontEnd | None
     digest: str
 
 
-def log_mel_features(dataset: ClipDataset, store: FeatureStore, *, sound_digest: str | None = None) -> Features:
-    """Return the log-mel of a store; the clips that it could not read are not available.
+def log_mel_features(
+    dataset: ClipDataset,
+    store: FeatureStore,
+    *,
+    rows: Int[np.ndarray, " row"] | None = None,
+    sound_digest: str | None = None,
+) -> Features:
+    """Return the log-mel of some rows of a store (None: all); clips that it could not read are not available.
 
     `sound_digest` stands for what all the clips sound like, if the data set knows better than its audio files do.
     """
-    digest = _sha256(["log_mel", dataset.digest, sound_digest or store.audio_digest, sorted(store.unreadable)])
-    return Features(store.features, store.available, store.front_end, digest)
+    available = store.available
+    content = ["log_mel", dataset.digest, sound_digest or store.audio_digest(rows), sorted(store.unreadable(rows))]
+    if rows is not None:
+        # what else may be in the store is none of this study's
+        available = available & np.isin(np.arange(len(available)), rows)
+    return Features(store.features, available, store.front_end, _sha256([*content, *_some_keys(dataset, rows)]))
 
 
-def vggish_features(dataset: ClipDataset, *, sound_digest: str | None = None) -> Features:
+def vggish_features(
+    dataset: ClipDataset, *, rows: Int[np.ndarray, " row"] | None = None, sound_digest: str | None = None
+) -> Features:
     """Return the data set's VGGish features. All are available: a clip whose audio is damaged has them nevertheless.
 
-    `sound_digest` stands for what all the clips sound like, if the data set knows better than the array does.
+    `rows` are those in use (None: all), which the digest tells; `sound_digest` stands for what all the clips sound
+    like, if the data set knows better than the array does.
 
     Raises:
         ValueError: the data set has none, or they do not fit its keys.
@@ -46,8 +60,14 @@ def vggish_features(dataset: ClipDataset, *, sound_digest: str | None = None) ->
     values = read_vggish(dataset)
     values.setflags(write=False)
     heard = sound_digest or hashlib.sha256(values.astype("<f4", copy=False).tobytes()).hexdigest()
-    digest = _sha256(["vggish", dataset.digest, heard])
+    digest = _sha256(["vggish", dataset.digest, heard, *_some_keys(dataset, rows)])
     return Features(values, np.ones(len(values), np.bool_), front_end=None, digest=digest)
+
+
+def _some_keys(dataset: ClipDataset, rows: Int[np.ndarray, " row"] | None) -> list[list[str]]:
+    """Return the keys of some rows as the only item, or nothing if these are all rows."""
+    chosen = np.arange(len(dataset.keys)) if rows is None else np.unique(rows)
+    return [[dataset.keys[row] for row in chosen]] if len(chosen) < len(dataset.keys) else []
 
 
 def _sha256(content: object) -> str:

@@ -188,7 +188,7 @@ class Fetch:
 
     def _check_room_for_download(self, missing: int, length: int) -> None:
         unpacked = self.release.unpacked_bytes
-        if unpacked is None:  # at least as much as its archive; the members are counted before they are unpacked
+        if unpacked is None and missing == length:  # said once; the members are counted before they are unpacked
             self.say(f"needs {decimal(length)} in {self.to} for the archive, and more than that for what is in it")
         self._check_room(missing + (unpacked or length), "for the archive and what is in it")
 

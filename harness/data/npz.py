@@ -5,15 +5,18 @@ member is unpickled with inert stand-ins in place of NumPy's own constructors: n
 is imported or called, and nothing but strings comes out.
 """
 
+import math
 import pickle
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError)
+"""What is raised for bytes that are not as zip has them; RuntimeError for a flag that says encrypted, or unknown."""
 
 
 def member_names(path: Path) -> set[str]:
@@ -46,6 +49,43 @@ def read_array(path: Path, name: str) -> np.ndarray:
     return array
 
 
+def read_shape(path: Path, name: str) -> tuple[int, ...]:
+    """Return the shape that one array in an .npz file says it has, and read no more of it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not an .npz file, no such array in it, or one whose header is damaged.
+    """
+    _check_member(path, name)
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
+            return _read_header(stream)[0]
+    except (ValueError, EOFError, *_DAMAGED) as error:
+        raise ValueError(f"{path}: array {name!r} is not readable ({error})") from error
+
+
+def read_blocks(path: Path, name: str, *, n_rows: int = 50) -> Iterator[np.ndarray]:
+    """Yield the rows of one array of an .npz file, at most `n_rows` at a time, so that memory holds no more of them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as `read_array` does, perhaps after some of the rows.
+    """
+    _check_member(path, name)
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
+            shape, is_fortran, dtype = _read_header(stream)
+            if is_fortran or dtype.hasobject or not shape:
+                yield read_array(path, name)
+                return
+            for start in range(0, shape[0], n_rows):
+                block = (min(n_rows, shape[0] - start), *shape[1:])
+                content = _read_exactly(stream, math.prod(block) * dtype.itemsize)
+                yield np.frombuffer(content, dtype).reshape(block)
+    except (ValueError, EOFError, *_DAMAGED) as error:
+        raise ValueError(f"{path}: array {name!r} is not readable ({error})") from error
+
+
 def read_strings(path: Path, name: str) -> tuple[str, ...]:
     """Return an array of strings from an .npz file, whether it is of fixed width or pickled objects.
 
@@ -57,7 +97,7 @@ def read_strings(path: Path, name: str) -> tuple[str, ...]:
     _check_member(path, name)
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
-            is_pickled = _read_dtype(stream).hasobject
+            is_pickled = _read_header(stream)[2].hasobject
             values = _unpickle_strings(stream) if is_pickled else read_array(path, name).tolist()
     except (pickle.UnpicklingError, ValueError, EOFError, *_DAMAGED) as error:
         raise ValueError(f"{path}: array {name!r} is not readable ({error})") from error
@@ -72,7 +112,15 @@ def _check_member(path: Path, name: str) -> None:
         raise ValueError(f"{path}: no array {name!r} in it; it has {', '.join(sorted(names)) or 'none'}")
 
 
-def _read_dtype(stream: IO[bytes]) -> np.dtype[Any]:
+def _read_exactly(stream: IO[bytes], n_bytes: int) -> bytes:
+    content = stream.read(n_bytes)
+    if len(content) != n_bytes:
+        raise EOFError(f"it ends {n_bytes - len(content)} bytes early")
+    return content
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return an array's shape, whether it is in Fortran's order, and its type."""
     version = np.lib.format.read_magic(stream)
     read_header = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -80,7 +128,7 @@ def _read_dtype(stream: IO[bytes]) -> np.dtype[Any]:
     }.get(version)
     if read_header is None:
         raise ValueError(f"npy format {version} is unknown")
-    return read_header(stream)[2]
+    return read_header(stream)
 
 
 class _Dtype:

@@ -14,13 +14,14 @@ Source: Humphrey, Durand and McFee, "OpenMIC-2018", ISMIR 2018; the layout of op
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from harness.data.npz import member_names, read_array, read_strings
+from harness.data.npz import member_names, read_blocks, read_shape, read_strings
 from harness.data.tables import (
     LabelTable,
     few,
@@ -38,6 +39,7 @@ METADATA_CSV = "openmic-2018-metadata.csv"
 CLASS_MAP = "class-map.json"
 POSITIVE = 0.5
 """From this probability on, an instrument counts as playing."""
+_VGGISH_SHAPE = (10, 128)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,20 +112,40 @@ def read_vggish(dataset: ClipDataset) -> Float[np.ndarray, "clip second feature"
     Raises:
         ValueError: the data set has none, or an array that does not fit its keys or that range.
     """
+    on_disk = key_order(read_strings(_vggish_file(dataset), "sample_key"))
+    row_of = np.empty_like(on_disk)
+    row_of[on_disk] = np.arange(len(on_disk))
+    features = np.empty((len(dataset.keys), *_VGGISH_SHAPE), dtype=np.float32)
+    start = 0
+    for block in vggish_blocks(dataset):
+        features[row_of[start : start + len(block)]] = block
+        start += len(block)
+    return features
+
+
+def vggish_blocks(dataset: ClipDataset) -> Iterator[np.ndarray]:
+    """Yield the VGGish features as they lie on disk, some hundred clips at a time, so that memory holds no more.
+
+    Raises:
+        ValueError: as `read_vggish`, perhaps after some of the clips.
+    """
+    path = _vggish_file(dataset)
+    expected = (len(dataset.keys), *_VGGISH_SHAPE)
+    if (shape := read_shape(path, "X")) != expected:
+        raise ValueError(f"{path}: X has shape {shape}; the keys ask for {expected}")
+    for block in read_blocks(path, "X"):
+        if block.dtype.kind not in "fiu" or not ((block >= 0) & (block <= 255)).all():
+            raise ValueError(f"{path}: X must hold numbers from 0 to 255; some are outside, or no numbers")
+        yield block
+
+
+def _vggish_file(dataset: ClipDataset) -> Path:
     if dataset.vggish is None:
         raise ValueError(
             f"{dataset.root}: no array 'X' in a file {NPZ}, so there are no VGGish features to read; choose systems "
             "that hear log-mel, or add the array"
         )
-    features = read_array(dataset.vggish, "X")
-    expected = (len(dataset.keys), 10, 128)
-    if features.shape != expected:
-        raise ValueError(f"{dataset.vggish}: X has shape {features.shape}; the keys ask for {expected}")
-    if not ((features >= 0) & (features <= 255)).all():
-        raise ValueError(f"{dataset.vggish}: X must hold numbers from 0 to 255; some are outside, or no numbers")
-    order = key_order(read_strings(dataset.vggish, "sample_key"))
-    sorted_features: np.ndarray = features[order].astype(np.float32)
-    return sorted_features
+    return dataset.vggish
 
 
 def _read_labels(root: Path, labels: tuple[str, ...]) -> LabelTable:

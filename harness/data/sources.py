@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from harness.data.demo import demo_digest, demo_truth, ensure_demo
+from harness.data.extraction import in_threads
 from harness.data.features import Features, log_mel_features, vggish_features
+from harness.data.fraction import study_split
 from harness.data.frontend import FrontEnd
 from harness.data.openmic import ClipDataset, read_dataset
 from harness.data.progress import Progress, quiet
-from harness.data.splits import split_train
-from harness.data.store import prepare_features
+from harness.data.store import FeatureStore, prepare_features
 from harness.data.study_data import StudyData, study_data
 from harness.paths import cache_dir
 from harness.spec import DataSpec
@@ -43,16 +45,35 @@ def open_study_data(
         ValueError: the split does not suit the data set, a clip cannot be read and `skips_corrupt` is False, or the
             data set has no VGGish.
     """
-    split = split_train(dataset, kind=spec.split, fraction=spec.validation_fraction, seed=spec.split_seed)
-    features = open_features(spec, dataset, front_end=front_end, workers=workers, progress=progress)
-    data = study_data(dataset, features, split)
+    features = open_features(
+        spec, dataset, front_end=front_end, rows=study_rows(spec, dataset), workers=workers, progress=progress
+    )
+    data = study_data(dataset, features, study_split(spec, dataset))
     return _revealed(data, dataset) if spec.reveals_all else data
 
 
+def study_rows(spec: DataSpec, dataset: ClipDataset) -> Int[np.ndarray, " row"] | None:
+    """Return the rows whose features a study needs: None, for all, unless it uses a fraction of the clips.
+
+    Raises:
+        ValueError: the split does not suit the data set.
+    """
+    if spec.fraction == 1:
+        return None
+    split = study_split(spec, dataset)
+    return np.concatenate([split.train, split.validation])
+
+
 def open_features(
-    spec: DataSpec, dataset: ClipDataset, *, front_end: FrontEnd | None, workers: int = 1, progress: Progress = quiet
+    spec: DataSpec,
+    dataset: ClipDataset,
+    *,
+    front_end: FrontEnd | None,
+    rows: Int[np.ndarray, " row"] | None = None,
+    workers: int = 1,
+    progress: Progress = quiet,
 ) -> Features:
-    """Return all clips' log-mel, which is computed on first use, or their VGGish if `front_end` is None.
+    """Return the log-mel of some clips (None: of all), computed on first use, or VGGish if `front_end` is None.
 
     The demo set, which every machine renders for itself, is known by the digest of the samples that were rendered; any
     other data set by its audio files, or by its VGGish array.
@@ -62,16 +83,28 @@ def open_features(
     """
     rendered = demo_digest(dataset.root) if spec.source == DEMO else None
     if front_end is None:
-        return vggish_features(dataset, sound_digest=rendered)
+        return vggish_features(dataset, rows=rows, sound_digest=rendered)
     store = prepare_features(
         dataset,
         front_end,
         cache=cache_dir(),
-        workers=workers,
+        rows=rows,
+        compute=in_threads(workers),
         skip_corrupt=spec.skips_corrupt,
         progress=progress,
     )
-    return log_mel_features(dataset, store, sound_digest=rendered)
+    return stored_features(spec, dataset, store, rows)
+
+
+def stored_features(
+    spec: DataSpec, dataset: ClipDataset, store: FeatureStore, rows: Int[np.ndarray, " row"] | None
+) -> Features:
+    """Return the log-mel that a store has of some of the data set's clips (None: of all)."""
+    return log_mel_features(dataset, store, rows=rows, sound_digest=_rendered_digest(spec, dataset))
+
+
+def _rendered_digest(spec: DataSpec, dataset: ClipDataset) -> str | None:
+    return demo_digest(dataset.root) if spec.source == DEMO else None
 
 
 def _revealed(data: StudyData, dataset: ClipDataset) -> StudyData:

@@ -1,62 +1,93 @@
-"""The feature store: every clip's log-mel, computed once and memory-mapped by all trials of a machine.
+"""The feature store: every clip's log-mel, computed once and read by all trials of a machine.
 
-    CACHE/features/DIGEST/features.npy   float16, (clip, frame, mel), one row per key of the data set
-    CACHE/features/DIGEST/index.json     what shaped it, the keys, the clips that could not be read, the audio's digest
+    CACHE/features/DIGEST/    one store; `harness/data/store_files.py` says what is in it
 
-The digest in the name covers the front end and each audio file's key, size and time of change. A store is
-built under another name and renamed when it is whole, so what bears the name is never half a store.
+The digest in the name covers the format, the front end, and each audio file's key, size and time of change. A store
+is filled in place, row by row: a preparation that was killed goes on where it was, and a quick study fills only the
+rows that it needs.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import logging
-import os
-import platform
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float16
+from jaxtyping import Bool, Int
+from rich import filesize
 
-from harness.data.extraction import audio_digest, extract_features
+from harness.data import store_files
+from harness.data.check_audio import CORRUPTED_TRACKS
+from harness.data.extraction import Extraction, in_threads
 from harness.data.frontend import FRONT_END_VERSION, FrontEnd
-from harness.data.openmic import ClipDataset
+from harness.data.openmic import ClipDataset, audio_name
 from harness.data.progress import Progress, quiet
+from harness.data.rows import Rows, StoredRows
+from harness.data.store_files import MISSING, READY, STORE_FORMAT, UNREADABLE, Index
 from harness.data.tables import few
 
 logger = logging.getLogger(__name__)
 
-STORE_FORMAT = 2
-_FEATURES, _INDEX = "features.npy", "index.json"
-_INDEXED = {"inputs_digest", "front_end", "keys", "unreadable", "audio_digest"}
 _N_NAMED = 10
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureStore:
-    """Log-mel of every clip of a data set, not normalised, read-only; row i belongs to `keys[i]`.
+    """Log-mel of a data set's clips, not normalised, as it was when the store was opened; row i belongs to `keys[i]`.
 
-    `available` is False, and the row 0, where the clip could not be read; `unreadable` says why, by key.
+    `records` says of each row whether it is there, missing, or of a clip that cannot be read, and why.
     `inputs_digest` knows the audio by size and time of change, which only this machine shares; `audio_digest` by its
-    bytes, and is equal wherever the same files lie. Pickled by its path: who unpickles it maps the same file.
+    bytes, and is equal wherever the same files lie. Pickled by its path: who unpickles it opens the store there.
     """
 
     path: Path
-    features: Float16[np.memmap, "clip frame mel"]
+    features: Rows
     keys: tuple[str, ...]
-    available: Bool[np.ndarray, " clip"]
-    unreadable: dict[str, str]
+    records: np.ndarray
     front_end: FrontEnd
     inputs_digest: str
-    audio_digest: str
 
     def __reduce__(self) -> tuple[Callable[[Path], "FeatureStore"], tuple[Path]]:
         return open_store, (self.path,)
+
+    @property
+    def available(self) -> Bool[np.ndarray, " clip"]:
+        """Return which rows hold the log-mel of their clip."""
+        ready: np.ndarray = np.equal(self.records["state"], READY)
+        return ready
+
+    def missing(self, rows: Int[np.ndarray, " row"] | None = None) -> Int[np.ndarray, " row"]:
+        """Return which of the rows have not been computed."""
+        wanted = self._all(rows)
+        missing: np.ndarray = wanted[self.records["state"][wanted] == MISSING]
+        return missing
+
+    def unreadable(self, rows: Int[np.ndarray, " row"] | None = None) -> dict[str, str]:
+        """Return, by key, why clips of these rows cannot be read."""
+        wanted = self._all(rows)
+        return {
+            self.keys[row]: self.records["reason"][row].decode()
+            for row in wanted[self.records["state"][wanted] == UNREADABLE]
+        }
+
+    def audio_digest(self, rows: Int[np.ndarray, " row"] | None = None) -> str:
+        """Return the SHA-256 over each row's key and file's SHA-256, and the keys that cannot be read, as hex.
+
+        Raises:
+            ValueError: a row is missing.
+        """
+        wanted = self._all(rows)
+        if missing := [self.keys[row] for row in self.missing(wanted)]:
+            raise ValueError(f"{self.path}: {len(missing)} clips have not been heard: {few(missing)}")
+        files = [[self.keys[row], self.records["audio"][row].tobytes().hex()] for row in wanted]
+        return hashlib.sha256(json.dumps([files, sorted(self.unreadable(wanted))]).encode()).hexdigest()
+
+    def _all(self, rows: Int[np.ndarray, " row"] | None) -> Int[np.ndarray, " row"]:
+        return np.arange(len(self.keys)) if rows is None else np.unique(rows)
 
 
 def prepare_features(
@@ -64,101 +95,138 @@ def prepare_features(
     front_end: FrontEnd,
     *,
     cache: Path,
-    workers: int,
+    rows: Int[np.ndarray, " row"] | None = None,
+    compute: Extraction | None = None,
     skip_corrupt: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> FeatureStore:
-    """Return the store of a data set's features, computing it first with `workers` threads if there is none.
+    """Return the store of a data set's features, computing first those of the rows (None: all) that are missing.
 
-    Clips that cannot be read are an error, raised once all have been tried; with `skip_corrupt` they are a
-    warning, and False in `available`.
+    `compute` is how, one thread if it is None. Clips that cannot be read are an error, raised once all have been tried;
+    with `skip_corrupt`, and if their track is known to be corrupted, they are a warning, and False in `available`.
 
     Raises:
-        FileNotFoundError: a clip's file is gone.
-        ValueError: `workers` is below 1, clips cannot be read without `skip_corrupt`, or no clip can be read.
+        OSError: a clip's file is gone, or the cache cannot be written, for one because the disk is full.
+        ValueError: clips cannot be read without `skip_corrupt`, or no clip can be read.
     """
-    if workers < 1:
-        raise ValueError(f"workers={workers}: at least one must do the work")
     digest = _inputs_digest(dataset, front_end)
-    path = cache / "features" / digest
-    store = _open_if_sound(path, dataset, front_end)
+    path, expected = cache / "features" / digest, Index(digest, front_end, dataset.keys)
+    store = _open_if_complete(path, expected, rows)
     if store is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_name(f"{digest}.lock")):
-            store = _open_if_sound(path, dataset, front_end)  # built while this process waited for the lock
-            if store is None:
-                _build(path, dataset, front_end, workers=workers, progress=progress or quiet)
-                store = open_store(path)
-    _report_unreadable(store, skip_corrupt=skip_corrupt)
+        with store_files.locked(path.with_name(f"{digest}.lock")):
+            # another process may have done the work while this one waited for the lock
+            store = _open_if_complete(path, expected, rows) or _fill(
+                path, expected, dataset=dataset, rows=rows, compute=compute or in_threads(1), progress=progress
+            )
+    _report_unreadable(store, rows, skip_corrupt=skip_corrupt)
     return store
 
 
 def open_store(path: Path) -> FeatureStore:
-    """Map a finished store; reads its index, not its features.
+    """Open a store as `prepare_features` left it; reads its index and its records, not its features.
 
     Raises:
         FileNotFoundError: there is no store.
-        ValueError: its index or its features are damaged, or do not fit each other.
+        ValueError: its index, its records or its features are damaged, or do not fit each other.
     """
-    index = _read_index(path / _INDEX)
-    try:
-        keys, unreadable = tuple(index["keys"]), dict(index["unreadable"])
-        front_end = FrontEnd(**index["front_end"])
-        features = np.load(path / _FEATURES, mmap_mode="r", allow_pickle=False)
-    except (TypeError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: damaged ({error})") from error
-    expected = (len(keys), front_end.n_frames, front_end.n_mels)
+    index = store_files.read_index(path)
+    records = store_files.read_records(path, index)
+    features = StoredRows(path / store_files.FEATURES)
+    expected = (len(index.keys), index.front_end.n_frames, index.front_end.n_mels)
     if features.dtype != np.float16 or features.shape != expected:
         raise ValueError(
-            f"{path / _FEATURES}: holds {features.dtype} {features.shape}; its index says float16 {expected}"
+            f"{path / store_files.FEATURES}: holds {features.dtype} {features.shape}; its index says float16 {expected}"
         )
-    return FeatureStore(
-        path=path,
-        features=features,
-        keys=keys,
-        available=np.array([key not in unreadable for key in keys], dtype=np.bool_),
-        unreadable=unreadable,
-        front_end=front_end,
-        inputs_digest=index["inputs_digest"],
-        audio_digest=index["audio_digest"],
-    )
+    return FeatureStore(path, features, index.keys, records, index.front_end, index.inputs_digest)
 
 
-def _read_index(path: Path) -> dict[str, Any]:
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        stamp = index["format"]
-        missing = _INDEXED - set(index)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged ({error!r})") from error
-    if stamp != STORE_FORMAT or missing:
-        raise ValueError(f"{path}: has format {stamp!r} and lacks {sorted(missing)}; this is format {STORE_FORMAT}")
-    return index
-
-
-def _open_if_sound(path: Path, dataset: ClipDataset, front_end: FrontEnd) -> FeatureStore | None:
-    """Return the store at `path` if it is one and holds what its name says; None calls for building it."""
-    if not path.exists():
-        return None
-    try:
-        store = open_store(path)
-    except (ValueError, FileNotFoundError) as error:
-        logger.warning("the feature store is rebuilt, since it is not whole: %s", error)
-        return None
-    if (store.inputs_digest, store.front_end, store.keys) != (path.name, front_end, dataset.keys):
-        logger.warning("%s: the feature store is rebuilt, since its index describes another one", path)
-        return None
+def _open_expected(path: Path, expected: Index) -> FeatureStore:
+    store = open_store(path)
+    if Index(store.inputs_digest, store.front_end, store.keys) != expected:
+        raise ValueError(f"{path}: its index describes another store")
     return store
 
 
-def _report_unreadable(store: FeatureStore, *, skip_corrupt: bool) -> None:
-    reasons = list(store.unreadable.values())
+def _open_if_complete(path: Path, expected: Index, rows: Int[np.ndarray, " row"] | None) -> FeatureStore | None:
+    """Return the store if it has all of the rows and its last preparation came to an end of its own."""
+    with suppress(ValueError, FileNotFoundError):
+        if not (path / store_files.FILLING).exists():
+            store = _open_expected(path, expected)
+            return None if len(store.missing(rows)) else store
+    return None
+
+
+def _fill(
+    path: Path,
+    expected: Index,
+    *,
+    dataset: ClipDataset,
+    rows: Int[np.ndarray, " row"] | None,
+    compute: Extraction,
+    progress: Progress,
+) -> FeatureStore:
+    """Compute what is missing of the rows, in a new store if there is none or it is damaged. The lock is held."""
+    store = _open_or_create(path, expected)
+    is_left_behind = (path / store_files.FILLING).exists()
+    with store_files.filling(path) as writer:
+        if is_left_behind:
+            logger.warning("%s: the last preparation did not come to its end; what it wrote is checked first", path)
+            store = replace(store, records=store_files.check_rows(writer, store.records, progress))
+        if len(missing := store.missing(rows)):
+            _check_room(path, len(missing), expected.front_end)
+            paths = [dataset.audio_path(row) for row in missing]
+            with closing(compute(paths, expected.front_end)) as found:
+                for position, heard in progress(found, total=len(paths), label="features"):
+                    writer.put(int(missing[position]), heard)
+    return open_store(path)
+
+
+def _open_or_create(path: Path, expected: Index) -> FeatureStore:
+    if path.exists():
+        try:
+            return _open_expected(path, expected)
+        except (ValueError, FileNotFoundError) as error:
+            logger.warning("the feature store is made anew, since it is not whole: %s", error)
+    store_files.create(path, expected)
+    return _open_expected(path, expected)
+
+
+def _check_room(path: Path, n_rows: int, front_end: FrontEnd) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Raises:
+        OSError: the message says how much is needed and how much is free.
+    """
+    needed = n_rows * front_end.n_frames * front_end.n_mels * np.dtype(np.float16).itemsize
+    free = shutil.disk_usage(path).free
+    if needed > free:
+        raise OSError(
+            f"{path}: the features of {n_rows} clips need {filesize.decimal(needed)} and {filesize.decimal(free)} are "
+            "free there; make room, or name another place in the environment variable REPROGRAMMING_CACHE"
+        )
+
+
+def _report_unreadable(store: FeatureStore, rows: Int[np.ndarray, " row"] | None, *, skip_corrupt: bool) -> None:
+    reasons = {key: f"{audio_name(key)}: {reason}" for key, reason in store.unreadable(rows).items()}
     if not reasons:
         return
-    message = f"{len(reasons)} of {len(store.keys)} clips cannot be read: {few(reasons, limit=_N_NAMED)}"
-    if not skip_corrupt or not store.available.any():
+    n_clips = len(store.keys) if rows is None else len(np.unique(rows))
+    known = [reason for key, reason in reasons.items() if is_known_to_be_corrupted(key)]
+    others = [reason for key, reason in reasons.items() if not is_known_to_be_corrupted(key)]
+    message = f"{len(others)} of {n_clips} clips cannot be read: {few(others, limit=_N_NAMED)}"
+    if len(reasons) == n_clips:
+        raise ValueError(f"none of the {n_clips} clips can be read: {few(reasons.values(), limit=_N_NAMED)}")
+    if others and not skip_corrupt:
         raise ValueError(f"{message}; repair them, or leave them out on purpose with --skip-corrupt")
-    logger.warning("%s; they are left out", message)
+    if known:
+        logger.warning("%d clips of tracks that are known to be corrupted are left out: %s", len(known), few(known))
+    if others:
+        logger.warning("%s; they are left out", message)
+
+
+def is_known_to_be_corrupted(key: str) -> bool:
+    """Return whether a clip is of one of the tracks of the Free Music Archive that are known to be damaged."""
+    return key[:6] in CORRUPTED_TRACKS
 
 
 def _inputs_digest(dataset: ClipDataset, front_end: FrontEnd) -> str:
@@ -166,55 +234,5 @@ def _inputs_digest(dataset: ClipDataset, front_end: FrontEnd) -> str:
     for row, key in enumerate(dataset.keys):
         status = dataset.audio_path(row).stat()
         files.append([key, status.st_size, status.st_mtime_ns])
-    return _sha256([STORE_FORMAT, FRONT_END_VERSION, asdict(front_end), files])
-
-
-def _sha256(content: object) -> str:
+    content = [STORE_FORMAT, FRONT_END_VERSION, asdict(front_end), files]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _build(path: Path, dataset: ClipDataset, front_end: FrontEnd, *, workers: int, progress: Progress) -> None:
-    """Write a whole store beside `path`, then give it its name. The lock on `path` is held."""
-    host = platform.node()  # some shared file systems keep no locks between hosts
-    for leftover in [path, *path.parent.glob(f"{path.name}.{host}.*.partial")]:
-        shutil.rmtree(leftover, ignore_errors=True)  # of a preparation that was killed
-    partial = path.with_name(f"{path.name}.{host}.{os.getpid()}.partial")
-    partial.mkdir()
-    try:
-        unreadable = extract_features(dataset, front_end, path=partial / _FEATURES, workers=workers, progress=progress)
-        index = {
-            "format": STORE_FORMAT,
-            "inputs_digest": path.name,
-            "front_end_version": FRONT_END_VERSION,
-            "front_end": asdict(front_end),
-            "keys": dataset.keys,
-            "unreadable": unreadable,
-            "audio_digest": audio_digest(dataset, unreadable, workers=workers),
-        }
-        _write_index(partial / _INDEX, index)
-        try:
-            partial.rename(path)
-        except OSError:
-            if not path.is_dir():  # else another host was first, and its store is as good
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write_index(path: Path, index: dict[str, object]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(index, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock among processes; the system releases it when its holder dies."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("%s: waiting for another process that prepares these features", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,5 +1,6 @@
 """What a study may see: features and labels of the training and the validation clips, and of no test clip."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,18 +11,24 @@ from torch import Tensor
 from harness.data.features import Features
 from harness.data.frontend import FrontEnd
 from harness.data.openmic import POSITIVE, ClipDataset
+from harness.data.read_ahead import ReadAhead
+from harness.data.rows import Rows
 from harness.data.splits import Split
+
+Clips = Int[np.ndarray, " batch"]
+Batch = tuple[Float[Tensor, "batch time feature"], Float[Tensor, "batch label"], Bool[Tensor, "batch label"]]
+"""Inputs, targets and mask of some clips."""
 
 
 @dataclass(frozen=True)
 class Part:
     """The clips of one split: rows of all clips' features, with their labels.
 
-    `features` is memory-mapped log-mel, (stored, frame, mel) in float16, or VGGish, (stored, second, feature) in
-    float32 from 0 to 255.
+    `features` is log-mel, (stored, frame, mel) in float16, of which a batch is read at a time from its file, or VGGish,
+    (stored, second, feature) in float32 from 0 to 255.
     """
 
-    features: Float[np.ndarray, "stored time feature"]
+    features: Rows
     rows: Int[np.ndarray, " clip"]
     targets: Float[np.ndarray, "clip label"]
     observed: Bool[np.ndarray, "clip label"]
@@ -30,16 +37,35 @@ class Part:
         """Return the number of clips."""
         return len(self.rows)
 
-    def batch(
-        self, clips: Int[np.ndarray, " batch"], device: torch.device
-    ) -> tuple[Float[Tensor, "batch time feature"], Float[Tensor, "batch label"], Bool[Tensor, "batch label"]]:
+    def batch(self, clips: Clips, device: torch.device) -> Batch:
         """Return float32 inputs, targets and mask of the clips at these positions of the part."""
-        inputs = torch.from_numpy(self.features[self.rows[clips]]).to(device).float()
-        return (
-            inputs,
-            torch.from_numpy(self.targets[clips]).to(device),
-            torch.from_numpy(self.observed[clips]).to(device),
+        return to_device(self.read(clips), device)
+
+    def read(self, clips: Clips, *, is_pinned: bool = False) -> Batch:
+        """Return what `to_device` makes a batch of: on the CPU, the inputs as they are stored.
+
+        Copies out of pinned memory do not hold up who orders them.
+        """
+        found = (
+            torch.from_numpy(self.features[self.rows[clips]]),
+            torch.from_numpy(self.targets[clips]),
+            torch.from_numpy(self.observed[clips]),
         )
+        if not is_pinned:
+            return found
+        inputs, targets, observed = (tensor.pin_memory() for tensor in found)
+        return inputs, targets, observed
+
+    def read_ahead(self, batches: Iterable[Clips], device: torch.device) -> ReadAhead[Batch]:
+        """Read batches of clips in the background, each to be given `to_device`."""
+        is_pinned = device.type == "cuda"
+        return ReadAhead(lambda clips: self.read(clips, is_pinned=is_pinned), batches)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch on the device; the inputs become float32 only there, twice as large as log-mel is stored."""
+    inputs, targets, observed = (tensor.to(device, non_blocking=True) for tensor in batch)
+    return inputs.float(), targets, observed
 
 
 @dataclass(frozen=True)

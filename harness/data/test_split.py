@@ -7,8 +7,8 @@ from harness.data.study_data import Part, select_part
 from harness.spec import DataSpec
 
 
-def open_test_part(spec: DataSpec, dataset: ClipDataset, *, front_end: FrontEnd | None) -> Part:
-    """Return the test clips with their log-mel, or with their VGGish if `front_end` is None.
+def open_test_part(spec: DataSpec, dataset: ClipDataset, *, front_end: FrontEnd | None, workers: int = 1) -> Part:
+    """Return all test clips with their log-mel, or with their VGGish if `front_end` is None.
 
     Which clips are left out is decided as for the other splits; `reveals_all` reveals nothing here.
 
@@ -16,5 +16,5 @@ def open_test_part(spec: DataSpec, dataset: ClipDataset, *, front_end: FrontEnd 
         ValueError: a clip cannot be read and `skips_corrupt` is False, the data set has no VGGish, or no clip is
             annotated for some label.
     """
-    features = open_features(spec, dataset, front_end=front_end)
+    features = open_features(spec, dataset, front_end=front_end, rows=dataset.test, workers=workers)
     return select_part(dataset, features, dataset.test, name="test")

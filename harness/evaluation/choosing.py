@@ -16,7 +16,7 @@ from harness.study_storage import open_storage
 
 VALIDATION_FIGURES = ("macro_f1", "positive_f1", "map")
 
-_SPLIT = ("split", "validation_fraction", "split_seed", "skips_corrupt")
+_SPLIT = ("split", "validation_fraction", "split_seed", "fraction", "skips_corrupt")
 _DIGESTS = ("data_digest", "backbone_digest")
 
 

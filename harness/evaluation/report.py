@@ -13,6 +13,7 @@ from harness.evaluation.remarks import procedure, remarks
 from harness.evaluation.result import FIGURES, Comparison, ConfigurationResult, EvaluationResult
 from harness.evaluation.runs import Session
 from harness.evaluation.statistics import Difference, Summary, summarise
+from harness.markdown import markdown_table
 from harness.paths import write_whole
 
 _MAX_COLUMNS = 6
@@ -52,12 +53,23 @@ def conclude(result: EvaluationResult, console: StudyConsole) -> None:
         console.console.print(table, soft_wrap=False)
     for line in remarks(result):
         console.say(f"note      {line}")
-    if result.floor is not None:
-        console.say(f"floor     {result.floor:.3f} on validation by always guessing each label's more frequent answer")
+    if floor := _floor(result):
+        console.say(f"floor     {floor}")
     for file in result.reports:
         console.say(f"report    {file}")
     for line in result.tracking:
         console.say(f"MLflow    {line}")
+
+
+def _floor(result: EvaluationResult) -> str:
+    """Say what always guessing comes to, as far as that is known."""
+    known = []
+    if floors := result.test_floors:
+        known.append(f"{' to '.join(map(_figure, floors))} on test")
+    if result.floor is not None:
+        known.append(f"{_figure(result.floor)} on validation")
+    by = "by always guessing each label's more frequent answer in training"
+    return f"macro-F1 {', '.join(known)} {by}" if known else ""
 
 
 def _on_test(result: EvaluationResult) -> tuple[list[str], list[list[str]]]:
@@ -133,19 +145,23 @@ def _as_markdown(result: EvaluationResult, session: Session) -> str:
         "",
         f"The best {session.top} of each system of each study by validation {session.by}, {procedure(result)}",
         "",
-        *_markdown(*_on_test(result)),
-        *_markdown(*_training(result)),
+        markdown_table(*_on_test(result), n_words=2),
+        "",
+        markdown_table(*_training(result), n_words=2),
+        "",
         *(f"- {line}" for line in (*result.notes, *remarks(result))),
         "",
     ]
-    if result.floor is not None:
-        lines += [f"Always guessing each label's more frequent answer scores {result.floor:.3f} on validation.", ""]
-    lines += ["## Every figure", "", *_markdown(*_full(result))]
+    if floor := _floor(result):
+        lines += [f"Floor: {floor}.", ""]
+    lines += ["## Every figure", "", markdown_table(*_full(result), n_words=2), ""]
     for name, words in FIGURES.items():
         if comparisons := result.comparisons(name):
-            lines += [f"## Test {words}, paired by seed", "", *_markdown(*_differences(comparisons))]
+            table = markdown_table(*_differences(comparisons), n_words=2)
+            lines += [f"## Test {words}, paired by seed", "", table, ""]
     for c in result.configurations:
-        lines += [f"## Test F1 by label: {c.title}, {_system(c)}", "", *_markdown(*_full_by_label(c, result.labels))]
+        table = markdown_table(*_full_by_label(c, result.labels), n_words=1)
+        lines += [f"## Test F1 by label: {c.title}, {_system(c)}", "", table, ""]
     return "\n".join(lines)
 
 
@@ -174,6 +190,7 @@ def _configuration_json(c: ConfigurationResult, labels: Sequence[str]) -> dict[s
         **asdict(c),
         "paper_name": c.paper_name,
         "params": c.params,
+        "test_floor": c.test_floor,
         "test": {name: summary(name) for name in FIGURES},
         "validation": {name: summary(name, "validation") for name in FIGURES},
         "test_f1": {label: summary(f"f1_by_label/{label}") for label in labels},
@@ -192,10 +209,6 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)] + [""]
 
 
 def _figure(value: float | None) -> str:

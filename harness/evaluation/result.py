@@ -26,9 +26,9 @@ FIGURES = {"macro_f1": "macro-F1", "positive_f1": "positive F1", "map": "mAP"}
 class SeedResult:
     """One retraining. `test` and `validation` hold macro_f1, positive_f1, map and f1_by_label, those of the best epoch.
 
-    Both are None if it has none. `test` says besides which clips these were, by `n_clips` and their digest `clips`, and
-    which labels are `one_sided` there. `reads` counts how often the test split was read for this configuration and
-    seed.
+    Both are None if it has none. `test` says besides which clips these were, by `n_clips` and their digest `clips`,
+    which labels are `one_sided` there, and what always guessing comes to, by `floor`. `reads` counts how often the test
+    split was read for this configuration and seed.
     """
 
     seed_index: int
@@ -84,6 +84,11 @@ class ConfigurationResult:
         """Return the number of trained parameters."""
         return next((seed.params for seed in self.seeds if seed.params), None)
 
+    @property
+    def test_floor(self) -> float | None:
+        """Return the test macro-F1 of always guessing; None if no reading has stored it, as those of old have not."""
+        return next((seed.test["floor"]["macro_f1"] for seed in self.seeds if seed.test and "floor" in seed.test), None)
+
     def values(self, name: str, *, split: str = "test") -> dict[int, float]:
         """Return a figure by seed, such as `macro_f1` or `f1_by_label/banjo`, over the finished seeds."""
         first, _, label = name.partition("/")
@@ -112,8 +117,9 @@ class Comparison:
 class EvaluationResult:
     """What an evaluation came to so far.
 
-    `floor` is the validation macro-F1 of always guessing the commoner answer. `notes` say what had been read of the
-    test split before, `reports` are the files written, `tracking` is where MLflow shows it, in lines.
+    `floor` is the validation macro-F1 of always guessing the commoner answer; that of the test split is known from its
+    readings. `notes` say what had been read of the test split before, `reports` are the files written, `tracking` is
+    where MLflow shows it, in lines.
     """
 
     name: str
@@ -130,6 +136,12 @@ class EvaluationResult:
     def has_failed(self) -> bool:
         """Tell whether a run failed."""
         return any(seed.state == "failed" for c in self.configurations for seed in c.seeds)
+
+    @property
+    def test_floors(self) -> list[float]:
+        """Return the lowest and the highest test floor, or one figure where three digits tell no difference."""
+        known = [c.test_floor for c in self.configurations if c.test_floor is not None]
+        return sorted({round(floor, 3) for floor in (min(known), max(known))}) if known else []
 
     def comparisons(self, name: str = "macro_f1") -> list[Comparison]:
         """Return the paired differences of a figure between all configurations that were tested on the same clips."""

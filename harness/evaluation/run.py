@@ -190,7 +190,7 @@ def _announce(
     console.header(
         [
             ("evaluation", f"{spec.name}, in {place.home}"),
-            ("data", f"{spec.data.source}, {spec.data.split} validation split, and once for each run the test split"),
+            ("data", f"{spec.data.in_words()}, and once for each run the whole test split"),
             ("backbone", f"{spec.backbone}, {spec.precision}"),
             ("chosen by", f"validation {session.by}, the best {session.top} of each system of each study"),
             *(("", _choice(c, session.by)) for c in chosen),
@@ -209,7 +209,7 @@ def _choice(candidate: Candidate, by: str) -> str:
 def _prepare(
     listed: RunList, spec: StudySpec, place: StudyPlace, *, console: StudyConsole
 ) -> tuple[RunList, StudySpec]:
-    """Compute the features that the runs hear; return list and spec with what that told.
+    """Compute the features that the runs hear, on test too; return list and spec with what that told.
 
     Raises:
         ValueError: the data or the backbone are no longer those of a study.
@@ -221,7 +221,7 @@ def _prepare(
     for sources in groups.values():
         studies = {source.name for source in sources}
         configs = [TrialConfig.from_paths(run.paths) for run in listed.runs if run.study in studies]
-        prepared = prepare_for(sources[0], place, configs, console=console)
+        prepared = prepare_for(sources[0], place, configs, console=console, reads_test=True)
         for source in sources:
             _check_unchanged(source, prepared.spec.provenance)
         listed = replace(listed, labels=prepared.labels, floor=prepared.floor)

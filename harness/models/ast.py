@@ -6,6 +6,7 @@ frequency, after the class token and the distillation token.
 Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.data.frontend import FrontEnd
+from harness.models.pieces import Blocks, run, run_and_forget, split_on_cpu
 
 PATCH = 16
 
@@ -150,11 +152,20 @@ class Ast(nn.Module):
         return torch.cat([leading, patches], dim=1) + self.position
 
     def embed(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip dim"]:
-        """Return the mean of the class and distillation tokens after the last LayerNorm."""
-        hidden = self.tokens(spectrogram)
-        for block in self.blocks[:-1]:
-            hidden = block(hidden)
-        normed: Tensor = self.norm(_first_two(self.blocks[-1], hidden))
+        """Return the mean of the class and distillation tokens after the last LayerNorm.
+
+        On a CPU, a large AST takes the batch in pieces: each clip's embedding is its own affair.
+        """
+        pieces = split_on_cpu(spectrogram, bytes_per_clip=self.position.nbytes)
+        if len(pieces) == 1:
+            return self._embed(spectrogram, run)
+        return torch.cat([self._embed(piece, run_and_forget) for piece in pieces])
+
+    def _embed(
+        self, spectrogram: Float[Tensor, "clip frame mel"], through: Callable[[Blocks, Tensor], Tensor]
+    ) -> Float[Tensor, "clip dim"]:
+        blocks = [*self.blocks[:-1], partial(_first_two, self.blocks[-1])]
+        normed: Tensor = self.norm(through(blocks, self.tokens(spectrogram)))
         return normed.mean(dim=1)
 
     def classify(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:

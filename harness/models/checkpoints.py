@@ -1,17 +1,17 @@
 """AST weights on disk: our own files, Hugging Face's and the original release's, read into the same `Ast`.
 
 A file of ours holds the tensors under the names of `Ast.state_dict()`; its metadata hold the geometry and where the
-weights come from. Hugging Face's hold `audio_spectrogram_transformer.*` and `classifier.*`, with a `config.json`
-beside them.
+weights come from. Each format has its own LayerNorm eps: Hugging Face's that of its `config.json`, 1e-12 everywhere as
+published; the original release's 1e-6 in the blocks and 1e-5 in the head; ours whichever the AST was made with.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
-from importlib import resources
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,98 +19,85 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.models.ast import GEOMETRIES, Ast, AstGeometry
-from harness.models.hub import CHECKPOINTS, fetch
-from harness.models.original_release import read_release
+from harness.models.hub import CHECKPOINTS, CONFIG, PICKLED, WEIGHTS, fetch, fetch_config, sha256_of
+from harness.models.hugging_face import from_hugging_face, is_hugging_face, read_config
+from harness.models.original_release import from_release
+from harness.models.pickled import SUFFIXES, read_state
+from harness.models.positions import refitted
 
 BUILT_IN = ("ast-nano",)
 RANDOM_SUFFIX = "-random"
-
-_HUGGING_FACE = {
-    "embeddings.cls_token": "class_token",
-    "embeddings.distillation_token": "distillation_token",
-    "embeddings.position_embeddings": "position",
-    "embeddings.patch_embeddings.projection": "patch",
-    "attention.output.dense": "attn.proj",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
-    "layernorm_before": "norm1",
-    "layernorm_after": "norm2",
-    "layernorm": "norm",
-}
-_HUGGING_FACE_GEOMETRY = {
-    "embed_dim": "hidden_size",
-    "depth": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "frequency_stride": "frequency_stride",
-    "time_stride": "time_stride",
-    "n_mels": "num_mel_bins",
-    "n_frames": "max_length",
-    "layer_norm_eps": "layer_norm_eps",
-    "head_eps": "layer_norm_eps",
-}
 
 
 def load_backbone(name: str) -> Ast:
     """Return the named backbone, frozen.
 
     `name` is a built-in (`ast-nano`), a published checkpoint (`ast-base384`), which comes from the Hugging Face hub or
-    its cache, a published geometry with random weights for benchmarks (`ast-base384-random`), a `.safetensors` or
-    `.pth` file, or a directory that holds `model.safetensors`.
+    its cache, a published geometry with random weights for benchmarks (`ast-base384-random`), a `.safetensors`, `.pth`
+    or `.bin` file, or a directory that holds `model.safetensors`. With `@FRAMES` behind it (`ast-base384@512`), it
+    takes spectrograms of that many frames, its position embeddings cut or interpolated.
 
     Raises:
         ValueError: the name is none of these, or the file does not hold an AST of its geometry.
         FileNotFoundError: a path was given and nothing is there, or a published checkpoint cannot be fetched.
     """
-    if name in BUILT_IN:
-        with resources.as_file(resources.files("harness.models") / "weights" / f"{name}.safetensors") as path:
-            return load_ast(path).freeze()
-    geometry = GEOMETRIES.get(name.removesuffix(RANDOM_SUFFIX))
-    if geometry is not None and name.endswith(RANDOM_SUFFIX):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return Ast(geometry).freeze()
-    if (published := CHECKPOINTS.get(name)) is not None:
-        return load_ast(fetch(name, published)).freeze()
-    if "/" in name or name.endswith((".safetensors", ".pth")) or Path(name).exists():
-        return load_ast(Path(name)).freeze()
-    choices = [*BUILT_IN, *CHECKPOINTS, *(f"{known}{RANDOM_SUFFIX}" for known in GEOMETRIES if known not in BUILT_IN)]
-    raise ValueError(
-        f"backbone={name!r}: must be one of {', '.join(choices)}, or the path of a .safetensors or .pth file, or "
-        "of a directory with model.safetensors and config.json"
-    )
+    base, n_frames = _split(name)
+    geometry = _random_geometry(base)
+    model = load_ast(_find(base)) if geometry is None else _random(geometry)
+    return refitted(model, n_frames=n_frames).freeze()
+
+
+def geometry_of(name: str) -> AstGeometry:
+    """Return the geometry of a backbone as `load_backbone` names it, without its weights where that can be.
+
+    Raises:
+        ValueError: the name is none, or what tells of its geometry is damaged.
+        FileNotFoundError: there is nothing of that name, or what tells of its geometry cannot be fetched.
+    """
+    base, n_frames = _split(name)
+    geometry = _random_geometry(base)
+    if geometry is None and base in CHECKPOINTS:
+        geometry = read_config(fetch_config(base, CHECKPOINTS[base]))
+    if geometry is None:
+        geometry = _geometry_in(_weights_in(_find(base)))
+    return replace(geometry, n_frames=geometry.n_frames if n_frames is None else n_frames)
+
+
+def origin_of(name: str) -> dict[str, str]:
+    """Return where a backbone's weights come from, for the record: its file's SHA-256, and the revision of a hub's.
+
+    Empty for what comes with this package. Two files may hold the same weights, which `backbone_digest` then tells.
+    """
+    base, _ = _split(name)
+    if base in BUILT_IN or _random_geometry(base) is not None:
+        return {}
+    file = _weights_in(_find(base))
+    origin = {"backbone_file": file.name, "backbone_sha256": sha256_of(file)}
+    if base in CHECKPOINTS:
+        origin |= {"backbone_repo": CHECKPOINTS[base].repo, "backbone_revision": file.parent.name}
+    return origin
 
 
 def load_ast(path: Path) -> Ast:
-    """Return the AST held by a file of ours or of Hugging Face's, or by a `.pth` of the release, in float32.
-
-    Each format has its own LayerNorm eps: 1e-12 everywhere in Hugging Face's config; in the original release 1e-6 in
-    the blocks and 1e-5 in the head.
+    """Return the AST held by a file of ours, of Hugging Face's or of the original release's, in float32.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a file is damaged, or tensors are missing, unknown or of another shape than the geometry asks for.
     """
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.exists():
-        raise FileNotFoundError(f"backbone {path}: {file} does not exist")
-    if file.suffix == ".pth":
-        geometry, tensors = read_release(file)
-        return _built(file, geometry, tensors)
-    tensors, metadata = _read(file)
-    if any(key.startswith("audio_spectrogram_transformer.") for key in tensors):
-        geometry = _hugging_face_geometry(file.with_name("config.json"))
-        tensors = _from_hugging_face(file, tensors, geometry.depth)
-    elif "geometry" in metadata:
-        geometry = _own_geometry(file, metadata["geometry"])
+    file = _weights_in(path)
+    tensors, metadata = (read_state(file), {}) if file.suffix in SUFFIXES else _read(file)
+    if is_hugging_face(tensors):
+        geometry = read_config(file.with_name(CONFIG))
+        tensors = from_hugging_face(file, tensors, geometry.depth)
+    elif file.suffix in SUFFIXES:
+        geometry, tensors = from_release(file, tensors)
     else:
-        raise ValueError(f"{file}: neither Hugging Face's key names nor a `geometry` in its metadata: not an AST")
-    return _built(file, geometry, tensors)
-
-
-def _built(file: Path, geometry: AstGeometry, tensors: Mapping[str, Tensor]) -> Ast:
-    model = Ast(geometry)
+        geometry = _own_geometry(file, metadata)
+    with torch.device("meta"):  # without weights of its own: those of base384 take 345 MB
+        model = Ast(geometry)
     _check_tensors(file, tensors, model.state_dict())
-    model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
+    model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, assign=True)
     return model
 
 
@@ -135,69 +122,87 @@ def backbone_digest(model: Ast) -> str:
     return digest.hexdigest()
 
 
+def _split(name: str) -> tuple[str, int | None]:
+    """Return a backbone's name without `@FRAMES`, and the number of frames if it has one."""
+    found = re.fullmatch(r"(.+)@([0-9]+)", name)
+    return (name, None) if found is None or Path(name).exists() else (found[1], int(found[2]))
+
+
+def _random_geometry(name: str) -> AstGeometry | None:
+    """Return the published geometry that is asked for with random weights, if that is what the name says."""
+    return GEOMETRIES.get(name.removesuffix(RANDOM_SUFFIX)) if name.endswith(RANDOM_SUFFIX) else None
+
+
+def _random(geometry: AstGeometry) -> Ast:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Ast(geometry)
+
+
+def _find(name: str) -> Path:
+    """Return the file or the directory of a name; a published checkpoint is fetched."""
+    if name in BUILT_IN:
+        return Path(__file__).parent / "weights" / f"{name}.safetensors"
+    if (published := CHECKPOINTS.get(name)) is not None:
+        return fetch(name, published)
+    if "/" in name or name.endswith((".safetensors", *SUFFIXES)) or Path(name).exists():
+        return Path(name)
+    choices = [*BUILT_IN, *CHECKPOINTS, *(f"{known}{RANDOM_SUFFIX}" for known in GEOMETRIES if known not in BUILT_IN)]
+    raise ValueError(
+        f"backbone={name!r}: must be one of {', '.join(choices)}, or the path of a .safetensors or .pth file, or "
+        f"of a directory with {WEIGHTS} and {CONFIG}"
+    )
+
+
+def _weights_in(path: Path) -> Path:
+    file = path
+    if path.is_dir():
+        file = next((path / name for name in (WEIGHTS, PICKLED) if (path / name).exists()), path / WEIGHTS)
+    if not file.exists():
+        raise FileNotFoundError(f"backbone {path}: {file} does not exist")
+    return file
+
+
+def _geometry_in(file: Path) -> AstGeometry:
+    """Return the geometry of a file's AST; of a `.pth` of the release, that takes all its tensors."""
+    if file.suffix not in SUFFIXES:
+        with _opened(file) as opened:
+            keys, metadata = opened.keys(), opened.metadata() or {}
+        return read_config(file.with_name(CONFIG)) if is_hugging_face(keys) else _own_geometry(file, metadata)
+    state = read_state(file)
+    return read_config(file.with_name(CONFIG)) if is_hugging_face(state) else from_release(file, state)[0]
+
+
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with _opened(file) as opened:
+        keys, metadata = opened.keys(), opened.metadata() or {}
+    return {key: _read_tensor(file, key) for key in keys}, metadata
+
+
+def _read_tensor(file: Path, key: str) -> Tensor:
+    """Return a tensor in memory of its own: those of an open file are a map of it, and change or crash with the file.
+
+    The file is opened for each, since what has been read of a map is resident until it is closed.
+    """
+    with _opened(file) as opened:
+        tensor: Tensor = opened.get_tensor(key).clone()
+    return tensor
+
+
+def _opened(file: Path) -> Any:
     try:
-        with safe_open(file, framework="pt") as opened:
-            return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+        return safe_open(file, framework="pt")
     except SafetensorError as error:
         raise ValueError(f"{file}: not a whole safetensors file ({error})") from error
 
 
-def _own_geometry(file: Path, text: str) -> AstGeometry:
+def _own_geometry(file: Path, metadata: Mapping[str, str]) -> AstGeometry:
+    if "geometry" not in metadata:
+        raise ValueError(f"{file}: neither Hugging Face's key names nor a `geometry` in its metadata: not an AST")
     try:
-        return AstGeometry(**json.loads(text))
+        return AstGeometry(**json.loads(metadata["geometry"]))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: the `geometry` in its metadata is none ({error})") from error
-
-
-def _hugging_face_geometry(config_file: Path) -> AstGeometry:
-    if not config_file.exists():
-        raise FileNotFoundError(f"{config_file}: needed beside the weights, for the geometry")
-    try:
-        config = json.loads(config_file.read_text())
-        labels = config.get("id2label")
-        geometry = {field: config[key] for field, key in _HUGGING_FACE_GEOMETRY.items()}
-    except KeyError as error:
-        raise ValueError(f"{config_file}: lacks the key {error.args[0]}") from error
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{config_file}: not a JSON object ({error})") from error
-    try:
-        return AstGeometry(n_source_labels=len(labels) if labels else config.get("num_labels", 2), **geometry)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{config_file}: {error}") from error
-
-
-def _from_hugging_face(file: Path, tensors: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
-    try:
-        return _renamed(tensors, depth)
-    except KeyError as error:
-        raise ValueError(f"{file}: missing {error.args[0]}") from error
-
-
-def _renamed(tensors: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Return Hugging Face's tensors under our names, with query, key and value fused."""
-    renamed = {
-        "head_norm.weight": tensors["classifier.layernorm.weight"],
-        "head_norm.bias": tensors["classifier.layernorm.bias"],
-        "head.weight": tensors["classifier.dense.weight"],
-        "head.bias": tensors["classifier.dense.bias"],
-    }
-    for key, tensor in tensors.items():
-        inner = key.removeprefix("audio_spectrogram_transformer.")
-        if inner == key or ".attention.attention." in key:
-            continue
-        prefix, rest = "", inner
-        if block := re.match(r"encoder\.layer\.(\d+)\.(.*)", inner):
-            prefix, rest = f"blocks.{block[1]}.", block[2]
-        stem = next((stem for stem in _HUGGING_FACE if rest == stem or rest.startswith(f"{stem}.")), None)
-        renamed[prefix + (rest if stem is None else rest.replace(stem, _HUGGING_FACE[stem], 1))] = tensor
-    for index in range(depth):
-        parts = f"audio_spectrogram_transformer.encoder.layer.{index}.attention.attention."
-        for kind in ("weight", "bias"):
-            renamed[f"blocks.{index}.attn.qkv.{kind}"] = torch.cat(
-                [tensors[f"{parts}{part}.{kind}"] for part in ("query", "key", "value")]
-            )
-    return renamed
 
 
 def _check_tensors(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

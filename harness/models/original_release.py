@@ -7,17 +7,13 @@ Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech
 1e-6 in the blocks and after them (timm's), 1e-5 in the head (torch's); patches over frequency x time.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
-import torch
 from torch import Tensor
 
 from harness.models.ast import AstGeometry
-from harness.models.errors import first_line
 
 _HEAD_DIM = 64
 _STRIDES = range(4, 17)
@@ -36,28 +32,14 @@ _UNUSED = ("v.head.", "v.head_dist.")
 """DeiT's two ImageNet heads, which AST leaves in place and does not use."""
 
 
-def read_release(file: Path) -> tuple[AstGeometry, dict[str, Tensor]]:
-    """Return the geometry and the tensors of a `.pth`, under the names of `Ast.state_dict()`.
-
-    Nothing but tensors is unpickled.
+def from_release(file: Path, state: Mapping[str, Tensor]) -> tuple[AstGeometry, dict[str, Tensor]]:
+    """Return the geometry and the tensors of a release's file, under the names of `Ast.state_dict()`.
 
     Raises:
-        ValueError: the file is damaged, holds something else, or its position embeddings fit no grid.
+        ValueError: the file holds something else, or its position embeddings fit no grid.
     """
-    with file.open("rb") as opened:
-        state = _tensors(file, opened)
     tensors = _renamed({key.removeprefix("module."): tensor for key, tensor in state.items()})
     return _geometry(file, tensors), tensors
-
-
-def _tensors(file: Path, opened: BinaryIO) -> Mapping[str, Tensor]:
-    try:
-        state = torch.load(opened, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:  # OSError of a cut file
-        raise ValueError(f"{file}: not a whole checkpoint of tensors alone ({first_line(error)})") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{file}: holds no mapping of names to tensors, so it is not AST's original release")
-    return state
 
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

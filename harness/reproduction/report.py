@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.evaluation.statistics import summarise
+from harness.markdown import markdown_table
 from harness.parts.checks import one_of
 from harness.published import F1_BY_LABEL, F1_CORRELATION_WITH_POSITIVES, SYSTEMS
 from tracking import paper_figures
@@ -116,7 +117,7 @@ def systems_table(results: Sequence[SystemResult], data: DataDescription) -> str
         cells += [_mean_and_spread(result.positive_f1), _mean_and_spread(result.mean_average_precision)]
         cells += [f"{published.macro_f1 / 100:.3f}"] if data.is_openmic else []
         rows.append([*cells, _in_words(result.seconds, "{:,.0f}")])
-    return _markdown(headings, rows, n_words=2)
+    return markdown_table(headings, rows, n_words=2)
 
 
 def label_table(results: Sequence[SystemResult], data: DataDescription) -> str:
@@ -133,7 +134,7 @@ def label_table(results: Sequence[SystemResult], data: DataDescription) -> str:
     ]
     means = [f"{np.mean(list(result.f1_by_label.values())):.3f}" for result in scored]
     headings = ["label", "positive training clips", *(result.title for result in scored)]
-    return _markdown(headings, [*rows, ["mean", "", *means]], n_words=1)
+    return markdown_table(headings, [*rows, ["mean", "", *means]], n_words=1)
 
 
 def correlation_table(results: Sequence[SystemResult], data: DataDescription) -> str:
@@ -143,7 +144,7 @@ def correlation_table(results: Sequence[SystemResult], data: DataDescription) ->
     if _is_even(data):
         return f"Here every label has as many positive training clips as any other: there is no correlation. {told}"
     rows = [[result.title, _in_words(correlation_with_positives(result, data), "{:.2f}")] for result in scored]
-    return f"{_markdown(['system', 'r'], rows, n_words=1)}\n\n{told}"
+    return f"{markdown_table(['system', 'r'], rows, n_words=1)}\n\n{told}"
 
 
 def correlation_with_positives(result: SystemResult, data: DataDescription) -> float | None:
@@ -229,9 +230,3 @@ def _range(values: Sequence[float]) -> str:
 
 def _in_words(value: float | None, form: str) -> str:
     return _MISSING if value is None else form.format(value)
-
-
-def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], *, n_words: int) -> str:
-    """Return a table whose first `n_words` columns are words and whose others are numbers."""
-    rule = ["---" if column < n_words else "---:" for column in range(len(headings))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))

@@ -20,6 +20,7 @@ from harness.metrics import majority_floor
 from harness.paths import write_whole
 from harness.plan import StudyPlan
 from harness.published import LABEL_COUNTS
+from harness.ray_start import cpu_count
 from harness.reproduction.report import DataDescription, SystemResult, systems_table, write_paper_report
 from harness.reproduction.wanted import CEILING, VGGISH_SYSTEMS, Reproduction, describe, in_words
 from harness.run_study import begin, carry_out, claimed, connected, take_up
@@ -47,7 +48,7 @@ def reproduce(wanted: Reproduction, resources: Resources) -> int:
                 ("each", f"a study of {wanted.trials} trials, then {wanted.seeds} runs of its best on the test split"),
             ]
         )
-        dataset = open_dataset(wanted.data, workers=driver.cpu_count(), progress=track)
+        dataset = open_dataset(wanted.data, workers=cpu_count(), progress=track)
         _check_vggish(wanted, dataset)
         with connected(resources):
             for number, part in enumerate(wanted.parts, 1):

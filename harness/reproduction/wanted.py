@@ -169,10 +169,12 @@ def describe(wanted: Reproduction) -> str:
     chosen = "the paper's configuration" if wanted.trials == 1 else f"the best by validation of {wanted.trials} trials"
     recipe = f", the {wanted.preset} recipe" if wanted.preset else ""
     heard = ", on mean log-mel by second, which the demo has in place of VGGish" if wanted.data.source == "demo" else ""
+    fraction = wanted.data.fraction
+    part = f", {fraction:g} of it and of the training clips; counts are of all clips" if fraction < 1 else ""
     return (
         f"Each system is {chosen}. Systems that hear log-mel: {wanted.epochs} epochs{recipe}, backbone "
         f"{wanted.backbone}, {wanted.precision}. Mean Teacher: {_VGGISH_EPOCHS['mean_teacher']} epochs; it and the "
-        f"forest hear VGGish features{heard}. Validation: the {wanted.data.split} split. Seed {wanted.seed}."
+        f"forest hear VGGish features{heard}. Validation: the {wanted.data.split} split{part}. Seed {wanted.seed}."
     )
 
 

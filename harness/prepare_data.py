@@ -1,0 +1,209 @@
+"""Preparing a data set: each machine's store filled by all of its cores, and what is in it then.
+
+The machines of a cluster that share this one's cache fill one store together. Each of the others fills its own; on
+those that join later, trials do it.
+"""
+
+import platform
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from harness.data.extraction import Extraction, Heard, in_threads
+from harness.data.frontend import FrontEnd
+from harness.data.openmic import ClipDataset
+from harness.data.progress import Progress, quiet, track
+from harness.data.sources import open_dataset, stored_features, study_rows
+from harness.data.store import prepare_features
+from harness.paths import cache_dir
+from harness.ray_extraction import RayExtraction, cores_of, resident_bytes
+from harness.ray_start import cpu_count
+from harness.spec import DataSpec
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a machine's store holds of the clips that a study needs.
+
+    `n_computed` of them were heard now, in `seconds`; `unreadable` says why others are left out, by key. `digest` is
+    that of the features, and equal on machines that hold the same files. `n_bytes` is the whole store's room on disk;
+    `process_bytes` and `worker_bytes` are the largest resident memory of who stored and of a Ray worker who heard.
+    """
+
+    host: str
+    path: str
+    cores: int
+    n_bytes: int
+    n_clips: int
+    n_computed: int
+    unreadable: Mapping[str, str]
+    seconds: float
+    digest: str
+    process_bytes: int
+    worker_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A Ray node beside this one."""
+
+    node: str
+    host: str
+    cores: int
+    shares_cache: bool
+
+
+Outcome = tuple[str, Prepared | str]
+"""A machine, and what its store holds or why it is not ready."""
+
+
+def prepare_everywhere(
+    spec: DataSpec, dataset: ClipDataset, front_end: FrontEnd, *, say: Callable[[str], object]
+) -> list[Outcome]:
+    """Fill the stores of this machine, which comes first, and of all that do not share its cache. Ray is connected.
+
+    Raises:
+        OSError: this machine's audio cannot be read or its cache not be written.
+        ValueError: the data set is not what it must be, or clips cannot be read and `spec.skips_corrupt` is False.
+    """
+    machines = _machines()
+    strangers = [machine for machine in machines if not machine.shares_cache]
+    begun = [(machine, _begin(machine, spec, front_end)) for machine in strangers]
+    if begun:
+        say(f"{len(begun)} machines that do not share this one's cache fill their own: {_hosts(strangers)}")
+    ours = _prepare_with_ray(spec, dataset, front_end, machines)
+    outcomes: list[Outcome] = [(ours.host, ours)]
+    for machine, task in begun:
+        say(f"waiting for {machine.host}")
+        outcomes.append((machine.host, _outcome(task, ours)))
+    return outcomes
+
+
+def _prepare_with_ray(
+    spec: DataSpec, dataset: ClipDataset, front_end: FrontEnd, machines: Sequence[Machine]
+) -> Prepared:
+    """Fill this machine's store with the cores of all that share it, or by threads where Ray may use none of them."""
+    nodes = None
+    if not all(machine.shares_cache for machine in machines):
+        nodes = [ray.get_runtime_context().get_node_id(), *(m.node for m in machines if m.shares_cache)]
+    cores = int(cores_of(nodes))
+    if cores < 1:
+        return _prepare(spec, dataset, front_end, compute=in_threads(cpu_count()), cores=cpu_count(), progress=track)
+    extraction = RayExtraction(nodes)
+    done = _prepare(spec, dataset, front_end, compute=extraction, cores=cores, progress=track)
+    return replace(done, worker_bytes=extraction.worker_bytes)
+
+
+def _prepare(
+    spec: DataSpec,
+    dataset: ClipDataset,
+    front_end: FrontEnd,
+    *,
+    compute: Extraction,
+    cores: int,
+    progress: Progress,
+) -> Prepared:
+    rows = study_rows(spec, dataset)
+    n_computed = 0
+
+    def counting(paths: Sequence[Path], front_end: FrontEnd, /) -> Generator[tuple[int, Heard]]:
+        nonlocal n_computed
+        n_computed = len(paths)
+        return compute(paths, front_end)
+
+    began = time.monotonic()
+    store = prepare_features(
+        dataset,
+        front_end,
+        cache=cache_dir(),
+        rows=rows,
+        compute=counting,
+        skip_corrupt=spec.skips_corrupt,
+        progress=progress,
+    )
+    seconds = time.monotonic() - began
+    return Prepared(
+        host=platform.node(),
+        path=str(store.path),
+        cores=cores,
+        n_bytes=sum(file.stat().st_blocks * 512 for file in store.path.iterdir()),
+        n_clips=len(dataset.keys) if rows is None else len(rows),
+        n_computed=n_computed,
+        unreadable=store.unreadable(rows),
+        seconds=seconds,
+        digest=stored_features(spec, dataset, store, rows).digest,
+        process_bytes=resident_bytes(),
+    )
+
+
+# Other machines
+
+
+def _machines() -> list[Machine]:
+    """Return the cluster's other nodes, having asked each whether it finds a file that is put in this one's cache."""
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]  # type: ignore[no-untyped-call]
+    if not others:
+        return []
+    with _token() as name:
+        asked = [(node, _on(node["NodeID"], _sees, cpus=0).remote(name)) for node in others]
+        return [
+            Machine(node["NodeID"], node["NodeManagerHostname"], int(node["Resources"].get("CPU", 0)), ray.get(answer))
+            for node, answer in asked
+        ]
+
+
+@contextmanager
+def _token() -> Iterator[str]:
+    """Give the name of a file that is in this machine's cache for a while."""
+    file = cache_dir() / f"seen-by-{uuid.uuid4().hex}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    try:
+        yield file.name
+    finally:
+        file.unlink()
+
+
+def _sees(name: str) -> bool:
+    return (cache_dir() / name).exists()
+
+
+def _begin(machine: Machine, spec: DataSpec, front_end: FrontEnd) -> Any:
+    """Have a machine fill its own store with all of its cores, as soon as they are free; return the task."""
+    return _on(machine.node, _prepare_own, cpus=machine.cores).remote(spec, front_end, max(1, machine.cores))
+
+
+def _prepare_own(spec: DataSpec, front_end: FrontEnd, cores: int) -> Prepared:
+    dataset = open_dataset(spec, workers=cores)
+    return _prepare(spec, dataset, front_end, compute=in_threads(cores), cores=cores, progress=quiet)
+
+
+def _on(node: str, function: Callable[..., Any], *, cpus: int) -> Any:
+    placed = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(function).options(num_cpus=cpus, max_retries=0, scheduling_strategy=placed)
+
+
+def _outcome(task: Any, ours: Prepared) -> Prepared | str:
+    """Return what a machine made, or why it is of no use to a study that is prepared here."""
+    try:
+        theirs: Prepared = ray.get(task)
+    except RayTaskError as error:
+        return f"{type(error.cause).__name__}: {error.cause}"
+    except RayError as error:
+        return f"it was lost ({str(error).splitlines()[0]})"
+    if theirs.digest != ours.digest:
+        return f"its data are others than here: {theirs.digest[:12]}, not {ours.digest[:12]}"
+    return theirs
+
+
+def _hosts(machines: Sequence[Machine]) -> str:
+    return ", ".join(machine.host for machine in machines)

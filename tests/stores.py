@@ -1,0 +1,32 @@
+"""Small data sets to prepare features of, and ways to compute them that tell what they did."""
+
+from harness.data.extraction import in_threads
+from harness.data.frontend import FrontEnd
+from tests.layouts import Layout, write_tone
+
+FRONT_END = FrontEnd(window_ms=50, hop_ms=40, n_frames=32)
+
+
+def tones(root, **sizes):
+    """Write a data set of which each clip is a tone of its own; return its directory."""
+    layout = Layout(**sizes)
+    layout.write(root)
+    for i, key in enumerate(layout.keys):
+        write_tone(root / "audio" / key[:3] / f"{key}.ogg", hertz=200 * (i + 1), channels=1 + i % 2)
+    return root
+
+
+def no_work(paths, _front_end):
+    """Stand for an extraction where nothing is to be computed."""
+    raise AssertionError(f"features were computed again, of {paths}")
+
+
+def counting(heard, *, workers=2):
+    """Return an extraction that adds the name of each file that it hears to a list."""
+
+    def extract(paths, front_end):
+        for position, found in in_threads(workers)(paths, front_end):
+            heard.append(paths[position].name)
+            yield position, found
+
+    return extract
