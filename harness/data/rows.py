@@ -30,10 +30,11 @@ class StoredRows:
     """The rows of an .npy file, copied out of it as they are asked for: `rows[3]`, `rows[[3, 1]]`, `rows[2:4]`.
 
     Read by `preadv` and not through a memory map, after telling the system of all rows that are wanted. Measured with
-    batches of 8 rows of 256 KB in random order on 2 cores: 50,000 rows/s from the page cache and 2,400 to 2,900 from
-    disk (1,400 to 2,100 without telling), about as fast as a map with `madvise` (46,000, and 2,900 to 3,900). But what
-    is read through a map counts as this process's memory until it is dropped from there again, all 5.2 GB of a large
-    store, and where the file was cut short a map ends the process by SIGBUS; this raises an error.
+    batches of 8 rows of 256 KB in random order on 2 cores: 25,000 to 50,000 rows/s from the page cache, and from disk
+    2,400 to 2,900 (1,400 to 2,100 without telling). A map from which what was read is dropped by `madvise` gave 46,000
+    and 2,900 to 3,900. Without that it is up to twice as fast from the page cache, but what is read through a map
+    counts as this process's memory, in the end all 5.2 GB of a large store; and where the file was cut short a map ends the
+    process by SIGBUS, while this raises an error.
 
     Any number of threads may read. Pickled by its path: who unpickles it opens the file there.
 
