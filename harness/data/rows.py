@@ -33,8 +33,8 @@ class StoredRows:
     batches of 8 rows of 256 KB in random order on 2 cores: 25,000 to 50,000 rows/s from the page cache, and from disk
     2,400 to 2,900 (1,400 to 2,100 without telling). A map from which what was read is dropped by `madvise` gave 46,000
     and 2,900 to 3,900. Without that it is up to twice as fast from the page cache, but what is read through a map
-    counts as this process's memory, in the end all 5.2 GB of a large store; and where the file was cut short a map ends the
-    process by SIGBUS, while this raises an error.
+    counts as this process's memory, in the end all 5.2 GB of a large store; and where the file was cut short a map
+    ends the process by SIGBUS, while this raises an error.
 
     Any number of threads may read. Pickled by its path: who unpickles it opens the file there.
 
