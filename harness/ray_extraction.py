@@ -42,19 +42,16 @@ class RayExtraction:
         tasks = iter(
             [range(len(paths))[first : first + _CLIPS_OF_A_TASK] for first in range(0, len(paths), _CLIPS_OF_A_TASK)]
         )
+        # who stops asking leaves these to their end, a second away: a task that is cancelled as it ends kills Ray 2.60
         begun: dict[Any, range] = {}
-        try:
-            while True:
-                for positions in islice(tasks, max(0, self._room() - len(begun))):
-                    begun[self._hear.remote([paths[position] for position in positions], front_end)] = positions
-                if not begun:
-                    return
-                (done,), _ = ray.wait(list(begun), num_returns=1)
-                positions = begun.pop(done)
-                yield from zip(positions, self._result(done, [paths[position] for position in positions]), strict=True)
-        finally:
-            for task in begun:
-                ray.cancel(task)
+        while True:
+            for positions in islice(tasks, max(0, self._room() - len(begun))):
+                begun[self._hear.remote([paths[position] for position in positions], front_end)] = positions
+            if not begun:
+                return
+            (done,), _ = ray.wait(list(begun), num_returns=1)
+            positions = begun.pop(done)
+            yield from zip(positions, self._result(done, [paths[position] for position in positions]), strict=True)
 
     def _room(self) -> int:
         """Return how many tasks may be under way. A cluster may have grown since the last time."""
