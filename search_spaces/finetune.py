@@ -2,6 +2,9 @@
 
     python -m harness.study --space finetune
 
+Best on the demo set with `--trials 8 --epochs 12`: macro-F1 0.702 on validation, 845,972 trainable parameters (cosine
+from a rate of 5.1e-4); always guessing the more frequent answer gives 0.334.
+
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 4.3.
 """
 

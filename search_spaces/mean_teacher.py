@@ -2,6 +2,10 @@
 
     python -m harness.study --space mean_teacher
 
+Best on the demo set with `--trials 8 --epochs 100`: macro-F1 0.673 on validation, 22,056 trainable parameters
+(stepped from a rate of 1.4e-3), on mean log-mel by second in place of VGGish; always guessing the more frequent
+answer gives 0.334.
+
 Source: Gururani and Lerch, "Semi-supervised audio classification with partially labeled data", 2021.
 """
 
