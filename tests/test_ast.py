@@ -136,21 +136,12 @@ def test_a_damaged_file_is_named(tmp_path, tiny_backbone, kept):
         load_backbone(str(file))
 
 
-@pytest.mark.parametrize("geometry", ["{", '{"depth": 2, "colour": 3}', '{"depth": 0}'])
-def test_a_geometry_that_is_none_is_refused(tmp_path, geometry):
-    file = tmp_path / "odd.safetensors"
-    save_file({"weight": torch.zeros(2)}, file, metadata={"geometry": geometry})
-    with pytest.raises(ValueError, match=r"odd\.safetensors: the `geometry` in its metadata is none"):
-        load_ast(file)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda text: text[:-5], "not a JSON object"),
         (lambda text: "[]", "not a JSON object"),
-        (lambda text: text.replace('"time_stride"', '"stride"'), "lacks the key time_stride"),
-        (lambda text: text.replace('"num_attention_heads": 4', '"num_attention_heads": 5'), "num_heads=5: must divide"),
+        (lambda text: text.replace('"num_attention_heads": 4', '"num_attention_heads": 5'), "num_attention_heads=5"),
     ],
 )
 def test_a_broken_config_beside_the_weights_is_named(tmp_path, change, message):
@@ -184,16 +175,3 @@ def test_the_built_in_backbone_is_small_and_says_where_it_comes_from():
     backbone = load_backbone("ast-nano")
     assert backbone.geometry == GEOMETRIES["ast-nano"]
     assert sum(p.numel() for p in backbone.parameters()) < 1_000_000
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"num_heads": 5}, "num_heads=5: must divide embed_dim=32"),
-        ({"n_mels": 8}, "n_mels=8: must be at least one patch, 16"),
-        ({"time_stride": 0}, "time_stride=0: must be at least 1"),
-    ],
-)
-def test_an_impossible_geometry_is_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        AstGeometry(**{"embed_dim": 32, "num_heads": 2, **change})

@@ -141,7 +141,10 @@ def published(hub, tmp_path):
     handler.repos |= {
         "MIT/whole": {"config.json": config, "model.safetensors": weights},
         "MIT/pickled": {"config.json": config, "pytorch_model.bin": (tmp_path / "pytorch_model.bin").read_bytes()},
-        "MIT/mixed": {"config.json": config.replace(b": 48", b": 52"), "model.safetensors": weights},
+        "MIT/mixed": {
+            "config.json": config.replace(b": 48", b": 52").replace(b": 192", b": 208"),
+            "model.safetensors": weights,
+        },
         "MIT/deeper": {"config.json": config.replace(b'_layers": 3', b'_layers": 4'), "model.safetensors": weights},
         "MIT/empty": {"config.json": config},
     }

@@ -66,6 +66,8 @@ def change(file, edit):
         (lambda s: {**s, "module.v.norm.weight": torch.zeros(7)}, r"norm\.weight is \(7,\), must be \(128,\)"),
         (lambda s: {**s, "module.v.pos_embed": torch.zeros(1, 9, 128)}, r"7 position embeddings fit no stride"),
         (lambda s: {"module.v.cls_token": s["module.v.cls_token"]}, r"missing position, head\.weight, so it is not"),
+        (lambda s: {**s, "module.v.cls_token": torch.zeros(())}, r"audioset\.pth: class_token is \(\), so it is not"),
+        (lambda s: {**s, "module.v.blocks.99999999.x": torch.zeros(1)}, r"audioset\.pth: depth=100000000: must be"),
         (lambda s: {"epoch": 3}, r"holds no mapping of names to tensors"),
         (lambda s: [1, 2], r"holds no mapping of names to tensors"),
     ],

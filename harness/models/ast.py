@@ -7,7 +7,7 @@ Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.data.frontend import FrontEnd
+from harness.models.geometry_rules import PATCH, check_geometry
 from harness.models.pieces import Blocks, run, run_and_forget, split_on_cpu
-
-PATCH = 16
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,9 @@ class AstGeometry:
     head_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Refuse a geometry that no transformer can have."""
-        if self.embed_dim % self.num_heads:
-            raise ValueError(f"num_heads={self.num_heads}: must divide embed_dim={self.embed_dim}")
-        for axis, size in (("n_mels", self.n_mels), ("n_frames", self.n_frames)):
-            if size < PATCH:
-                raise ValueError(f"{axis}={size}: must be at least one patch, {PATCH}")
-        for name in ("frequency_stride", "time_stride", "depth", "n_source_labels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        """Refuse a geometry that no AST can have, or whose front end none can be."""
+        check_geometry(asdict(self))
+        _ = self.front_end
 
     @property
     def front_end(self) -> FrontEnd:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from harness.models.ast import GEOMETRIES, Ast, AstGeometry
 from harness.models.hub import CHECKPOINTS, CONFIG, PICKLED, WEIGHTS, fetch, fetch_config, sha256_of
 from harness.models.hugging_face import from_hugging_face, is_hugging_face, read_config
+from harness.models.json_object import parse_object
 from harness.models.original_release import from_release
 from harness.models.pickled import SUFFIXES, read_state
 from harness.models.positions import refitted
@@ -200,8 +201,13 @@ def _own_geometry(file: Path, metadata: Mapping[str, str]) -> AstGeometry:
     if "geometry" not in metadata:
         raise ValueError(f"{file}: neither Hugging Face's key names nor a `geometry` in its metadata: not an AST")
     try:
-        return AstGeometry(**json.loads(metadata["geometry"]))
-    except (TypeError, ValueError) as error:
+        values = parse_object(metadata["geometry"])
+        if unknown := sorted(values.keys() - {field.name for field in fields(AstGeometry)}):
+            raise ValueError(
+                f"{unknown[0]}: no such number; there are {', '.join(f.name for f in fields(AstGeometry))}"
+            )
+        return AstGeometry(**values)
+    except ValueError as error:
         raise ValueError(f"{file}: the `geometry` in its metadata is none ({error})") from error
 
 

@@ -1,18 +1,21 @@
 """AST as Hugging Face's files hold it: other names, query, key and value apart, and a `config.json` beside the weights.
 
-Source: the names that `transformers.ASTForAudioClassification` writes. Its one `layer_norm_eps`, 1e-12 in the published
-files, holds for every LayerNorm, that of the head too.
+Source: the names that `transformers.ASTForAudioClassification` writes, and the defaults of its `ASTConfig`. Its one
+`layer_norm_eps`, 1e-12 in the published files, holds for every LayerNorm, that of the head too.
 """
 
-import json
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.models.ast import AstGeometry
+from harness.models.geometry_rules import PATCH, check_geometry
+from harness.models.json_object import parse_object
 
 _PREFIX = "audio_spectrogram_transformer."
 _NAMES = {
@@ -44,6 +47,25 @@ _GEOMETRY = {
     "layer_norm_eps": "layer_norm_eps",
     "head_eps": "layer_norm_eps",
 }
+_DEFAULTS = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "frequency_stride": 10,
+    "time_stride": 10,
+    "num_mel_bins": 128,
+    "max_length": 1024,
+    "layer_norm_eps": 1e-12,
+    "num_labels": 2,
+}
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "model_type": ("audio-spectrogram-transformer",),
+    "hidden_act": ("gelu",),
+    "patch_size": (PATCH, [PATCH, PATCH]),
+    "qkv_bias": (True,),
+}
+"""What `Ast` builds and no other: a file that says otherwise means another network."""
 
 
 def is_hugging_face(names: Iterable[str]) -> bool:
@@ -52,26 +74,48 @@ def is_hugging_face(names: Iterable[str]) -> bool:
 
 
 def read_config(config_file: Path) -> AstGeometry:
-    """Return the geometry that a `config.json` tells of.
+    """Return the geometry that a `config.json` tells of; what it does not say is as in `ASTConfig`.
+
+    Dropout and how weights were initialised decide nothing here, and are not read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no JSON object, lacks a key, or tells of a geometry that no AST can have.
+        ValueError: it is no JSON object, or tells of a network that `Ast` cannot be; the message names the key.
     """
     if not config_file.exists():
         raise FileNotFoundError(f"{config_file}: needed beside the weights, for the geometry")
     try:
-        config = json.loads(config_file.read_text())
-        labels = config.get("id2label")
-        geometry = {field: config[key] for field, key in _GEOMETRY.items()}
-    except KeyError as error:
-        raise ValueError(f"{config_file}: lacks the key {error.args[0]}") from error
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{config_file}: not a JSON object ({error})") from error
-    try:
-        return AstGeometry(n_source_labels=len(labels) if labels else config.get("num_labels", 2), **geometry)
-    except (TypeError, ValueError) as error:
+        return _geometry(parse_object(config_file.read_bytes()))
+    except ValueError as error:
         raise ValueError(f"{config_file}: {error}") from error
+
+
+def _geometry(config: Mapping[str, Any]) -> AstGeometry:
+    for key, valid in _FIXED.items():
+        found = config.get(key, valid[0])
+        if not any(type(found) is type(value) and found == value for value in valid):
+            rule = " or ".join(map(repr, valid))
+            raise ValueError(f"{key}={reprlib.repr(found)}: must be {rule}; no other AST can be built here")
+    told = {**_DEFAULTS, **config}
+    values = {field: told[key] for field, key in _GEOMETRY.items()}
+    values["n_source_labels"] = _n_labels(config)
+    check_geometry(values, called={**_GEOMETRY, "n_source_labels": "num_labels"})
+    inner, wanted = told["intermediate_size"], 4 * told["hidden_size"]
+    if type(inner) is not int or inner != wanted:
+        raise ValueError(f"intermediate_size={reprlib.repr(inner)}: must be 4 times hidden_size, {wanted}")
+    return AstGeometry(**values)
+
+
+def _n_labels(config: Mapping[str, Any]) -> Any:
+    """Return how many labels there are: as many as `id2label` names, else what `num_labels` says, right or wrong."""
+    names, number = config.get("id2label"), config.get("num_labels", _DEFAULTS["num_labels"])
+    if names is None:
+        return number
+    if not isinstance(names, dict) or not names:
+        raise ValueError(f"id2label={reprlib.repr(names)}: must be an object that names each label")
+    if "num_labels" in config and (type(number) is not int or number != len(names)):
+        raise ValueError(f"num_labels={reprlib.repr(number)}: must be {len(names)}, as many as id2label names")
+    return len(names)
 
 
 def from_hugging_face(file: Path, tensors: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -57,20 +58,23 @@ def _geometry(file: Path, tensors: Mapping[str, Tensor]) -> AstGeometry:
     needed = ("class_token", "position", "head.weight")
     if missing := [key for key in needed if key not in tensors]:
         raise ValueError(f"{file}: missing {', '.join(missing)}, so it is not AST's original release")
+    if odd := [key for key in needed if tensors[key].ndim < 2]:
+        raise ValueError(f"{file}: {odd[0]} is {tuple(tensors[odd[0]].shape)}, so it is not AST's original release")
     dim = tensors["class_token"].shape[-1]
     blocks = {int(found[1]) for key in tensors if (found := re.match(r"blocks\.(\d+)\.", key))}
     n_patches = tensors["position"].shape[-2] - 2
+    try:
+        sized = AstGeometry(
+            embed_dim=dim,
+            depth=max(blocks, default=0) + 1,
+            num_heads=max(1, dim // _HEAD_DIM),
+            n_source_labels=tensors["head.weight"].shape[0],
+        )
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     for n_frames in _N_FRAMES:
         for stride in _STRIDES:
-            geometry = AstGeometry(
-                embed_dim=dim,
-                depth=max(blocks, default=0) + 1,
-                num_heads=max(1, dim // _HEAD_DIM),
-                frequency_stride=stride,
-                time_stride=stride,
-                n_frames=n_frames,
-                n_source_labels=tensors["head.weight"].shape[0],
-            )
+            geometry = replace(sized, frequency_stride=stride, time_stride=stride, n_frames=n_frames)
             rows, columns = geometry.grid
             if rows * columns == n_patches:
                 return geometry
