@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import soundfile
 from typer.testing import CliRunner
 
 from harness.data.archive import MARKER
@@ -136,6 +137,13 @@ def test_clips_that_are_empty_or_no_sound_are_named(write, layout):
     assert second.startswith(f"000/{layout.keys[2]}.ogg: ")
     assert not found.is_usable
     assert "problem: unreadable audio, 2 of them; a study with --skip-corrupt leaves them out" in told(root)
+
+
+def test_a_recording_among_the_clips_is_told_to_be_too_long(write, layout):
+    root = write(layout)
+    soundfile.write(root / f"audio/000/{layout.keys[1]}.ogg", np.zeros(360_100, np.int16), 100, format="WAV")
+    (said,) = problems_of(root)["unreadable audio"]
+    assert said.startswith(f"000/{layout.keys[1]}.ogg: too long for a clip, 60.0 min and 1 MB decoded")
 
 
 def test_all_headers_are_read_only_when_asked_for(write):

@@ -15,6 +15,7 @@ import torch
 from torchaudio.compliance import kaldi
 
 from harness.benchmarks.front_end import released_front_end
+from harness.data import frontend
 from harness.data.frontend import FRONT_END_VERSION, FrontEnd, decode, decode_bytes, log_mel
 from tests.layouts import write_tone
 
@@ -319,8 +320,38 @@ def test_a_file_that_claims_more_samples_than_memory_holds_is_refused(tmp_path):
     damaged = bytearray(path.read_bytes())
     damaged[21] |= 0x0F  # the highest of the 36 bits of STREAMINFO that count the samples
     path.write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"clip\.ogg: damaged, it claims \d+ samples"):
+    with pytest.raises(ValueError, match=r"clip\.ogg: too long for a clip, 67,1\d\d\.\d min .* its header is damaged;"):
         decode(path)
+
+
+@pytest.mark.parametrize(
+    ("sample_rate", "channels", "seconds", "said"),
+    [
+        (44_100, 2, 730, r"12\.2 min and 258 MB decoded"),
+        (192_000, 8, 42, r"0\.7 min and 258 MB decoded"),
+        (100, 1, 3_601, r"60\.0 min and 1 MB decoded"),  # 231 MB at 16 kHz
+    ],
+)
+def test_a_recording_among_the_clips_is_refused_before_it_is_decoded(
+    tmp_path, monkeypatch, sample_rate, channels, seconds, said
+):
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, np.zeros((1, channels), np.int16), sample_rate, format="WAV", subtype="PCM_U8")
+    n_bytes = seconds * sample_rate * channels
+    content = bytearray(path.read_bytes()[:44])
+    content[4:8], content[40:44] = (n_bytes + 36).to_bytes(4, "little"), n_bytes.to_bytes(4, "little")
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=rf"clip: too long for a clip, {said}.* at most 60 min and 256 MB .*: cut"):
+        decode_bytes(bytes(content) + bytes(n_bytes), source="clip")
+
+
+def test_the_longest_recording_that_is_read_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(frontend, "_MOST_BYTES", 4 * 16_000 * 2)
+    soundfile.write(tmp_path / "a.ogg", noise(2), 16_000, format="WAV")
+    assert len(decode(tmp_path / "a.ogg")[0]) == 32_000
+    soundfile.write(tmp_path / "a.ogg", noise(2.001), 16_000, format="WAV")
+    with pytest.raises(ValueError, match=r"a\.ogg: too long for a clip"):
+        decode(tmp_path / "a.ogg")
 
 
 def test_a_file_truncated_between_two_pages_is_refused(tone):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import soundfile
 
+from harness.data.frontend import why_too_long
 from harness.data.openmic import audio_name
 from harness.data.problems import Problems
 from harness.data.progress import Progress
@@ -106,4 +107,6 @@ def _header(path: Path) -> tuple[int, int, int] | str:
     except (soundfile.SoundFileError, OSError) as error:
         return str(error).removeprefix(f"Error opening {str(path)!r}: ")
     rate, channels, frames = int(info.samplerate), int(info.channels), int(info.frames)
-    return (rate, channels, frames) if frames > 0 else "holds no samples"
+    if frames <= 0:
+        return "holds no samples"
+    return why_too_long(frames, channels, rate) or (rate, channels, frames)

@@ -23,6 +23,9 @@ from harness.data.filterbank import log_mel_energies
 FRONT_END_VERSION = 2
 """Goes up when `decode` or `log_mel` begins to give other numbers for a file: stores are then rebuilt."""
 
+_MOST_BYTES, _MOST_SECONDS = 256_000_000, 3600
+"""What one file may decode to, in float32 over all its channels, and how long it may last: a clip has 10 s, 3.5 MB."""
+
 
 @dataclass(frozen=True)
 class FrontEnd:
@@ -79,7 +82,8 @@ def decode(path: Path) -> tuple[Float[np.ndarray, "sample channel"], int]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not sound, ends too early, holds no samples, or holds NaN or infinite ones.
+        ValueError: it is not sound, ends too early, holds no samples, or holds NaN or infinite ones; or it is no clip
+            but longer than an hour or 256 MB decoded, which is told by its header and not decoded.
     """
     return decode_bytes(path.read_bytes(), source=str(path))
 
@@ -88,7 +92,7 @@ def decode_bytes(content: bytes, *, source: str) -> tuple[Float[np.ndarray, "sam
     """Decode a sound file's bytes as `decode` does; `source` names it in what is raised.
 
     Raises:
-        ValueError: it is not sound, ends too early, holds no samples, or holds NaN or infinite ones.
+        ValueError: as `decode` does.
     """
     if not content:
         raise ValueError(f"{source}: empty, a file of 0 bytes")
@@ -96,15 +100,29 @@ def decode_bytes(content: bytes, *, source: str) -> tuple[Float[np.ndarray, "sam
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             sample_rate, n_expected = int(file.samplerate), int(file.frames)
+            if too_long := why_too_long(n_expected, file.channels, sample_rate):
+                raise ValueError(f"{source}: {too_long}")
             samples: np.ndarray = file.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         raise ValueError(f"{source}: not readable as sound ({_reason(error)})") from error
-    except MemoryError as error:
-        raise ValueError(f"{source}: damaged, it claims {n_expected} samples, more than memory holds") from error
     if len(samples) != n_expected:
         raise ValueError(f"{source}: damaged, {len(samples)} of its {n_expected} samples can be decoded")
     _check_samples(samples, source=source)
     return samples, sample_rate
+
+
+def why_too_long(n_samples: int, n_channels: int, sample_rate: int) -> str:
+    """Say what keeps a file of this length, as its header has it, from being read; "" if nothing does.
+
+    It would fill the memory: once decoded, or, if its sample rate is low, once resampled.
+    """
+    n_bytes, seconds = 4 * n_samples * n_channels, n_samples / sample_rate
+    if n_bytes <= _MOST_BYTES and seconds <= _MOST_SECONDS:
+        return ""
+    return (
+        f"too long for a clip, {seconds / 60:,.1f} min and {n_bytes / 1e6:,.0f} MB decoded, unless its header is "
+        f"damaged; at most {_MOST_SECONDS // 60} min and {_MOST_BYTES // 10**6} MB are read: cut recordings into clips"
+    )
 
 
 def log_mel(
