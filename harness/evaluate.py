@@ -38,6 +38,7 @@ def main(
     name: Annotated[
         str | None, typer.Option(help="Name of the evaluation. [the first study's, with .evaluation]")
     ] = None,
+    skip_corrupt: flags.SkipCorrupt = False,
     storage: flags.Storage = DEFAULT_STORAGE,
     concurrent: flags.Concurrent = None,
     gpus_per_trial: flags.GpusPerTrial = None,
@@ -63,6 +64,7 @@ def main(
             systems=None if systems is None else [system.strip() for system in systems.split(",")],
             by=by,
             name=name,
+            skip_corrupt=skip_corrupt,
             resources=resources,
             tracking_uri=checked_uri(tracking_uri),
             console=console,

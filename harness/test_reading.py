@@ -32,9 +32,9 @@ def read_test_once(
     """Return a trial's figures on the test split; they are computed if, and only if, none are stored.
 
     The figures are those of `harness.metrics`. `floor` holds those of always giving each label's more frequent answer
-    in the data set's whole train split; `clips` is a digest of which of its clips these are; `one_sided` names the
-    labels whose annotated clips all have the same answer; `reads` counts the readings, `read_at` is the time of the
-    last one.
+    in the data set's whole train split; `clips` is a digest of which of its clips these are; `n_left_out` counts the
+    annotated test clips that could not be read; `one_sided` names the labels whose annotated clips all have the same
+    answer; `reads` counts the readings, `read_at` is the time of the last one.
 
     Raises:
         ValueError: a prediction is not finite.
@@ -59,6 +59,7 @@ def read_test_once(
         **_figures(scores),
         "floor": _figures(floor),
         "n_clips": len(part),
+        "n_left_out": int(dataset.observed[dataset.test].any(axis=1).sum()) - len(part),
         "clips": hashlib.sha256(part.rows.astype("<i8").tobytes()).hexdigest(),
         "one_sided": list(one_sided_labels(part, dataset.labels)),
         "read_at": read_at,

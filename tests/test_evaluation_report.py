@@ -1,6 +1,7 @@
 """What an evaluation found, and how it is told: without training anything."""
 
 import json
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -103,6 +104,30 @@ def test_configurations_that_were_tested_on_other_clips_are_not_compared_and_it_
         result = result_of(place, first=log_mel, second=second)
         assert len(result.comparisons()) == 1
         assert not any("not paired" in line for line in remarks(result))
+
+
+def test_test_clips_that_could_not_be_read_are_told(place):
+    result = result_of(place, first={"n_clips": 5, "clips": "a", "n_left_out": 2}, second={"n_clips": 7, "clips": "b"})
+    told = "2 of 7 annotated test clips cannot be read and are in no figure of s trial 2"
+    assert told in remarks(result)
+    data, text = (file.read_text() for file in write_report(result, session(chosen_in(place))))
+    assert told in text
+    stored = json.loads(data)
+    assert told in stored["notes"]
+    assert [c["seeds"][0]["test"].get("n_left_out") for c in stored["configurations"]] == [None, 2]
+    both = {"n_clips": 5, "clips": "a", "n_left_out": 2}
+    assert f"{told.removesuffix('s trial 2')}s trial 1, s trial 2" in remarks(result_of(place, first=both, second=both))
+    assert not any("cannot be read" in line for line in remarks(result_of(place)))
+
+
+def test_seeds_that_were_tested_on_other_clips_are_told(place):
+    result = result_of(place)
+    first, other = result.configurations
+    seeds = [replace(seed, test={**seed.test, "n_clips": 7 - seed.seed_index}) for seed in first.seeds]
+    changed = replace(result, configurations=(replace(first, seeds=tuple(seeds)), other))
+    told = [line for line in remarks(changed) if line.endswith("that their mean is of no one test set")]
+    assert [line.partition(":")[0] for line in told] == ["s trial 1"]
+    assert not any("no one test set" in line for line in remarks(result))
 
 
 def test_labels_with_one_answer_among_the_test_clips_are_named(place):

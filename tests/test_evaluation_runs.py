@@ -8,7 +8,7 @@ import pytest
 from harness.config import TrialConfig
 from harness.evaluation.history import notes_on
 from harness.evaluation.run import evaluation_place
-from harness.evaluation.runs import EvaluationPlan, RunList, read_runs
+from harness.evaluation.runs import EvaluationPlan, RunList, read_runs, terms_of
 from tests.evaluations import DIGESTS, LABELS, chosen_in, extended, make_spec, make_study, session
 
 
@@ -69,6 +69,28 @@ def test_a_study_that_was_made_anew_is_not_mixed_with_its_namesake(place):
     other = {"s": make_spec("s", epochs=9, provenance={**DIGESTS, "data_digest": "c"})}
     with pytest.raises(ValueError, match="study=s: differs in epochs, data_digest from the study of this name"):
         listed.extended(chosen, session=session(chosen), sources=other, n_begun=6, failed=())
+
+
+def test_unreadable_clips_are_left_out_of_the_runs_if_that_is_asked_for_or_the_study_did():
+    study = make_spec("s")
+    assert not terms_of(study, skip_corrupt=False).data.skips_corrupt
+    assert terms_of(study, skip_corrupt=True) == replace(study, data=replace(study.data, skips_corrupt=True))
+    skipping = replace(study, data=replace(study.data, skips_corrupt=True))
+    assert terms_of(skipping, skip_corrupt=False) == skipping
+
+
+@pytest.mark.parametrize(("first", "said"), [(False, "without it.*; leave it out"), (True, "with it.*; give it")])
+def test_runs_with_and_without_unreadable_clips_are_not_mixed(place, first, said):
+    chosen, study = chosen_in(place), make_spec("s")
+
+    def asked(listed, *, skip_corrupt):
+        sources = {"s": terms_of(study, skip_corrupt=skip_corrupt)}
+        return listed.extended(chosen, session=session(chosen), sources=sources, n_begun=6, failed=())
+
+    listed = asked(RunList({}), skip_corrupt=first)
+    assert asked(listed, skip_corrupt=first).sources == listed.sources
+    with pytest.raises(ValueError, match=f"skip-corrupt: the evaluation of study s began {said}.* another --name"):
+        asked(listed, skip_corrupt=not first)
 
 
 def test_a_first_evaluation_has_nothing_to_say_of_the_past(place):

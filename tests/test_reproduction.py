@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -74,6 +75,18 @@ def test_a_reproduction_on_a_fraction_says_so_and_keeps_to_it():
     assert "the random split. Seed" in describe(whole)
     with pytest.raises(ValueError, match=r"fraction=0.1: reproduction reproduce-demo in .* began with 1.0"):
         part.grown_from(whole)
+
+
+def test_unreadable_test_clips_may_be_left_out_once_the_studies_have_begun():
+    before = asked(source="openmic", fraction=0.1)
+    skipping = replace(before, data=replace(before.data, skips_corrupt=True))
+    grown = skipping.grown_from(before)
+    assert (grown.data, grown.skips_corrupt_tests) == (before.data, True)
+    assert Reproduction.from_json(grown.to_json()) == grown
+    assert not before.grown_from(grown).skips_corrupt_tests  # which the evaluation then refuses, if it has begun
+    assert skipping.grown_from(skipping) == skipping
+    with pytest.raises(ValueError, match=r"skips-corrupt=False: reproduction reproduce-openmic in .* began with True"):
+        before.grown_from(skipping)
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_the_figures_are_those_of_the_metrics(files):
     expected = score(reader.scores, reader.part.targets, observed=reader.part.observed, labels=LABELS)
     assert (result["macro_f1"], result["positive_f1"]) == (expected.macro_f1, expected.positive_f1)
     assert (result["map"], result["f1_by_label"]) == (expected.mean_average_precision, expected.f1_by_label)
-    assert (result["n_clips"], result["reads"]) == (12, 1)
+    assert (result["n_clips"], result["n_left_out"], result["reads"]) == (12, 0, 1)
     assert readings_of(files) == [result["read_at"]]
 
 
@@ -74,6 +74,16 @@ def test_the_floor_is_the_training_clips_more_frequent_answer_on_the_test_clips(
     assert floor["macro_f1"] == pytest.approx((0.2 + 9 / 21) / 2)
     assert floor["positive_f1"] == pytest.approx(0.2)
     assert floor["map"] == pytest.approx(0.25)
+
+
+def test_annotated_test_clips_that_could_not_be_read_are_counted(files):
+    reader = Reader()
+    reader.dataset.observed[11] = False  # which no figure would have counted
+    rows = np.arange(9)
+    reader.part = Part(reader.part.features, rows, reader.part.targets[rows], reader.part.observed[rows])
+    reader.scores = reader.scores[rows]
+    result = reader.read(files)
+    assert (result["n_clips"], result["n_left_out"]) == (9, 2)
 
 
 def test_labels_with_one_answer_among_the_test_clips_are_stored(files):

@@ -13,7 +13,8 @@ _INTERVAL = (
 
 def remarks(result: EvaluationResult) -> list[str]:
     """Return what is to be known of the figures."""
-    lines = [*_choices(result), *_readings(result), *_failures(result), *_other_clips(result), *_one_sided(result)]
+    lines = [*_choices(result), *_readings(result), *_failures(result)]
+    lines += [*left_out(result), *_changed_clips(result), *_other_clips(result), *_one_sided(result)]
     counts = {len(c.finished) for c in result.configurations}
     if 1 in counts:
         lines.append(_ONE_SEED)
@@ -59,6 +60,28 @@ def _failures(result: EvaluationResult) -> list[str]:
         for c in result.configurations
         for seed in c.seeds
         if seed.state == "failed"
+    ]
+
+
+def left_out(result: EvaluationResult) -> list[str]:
+    """Say how many test clips are in no figure, since they cannot be read: the test set is then another."""
+    titles: dict[tuple[int, int], list[str]] = {}
+    for c in result.configurations:
+        for test in (seed.test or {} for seed in c.finished):
+            if n_left_out := test.get("n_left_out", 0):
+                titles.setdefault((n_left_out, n_left_out + test["n_clips"]), []).append(c.title)
+    return [
+        f"{n} of {n_all} annotated test clips cannot be read and are in no figure of {', '.join(dict.fromkeys(named))}"
+        for (n, n_all), named in titles.items()
+    ]
+
+
+def _changed_clips(result: EvaluationResult) -> list[str]:
+    """Name the configurations whose own seeds do not share the clips."""
+    return [
+        f"{c.title}: its seeds were not all tested on the same clips, so that their mean is of no one test set"
+        for c in result.configurations
+        if not all(seed.has_same_test_clips(c.finished[0]) for seed in c.finished)
     ]
 
 

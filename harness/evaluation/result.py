@@ -26,9 +26,9 @@ FIGURES = {"macro_f1": "macro-F1", "positive_f1": "positive F1", "map": "mAP"}
 class SeedResult:
     """One retraining. `test` and `validation` hold macro_f1, positive_f1, map and f1_by_label, those of the best epoch.
 
-    Both are None if it has none. `test` says besides which clips these were, by `n_clips` and their digest `clips`,
-    which labels are `one_sided` there, and what always guessing comes to, by `floor`. `reads` counts how often the test
-    split was read for this configuration and seed.
+    Both are None if it has none. `test` says besides which clips these were, by `n_clips` and their digest `clips`, how
+    many could not be read, by `n_left_out`, which labels are `one_sided` there, and what always guessing comes to, by
+    `floor`. `reads` counts how often the test split was read for this configuration and seed.
     """
 
     seed_index: int

@@ -22,7 +22,15 @@ from harness.evaluation.choosing import (
 from harness.evaluation.history import notes_on
 from harness.evaluation.report import write_report
 from harness.evaluation.result import EvaluationResult, collect
-from harness.evaluation.runs import RUNS_FILE, EvaluationPlan, RunList, Session, read_runs
+from harness.evaluation.runs import (
+    RUNS_FILE,
+    EvaluationPlan,
+    RunList,
+    Session,
+    check_unchanged,
+    read_runs,
+    terms_of,
+)
 from harness.preparation import prepare_for
 from harness.run_study import claimed, connected
 from harness.spec import DataSpec, Resources, StudyPlace, StudySpec
@@ -39,6 +47,7 @@ def evaluate(
     systems: Sequence[str] | None = None,
     by: str = "macro_f1",
     name: str | None = None,
+    skip_corrupt: bool = False,
     resources: Resources | None = None,
     tracking_uri: str | None = None,
     console: StudyConsole | None = None,
@@ -46,7 +55,7 @@ def evaluate(
     """Evaluate the best `top` configurations of each system of each study with this many seeds.
 
     What an evaluation of this name has finished is neither retrained nor read again. Ray is joined where this process
-    is connected to it.
+    is connected to it. `skip_corrupt` leaves out unreadable test clips, which a study of a fraction has not met.
 
     Raises:
         ValueError: a flag is not what it must be, or the studies are not comparable.
@@ -71,7 +80,7 @@ def evaluate(
     session = Session(began, seeds, top, by, tuple(candidate.key for candidate in chosen))
     with claimed(place, is_new=not place.has_begun(), own_file=RUNS_FILE):
         return _carry_out(
-            sources,
+            {study: terms_of(source, skip_corrupt=skip_corrupt) for study, source in sources.items()},
             chosen,
             place,
             session=session,
@@ -187,10 +196,11 @@ def _announce(
     notes: Sequence[str],
 ) -> None:
     """Say what is to be evaluated, and what was read before."""
+    unread = " but for clips that cannot be read" if spec.data.skips_corrupt else ""
     console.header(
         [
             ("evaluation", f"{spec.name}, in {place.home}"),
-            ("data", f"{spec.data.in_words()}, and once for each run the whole test split"),
+            ("data", f"{spec.data.in_words()}, and once for each run the whole test split{unread}"),
             ("backbone", f"{spec.backbone}, {spec.precision}"),
             ("chosen by", f"validation {session.by}, the best {session.top} of each system of each study"),
             *(("", _choice(c, session.by)) for c in chosen),
@@ -223,25 +233,10 @@ def _prepare(
         configs = [TrialConfig.from_paths(run.paths) for run in listed.runs if run.study in studies]
         prepared = prepare_for(sources[0], place, configs, console=console, reads_test=True)
         for source in sources:
-            _check_unchanged(source, prepared.spec.provenance)
+            check_unchanged(source, prepared.spec.provenance)
         listed = replace(listed, labels=prepared.labels, floor=prepared.floor)
         spec = replace(spec, provenance={**spec.provenance, **prepared.spec.provenance})
     return listed, spec
-
-
-def _check_unchanged(source: StudySpec, provenance: Mapping[str, str]) -> None:
-    """Refuse data or a backbone other than those that the configurations were chosen with.
-
-    Raises:
-        ValueError: a digest differs.
-    """
-    for digest, before in source.provenance.items():
-        now = provenance.get(digest, before)
-        if digest.endswith("_digest") and now != before:
-            raise ValueError(
-                f"study={source.name}: {digest} is {now[:12]}, the study began with {before[:12]}; its configurations "
-                "were chosen on other data"
-            )
 
 
 def _metrics(result: EvaluationResult) -> dict[str, float]:

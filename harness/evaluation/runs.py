@@ -107,6 +107,14 @@ class RunList:
         write_whole(place.home / RUNS_FILE, json.dumps(asdict(self), indent=1))
 
 
+def terms_of(source: StudySpec, *, skip_corrupt: bool) -> StudySpec:
+    """Return the terms of a study's retrainings: its own, and besides, perhaps, to leave out clips that are unreadable.
+
+    Only test clips can be: those that it trains and validates on are held to the digests of the study.
+    """
+    return replace(source, data=replace(source.data, skips_corrupt=source.data.skips_corrupt or skip_corrupt))
+
+
 def read_runs(home: Path) -> RunList | None:
     """Return the list in a folder, or None if there is none.
 
@@ -190,6 +198,12 @@ def _check_same(before: StudySpec, now: StudySpec) -> None:
     Raises:
         ValueError: something that decides a result differs.
     """
+    if replace(before.data, skips_corrupt=True) == replace(now.data, skips_corrupt=True) and before.data != now.data:
+        began, change = ("with", "give it again") if before.data.skips_corrupt else ("without", "leave it out")
+        raise ValueError(
+            f"skip-corrupt: the evaluation of study {now.name} began {began} it, and its runs are to be tested on the "
+            f"same clips; {change}, or give the evaluation another --name"
+        )
     differing = [name for name in _TERMS if getattr(before, name) != getattr(now, name)]
     digests = {name for spec in (before, now) for name in spec.provenance if name.endswith("_digest")}
     differing += sorted(name for name in digests if before.provenance.get(name) != now.provenance.get(name))
@@ -198,3 +212,18 @@ def _check_same(before: StudySpec, now: StudySpec) -> None:
             f"study={now.name}: differs in {', '.join(differing)} from the study of this name that was evaluated "
             "before; give the evaluation another --name"
         )
+
+
+def check_unchanged(source: StudySpec, provenance: Mapping[str, str]) -> None:
+    """Refuse data or a backbone other than those that the configurations were chosen with.
+
+    Raises:
+        ValueError: a digest differs.
+    """
+    for digest, before in source.provenance.items():
+        now = provenance.get(digest, before)
+        if digest.endswith("_digest") and now != before:
+            raise ValueError(
+                f"study={source.name}: {digest} is {now[:12]}, the study began with {before[:12]}; its configurations "
+                "were chosen on other data"
+            )

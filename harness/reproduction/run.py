@@ -13,6 +13,7 @@ from harness.console import StudyConsole, clock
 from harness.data.openmic import POSITIVE, ClipDataset
 from harness.data.progress import track
 from harness.data.sources import open_dataset
+from harness.evaluation.remarks import left_out
 from harness.evaluation.report import conclude
 from harness.evaluation.result import ConfigurationResult, EvaluationResult
 from harness.evaluation.run import evaluate
@@ -100,6 +101,7 @@ def _evaluate(wanted: Reproduction, resources: Resources, *, console: StudyConso
         [place for part, place in places.items() if part not in lacking],
         seeds=wanted.seeds,
         name=f"{wanted.name}.evaluation",
+        skip_corrupt=wanted.skips_corrupt_tests,
         resources=resources,
         tracking_uri=wanted.tracking_uri,
         console=console,
@@ -139,8 +141,9 @@ def _report(wanted: Reproduction, result: EvaluationResult, dataset: ClipDataset
     systems = [_system(part, by_part.get(part)) for part in wanted.systems]
     ceiling = by_part[CEILING].summary("macro_f1") if CEILING in by_part else None
     data = _describe(wanted, dataset, ceiling=ceiling.mean if ceiling else None)
+    conditions = " ".join([describe(wanted), *(f"{line}." for line in left_out(result))])
     files = write_paper_report(
-        wanted.place.home, systems, data=data, conditions=describe(wanted), comparisons=_differences(wanted, result)
+        wanted.place.home, systems, data=data, conditions=conditions, comparisons=_differences(wanted, result)
     )
     console.say(f"\n{systems_table(systems, data)}\n")
     for file in files:

@@ -21,12 +21,15 @@ from search_spaces import PRESETS, load
 CEILING = "ceiling"
 _VGGISH_EPOCHS = {"mean_teacher": 100, "random_forest": 1}  # the former as published, the latter knows no epochs
 VGGISH_SYSTEMS = tuple(_VGGISH_EPOCHS)
-_FREE = ("seeds", "systems", "tracking_uri")
+_FREE = ("seeds", "systems", "tracking_uri", "skips_corrupt_tests")
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What is to be reproduced. `epochs` are those of the systems that hear log-mel."""
+    """What is to be reproduced. `epochs` are those of the systems that hear log-mel.
+
+    `skips_corrupt_tests`: the evaluation alone leaves out unreadable clips, since that was asked for after its studies.
+    """
 
     name: str
     storage: str
@@ -40,6 +43,7 @@ class Reproduction:
     preset: str | None = None
     precision: str = "fp32"
     tracking_uri: str | None = None
+    skips_corrupt_tests: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no reproduction can be, naming the flag."""
@@ -130,11 +134,17 @@ class Reproduction:
     def grown_from(self, before: "Reproduction") -> "Reproduction":
         """Return this with the systems that it had `before`, since its report holds all of them.
 
+        To leave out unreadable clips may be asked for later: it then holds for the test clips, which the studies did
+        not read.
+
         Raises:
             ValueError: it differs in something that does not change once it has begun.
         """
-        self._check_continues(before)
-        return replace(self, systems=tuple(name for name in SYSTEMS if name in (*before.systems, *self.systems)))
+        wanted = self
+        if self.data.skips_corrupt and not before.data.skips_corrupt:
+            wanted = replace(self, data=replace(self.data, skips_corrupt=False), skips_corrupt_tests=True)
+        wanted._check_continues(before)
+        return replace(wanted, systems=tuple(name for name in SYSTEMS if name in (*before.systems, *self.systems)))
 
     def _check_continues(self, before: "Reproduction") -> None:
         """Check that this is `before`, perhaps with other seeds or systems."""

@@ -1,0 +1,89 @@
+"""Test clips that a study of a fraction never read, and that cannot be read: from the flag to the figures."""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from harness import evaluate as command
+from harness.config import TrialConfig
+from harness.console import StudyConsole
+from harness.data.sources import open_dataset
+from harness.evaluation import run as evaluation_run
+from harness.evaluation.run import evaluate
+from harness.evaluation.runs import EvaluationPlan, read_runs
+from harness.preparation import prepare_for
+from harness.spec import DataSpec, StudyPlace
+from harness.test_reading import open_test_part, read_test_once
+from harness.trial_files import TrialFiles
+from tests.conftest import TINY
+from tests.evaluations import make_spec, make_study
+from tests.stores import tones
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, tiny_file):
+    """Return the place of a study of half of the clips, one of whose test clips is damaged."""
+    monkeypatch.setenv("REPROGRAMMING_CACHE", str(tmp_path / "cache"))
+    root = tones(tmp_path / "data", n_clips=24, n_train=16)
+    place = make_study(tmp_path)
+    data = DataSpec(source=str(root), validation_fraction=0.4, fraction=0.5)
+    spec = make_spec("s", backbone=tiny_file, data=data)
+    spec = prepare_for(spec, place, [TrialConfig()], console=StudyConsole()).spec
+    place.spec_file.write_text(spec.to_json())
+    dataset = open_dataset(data)
+    dataset.audio_path(int(dataset.test[2])).write_bytes(b"not sound")
+    return place
+
+
+@pytest.fixture
+def unrun(monkeypatch):
+    """Leave out the runs themselves: an evaluation is prepared, and written down."""
+    monkeypatch.setattr(evaluation_run, "_run", lambda *_, **__: False)
+
+
+def evaluated(place, **flags):
+    return evaluate([place], seeds=2, systems=["unet"], console=StudyConsole(), **flags)
+
+
+@pytest.mark.parametrize("words", [[], ["--skip-corrupt"]])
+def test_the_command_hands_the_flag_on(monkeypatch, words):
+    asked = []
+
+    def refuse(_, *, skip_corrupt, **__):
+        asked.append(skip_corrupt)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(evaluation_run, "evaluate", refuse)
+    monkeypatch.setattr(command, "prepare_environment", lambda **_: None)
+    assert CliRunner().invoke(command.app, ["s", *words]).exit_code == 1
+    assert asked == [bool(words)]
+
+
+def test_without_the_flag_it_is_named_and_nothing_is_left_behind(study, unrun):
+    with pytest.raises(ValueError, match=r"1 of 8 clips cannot be read: .* with --skip-corrupt"):
+        evaluated(study)
+    assert not (study.home.parent / "s.evaluation").exists()
+
+
+def test_with_the_flag_the_runs_read_the_others_and_the_figures_say_so(study, unrun):
+    result = evaluated(study, skip_corrupt=True)
+    plan = EvaluationPlan(read_runs(result.place.home))
+    terms = DataSpec(**asdict(plan.terms(0).data))
+    assert terms == replace(study.read_spec().data, skips_corrupt=True)
+    dataset = open_dataset(terms)
+    found = read_test_once(
+        TrialFiles(result.place.shared, 0),
+        dataset,
+        predict=lambda part: np.zeros(part.targets.shape),
+        open_part=lambda: open_test_part(terms, dataset, front_end=TINY.front_end),
+    )
+    assert (found["n_clips"], found["n_left_out"]) == (7, 1)
+
+
+def test_what_was_begun_with_the_flag_does_not_go_on_without_it(study, unrun):
+    evaluated(study, skip_corrupt=True)
+    with pytest.raises(ValueError, match="skip-corrupt: the evaluation of study s began with it"):
+        evaluated(study)
+    assert StudyPlace.of(str(study.home.parent), "s").read_spec().data.skips_corrupt is False
