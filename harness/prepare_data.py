@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.data.extraction import Extraction, Heard, in_threads
 from harness.data.frontend import FrontEnd
+from harness.data.old_stores import bytes_on_disk
 from harness.data.openmic import ClipDataset
 from harness.data.progress import Progress, quiet, track
 from harness.data.sources import open_dataset, stored_features, study_rows
@@ -134,7 +135,7 @@ def _prepare(
         host=platform.node(),
         path=str(store.path),
         cores=cores,
-        n_bytes=sum(file.stat().st_blocks * 512 for file in store.path.iterdir()),
+        n_bytes=bytes_on_disk(store.path),
         n_clips=len(dataset.keys) if rows is None else len(rows),
         n_computed=n_computed,
         unreadable=store.unreadable(rows),

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data import store as store_module
-from harness.data import store_files
+from harness.data import store_files, store_index
 from harness.data.openmic import read_dataset
 from harness.data.store import open_store, prepare_features
 from tests.mounts import read_only, small_disk
@@ -148,7 +147,7 @@ def test_after_an_unclean_end_each_row_is_checked_before_it_is_believed(dataset,
     elif cause == "a record of another row":
         records[2] = records[3]
     else:
-        records[2] = (store_files.UNREADABLE, records[2]["crc"], records[2]["audio"], b"not rea")
+        records[2] = (store_files.UNREADABLE, records[2]["crc"], records[2]["audio"], records[2]["stamp"], b"not rea")
     records.tofile(path / "rows.bin")
     (path / "filling").touch()
     heard, seen = [], []
@@ -203,7 +202,7 @@ def test_rows_are_written_before_their_records_and_all_of_it_within_the_mark(pre
 # A store that is not whole, or is another
 
 
-@pytest.mark.parametrize("change", [{"keys": ["a"] * 8}, {"inputs_digest": "0"}, {"front_end": {"n_frames": 32}}])
+@pytest.mark.parametrize("change", [{"keys": ["a"] * 8}, {"root": "/other"}, {"front_end": {"n_frames": 32}}])
 def test_a_store_whose_index_describes_another_is_made_anew(prepare, caplog, uninterrupted, change):
     path = prepare().path
     index = json.loads((path / "index.json").read_text())
@@ -227,7 +226,10 @@ def test_a_store_that_lost_data_is_refused_and_made_anew(prepare, tmp_path, capl
     assert kinds(tmp_path / "cache") == [".lock", "store"]
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 0}', '{"format": 3}', '{"format": 3, "front_end": 1}', "5"])
+WITHOUT_ROOT = '{"format": 4, "front_end_version": 2, "front_end": {}, "keys": []}'
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 0}', '{"format": 4}', WITHOUT_ROOT, "5"])
 def test_a_broken_index_is_refused_and_the_store_made_anew(prepare, uninterrupted, text):
     path = prepare().path
     (path / "index.json").write_text(text)
@@ -236,13 +238,16 @@ def test_a_broken_index_is_refused_and_the_store_made_anew(prepare, uninterrupte
     assert files_of(prepare().path) == uninterrupted
 
 
-def test_a_store_of_an_earlier_format_is_not_used(prepare, caplog, monkeypatch):
+@pytest.mark.parametrize(("stamp", "ours"), [("format", 4), ("front_end_version", 2)])
+def test_a_store_of_an_earlier_version_is_not_used(prepare, caplog, monkeypatch, stamp, ours):
     store = prepare()
     index = json.loads((store.path / "index.json").read_text())
-    (store.path / "index.json").write_text(json.dumps(index | {"format": 2}))
-    assert prepare().audio_digest() == store.audio_digest()
-    assert "it has format 2, this is format 3" in caplog.text
-    monkeypatch.setattr(store_module, "STORE_FORMAT", 4)
+    (store.path / "index.json").write_text(json.dumps(index | {stamp: 1}))
+    heard = []
+    assert prepare(compute=counting(heard)).audio_digest() == store.audio_digest()
+    assert len(heard) == 8
+    assert f"it has {stamp} 1, this is {stamp} {ours}" in caplog.text
+    monkeypatch.setattr(store_index, "STORE_FORMAT" if stamp == "format" else "FRONT_END_VERSION", 5)
     assert prepare().path != store.path
 
 
@@ -267,7 +272,7 @@ def test_a_store_that_another_host_made_first_is_taken(prepare, dataset, tmp_pat
 
     def slowly(path, index):
         write_files(path, index)
-        other = path.with_name(index.inputs_digest)
+        other = path.with_name(index.name)
         other.mkdir()
         write_files(other, index)
 

@@ -72,7 +72,7 @@ def in_threads(workers: int) -> Extraction:
 
     def extract(paths: Sequence[Path], front_end: FrontEnd, /) -> Generator[tuple[int, Heard]]:
         keep_freed_memory()
-        with one_torch_thread(), _threads(workers) as pool:
+        with one_torch_thread(), threads(workers) as pool:
             ahead = deque(enumerate(pool.submit(hear, path, front_end) for path in paths[: _AHEAD * workers]))
             while ahead:
                 position, future = ahead.popleft()
@@ -101,7 +101,7 @@ def keep_freed_memory() -> None:
 
 
 @contextlib.contextmanager
-def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+def threads(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Give a thread pool that, on an error or Ctrl-C, drops what is queued instead of finishing it."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="features")
     try:

@@ -45,7 +45,7 @@ class StoredRows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.shape, self.dtype, self._offset = _layout(path)
+        self.shape, self.dtype, self._offset = layout(path)
         self._row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
@@ -89,7 +89,7 @@ class StoredRows:
             raise ValueError(f"{self.path}: {found} bytes long; its header says {self.shape}, which takes {expected}")
 
 
-def _layout(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+def layout(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     """Return the shape and the type that the header of an .npy file gives, and where the rows begin."""
     with path.open("rb") as file:
         try:

@@ -2,33 +2,36 @@
 
     CACHE/features/DIGEST/    one store; `harness/data/store_files.py` says what is in it
 
-The digest in the name covers the format, the front end, and each audio file's key, size and time of change. A store
-is filled in place, row by row: a preparation that was killed goes on where it was, and a quick study fills only the
-rows that it needs.
+The digest in the name covers the format, the front end, the data set's directory and its keys. A store is filled in
+place, row by row: a preparation that was killed goes on where it was, and a quick study fills only the rows that it
+needs. A row knows the audio file that it was computed from, by size, time of change and SHA-256: where these differ by
+now, that row is computed again and no other.
 """
 
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int
-from rich import filesize
 
 from harness.data import store_files
 from harness.data.check_audio import CORRUPTED_TRACKS
 from harness.data.extraction import Extraction, in_threads
-from harness.data.frontend import FRONT_END_VERSION, FrontEnd
+from harness.data.frontend import FrontEnd
+from harness.data.old_stores import warn_of_old_stores
 from harness.data.openmic import ClipDataset, audio_name
 from harness.data.progress import Progress, quiet
 from harness.data.rows import Rows, StoredRows
-from harness.data.store_files import MISSING, READY, STORE_FORMAT, UNREADABLE, Index
+from harness.data.store_files import MISSING, READY, UNREADABLE
+from harness.data.store_filling import fill
+from harness.data.store_index import Index, read_index
 from harness.data.tables import few
+from harness.data.wanted import Wanted, look_at
 
 logger = logging.getLogger(__name__)
 
@@ -37,22 +40,29 @@ _N_NAMED = 10
 
 @dataclass(frozen=True, eq=False)
 class FeatureStore:
-    """Log-mel of a data set's clips, not normalised, as it was when the store was opened; row i belongs to `keys[i]`.
+    """Log-mel of a data set's clips, not normalised, as it was when the store was opened; row i is of `keys[i]`.
 
-    `records` says of each row whether it is there, missing, or of a clip that cannot be read, and why.
-    `inputs_digest` knows the audio by size and time of change, which only this machine shares; `audio_digest` by its
-    bytes, and is equal wherever the same files lie. Pickled by its path: who unpickles it opens the store there.
+    `records` says of each row whether it is there, missing, or of a clip that cannot be read, and why. `audio_digest`
+    is equal wherever the same files lie. Pickled by its path: who unpickles it opens the store there.
     """
 
     path: Path
+    index: Index
     features: Rows
-    keys: tuple[str, ...]
     records: np.ndarray
-    front_end: FrontEnd
-    inputs_digest: str
 
     def __reduce__(self) -> tuple[Callable[[Path], "FeatureStore"], tuple[Path]]:
         return open_store, (self.path,)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the key of each row."""
+        return self.index.keys
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """Return how the clips were heard."""
+        return self.index.front_end
 
     @property
     def available(self) -> Bool[np.ndarray, " clip"]:
@@ -109,14 +119,15 @@ def prepare_features(
         OSError: a clip's file is gone, or the cache cannot be written, for one because the disk is full.
         ValueError: clips cannot be read without `skip_corrupt`, or no clip can be read.
     """
-    digest = _inputs_digest(dataset, front_end)
-    path, expected = cache / "features" / digest, Index(digest, front_end, dataset.keys)
-    store = _open_if_complete(path, expected, rows)
+    index = Index(dataset.root.resolve(), front_end, dataset.keys)
+    path = cache / "features" / index.name
+    store = _open_if_complete(path, index, look_at(dataset, rows))
     if store is None:
-        with store_files.locked(path.with_name(f"{digest}.lock")):
+        with store_files.locked(path.with_name(f"{index.name}.lock")):
             # another process may have done the work while this one waited for the lock
-            store = _open_if_complete(path, expected, rows) or _fill(
-                path, expected, dataset=dataset, rows=rows, compute=compute or in_threads(1), progress=progress
+            wanted = look_at(dataset, rows)
+            store = _open_if_complete(path, index, wanted) or _fill(
+                path, index, wanted, compute=compute or in_threads(1), progress=progress
             )
     _report_unreadable(store, rows, skip_corrupt=skip_corrupt)
     return store
@@ -129,7 +140,7 @@ def open_store(path: Path) -> FeatureStore:
         FileNotFoundError: there is no store.
         ValueError: its index, its records or its features are damaged, or do not fit each other.
     """
-    index = store_files.read_index(path)
+    index = read_index(path)
     records = store_files.read_records(path, index)
     features = StoredRows(path / store_files.FEATURES)
     expected = (len(index.keys), index.front_end.n_frames, index.front_end.n_mels)
@@ -137,47 +148,30 @@ def open_store(path: Path) -> FeatureStore:
         raise ValueError(
             f"{path / store_files.FEATURES}: holds {features.dtype} {features.shape}; its index says float16 {expected}"
         )
-    return FeatureStore(path, features, index.keys, records, index.front_end, index.inputs_digest)
+    return FeatureStore(path, index, features, records)
 
 
 def _open_expected(path: Path, expected: Index) -> FeatureStore:
     store = open_store(path)
-    if Index(store.inputs_digest, store.front_end, store.keys) != expected:
+    if store.index != expected:
         raise ValueError(f"{path}: its index describes another store")
     return store
 
 
-def _open_if_complete(path: Path, expected: Index, rows: Int[np.ndarray, " row"] | None) -> FeatureStore | None:
-    """Return the store if it has all of the rows and its last preparation came to an end of its own."""
+def _open_if_complete(path: Path, expected: Index, wanted: Wanted) -> FeatureStore | None:
+    """Return the store if it has all of the rows as they are now, and nobody fills it or was killed while doing so."""
+    mark = path / store_files.FILLING
     with suppress(ValueError, FileNotFoundError):
-        if not (path / store_files.FILLING).exists():
+        if not mark.exists():
             store = _open_expected(path, expected)
-            return None if len(store.missing(rows)) else store
+            return store if wanted.are_there(store.records) and not mark.exists() else None
     return None
 
 
-def _fill(
-    path: Path,
-    expected: Index,
-    *,
-    dataset: ClipDataset,
-    rows: Int[np.ndarray, " row"] | None,
-    compute: Extraction,
-    progress: Progress,
-) -> FeatureStore:
+def _fill(path: Path, expected: Index, wanted: Wanted, *, compute: Extraction, progress: Progress) -> FeatureStore:
     """Compute what is missing of the rows, in a new store if there is none or it is damaged. The lock is held."""
     store = _open_or_create(path, expected)
-    is_left_behind = (path / store_files.FILLING).exists()
-    with store_files.filling(path) as writer:
-        if is_left_behind:
-            logger.warning("%s: the last preparation did not come to its end; what it wrote is checked first", path)
-            store = replace(store, records=store_files.check_rows(writer, store.records, progress))
-        if len(missing := store.missing(rows)):
-            _check_room(path, len(missing), expected.front_end)
-            paths = [dataset.audio_path(row) for row in missing]
-            with closing(compute(paths, expected.front_end)) as found:
-                for position, heard in progress(found, total=len(paths), label="features"):
-                    writer.put(int(missing[position]), heard)
+    fill(path, store.records, wanted, front_end=expected.front_end, compute=compute, progress=progress)
     return open_store(path)
 
 
@@ -188,22 +182,8 @@ def _open_or_create(path: Path, expected: Index) -> FeatureStore:
         except (ValueError, FileNotFoundError) as error:
             logger.warning("the feature store is made anew, since it is not whole: %s", error)
     store_files.create(path, expected)
+    warn_of_old_stores(path.parent)
     return _open_expected(path, expected)
-
-
-def _check_room(path: Path, n_rows: int, front_end: FrontEnd) -> None:
-    """Refuse to begin what the disk has no room for.
-
-    Raises:
-        OSError: the message says how much is needed and how much is free.
-    """
-    needed = n_rows * front_end.n_frames * front_end.n_mels * np.dtype(np.float16).itemsize
-    free = shutil.disk_usage(path).free
-    if needed > free:
-        raise OSError(
-            f"{path}: the features of {n_rows} clips need {filesize.decimal(needed)} and {filesize.decimal(free)} are "
-            "free there; make room, or name another place in the environment variable REPROGRAMMING_CACHE"
-        )
 
 
 def _report_unreadable(store: FeatureStore, rows: Int[np.ndarray, " row"] | None, *, skip_corrupt: bool) -> None:
@@ -227,12 +207,3 @@ def _report_unreadable(store: FeatureStore, rows: Int[np.ndarray, " row"] | None
 def is_known_to_be_corrupted(key: str) -> bool:
     """Return whether a clip is of one of the tracks of the Free Music Archive that are known to be damaged."""
     return key[:6] in CORRUPTED_TRACKS
-
-
-def _inputs_digest(dataset: ClipDataset, front_end: FrontEnd) -> str:
-    files = []
-    for row, key in enumerate(dataset.keys):
-        status = dataset.audio_path(row).stat()
-        files.append([key, status.st_size, status.st_mtime_ns])
-    content = [STORE_FORMAT, FRONT_END_VERSION, asdict(front_end), files]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

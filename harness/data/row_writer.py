@@ -1,0 +1,160 @@
+"""Writing the rows of a feature store, so that they are true whatever ends the process; see `store_files`."""
+
+import math
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from harness.data.extraction import Heard
+from harness.data.progress import Progress
+from harness.data.rows import layout
+from harness.data.store_files import (
+    FEATURES,
+    FILLING,
+    MISSING,
+    READY,
+    REASON_BYTES,
+    RECORD,
+    RECORDS,
+    UNREADABLE,
+    said_of,
+    sync_directory,
+)
+
+_COPY = f"{FEATURES}.part"
+_CHECKING_THREADS = 4
+
+
+class RowWriter:
+    """Writes the rows of one store; `filling` holds it open. `records` are what it has written and what was there."""
+
+    def __init__(self, path: Path, records: np.ndarray) -> None:
+        shape, dtype, self._start = layout(path / FEATURES)
+        self.row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        self._path, self.records = path, records.copy()
+        self._features = os.open(path / FEATURES, os.O_RDWR | os.O_CLOEXEC)
+        self._records = os.open(path / RECORDS, os.O_RDWR | os.O_CLOEXEC)
+
+    def put(self, row: int, heard: Heard, stamp: Int[np.ndarray, "2"]) -> None:
+        """Write one row, and then that it is there.
+
+        Raises:
+            OSError: it cannot be written, for one because the disk is full.
+        """
+        record = np.zeros((), RECORD)
+        record["audio"], record["stamp"] = np.frombuffer(heard.audio, np.uint8), stamp
+        with said_of(self._path):
+            if heard.log_mel is not None:
+                content: bytes | memoryview = np.ascontiguousarray(heard.log_mel).data.cast("B")
+                # not through a memory map: there a full disk is a SIGBUS, here an OSError
+                _write(self._features, content, self._start + row * self.row_bytes)
+                record["state"] = READY
+            else:
+                content = _cut(heard.reason)
+                record["state"], record["reason"] = UNREADABLE, content
+            record["crc"] = zlib.crc32(content)
+            self._note(row, record)
+
+    def stamp(self, row: int, stamp: Int[np.ndarray, "2"]) -> None:
+        """Write that a row's file, whose bytes are the same, has another size or time of change."""
+        record = self.records[row].copy()
+        record["stamp"] = stamp
+        with said_of(self._path):
+            self._note(row, record)
+
+    def forget(self, rows: Iterable[int]) -> None:
+        """Write that rows are missing."""
+        with said_of(self._path):
+            for row in rows:
+                self._note(row, np.zeros((), RECORD))
+
+    def check(self, progress: Progress) -> None:
+        """Hold all rows that have a record to it, and forget those that are not true."""
+        rows = np.flatnonzero(self.records["state"] != MISSING)
+        with ThreadPoolExecutor(_CHECKING_THREADS) as pool:
+            truth = pool.map(self._is_true, rows.tolist())
+            are_true = list(progress(truth, total=len(rows), label="checking features"))
+        self.forget(rows[~np.array(are_true, np.bool_)].tolist())
+
+    def detach(self, progress: Progress) -> None:
+        """Go on in a copy of the features, so that who has the file open goes on reading what is in it.
+
+        The copy has every row that is ready, and takes the file's place once it is on the disk.
+        """
+        with said_of(self._path):
+            copy = os.open(self._path / _COPY, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
+            try:
+                self._copy_to(copy, progress)
+                (self._path / _COPY).rename(self._path / FEATURES)
+            except BaseException:
+                os.close(copy)
+                (self._path / _COPY).unlink(missing_ok=True)
+                raise
+            os.close(self._features)
+            self._features = copy
+            sync_directory(self._path)
+
+    def close(self) -> None:
+        """Return once all that was written is on the disk."""
+        try:
+            os.fsync(self._features)
+            os.fsync(self._records)
+        finally:
+            os.close(self._features)
+            os.close(self._records)
+
+    def _copy_to(self, copy: int, progress: Progress) -> None:
+        os.truncate(copy, os.fstat(self._features).st_size)
+        _write(copy, os.pread(self._features, self._start, 0), 0)
+        rows = np.flatnonzero(self.records["state"] == READY)
+        for row in progress(rows.tolist(), total=len(rows), label="copying features"):
+            _write(copy, self._read(row), self._start + row * self.row_bytes)
+        os.fsync(copy)
+
+    def _is_true(self, row: int) -> bool:
+        record = self.records[row]
+        content = bytes(record["reason"]) if record["state"] == UNREADABLE else self._read(row)
+        return bool(zlib.crc32(content) == record["crc"])
+
+    def _read(self, row: int) -> bytes:
+        return os.pread(self._features, self.row_bytes, self._start + row * self.row_bytes)
+
+    def _note(self, row: int, record: np.ndarray) -> None:
+        _write(self._records, record.tobytes(), row * RECORD.itemsize)
+        self.records[row] = record
+
+
+@contextmanager
+def filling(path: Path, records: np.ndarray) -> Iterator[RowWriter]:
+    """Open a store for writing, with a mark on it until all that was written is on the disk. Its lock is held."""
+    mark = path / FILLING
+    with said_of(path):
+        mark.touch()
+        sync_directory(path)
+        (path / _COPY).unlink(missing_ok=True)  # of a process that was killed
+        writer = RowWriter(path, records)
+    try:
+        yield writer
+    finally:
+        with said_of(path):
+            writer.close()
+            mark.unlink()
+            sync_directory(path)
+
+
+def _write(file: int, content: bytes | memoryview, place: int) -> None:
+    left = memoryview(content)
+    while left:  # on a disk that is nearly full a part is written first, and the next call says why
+        written = os.pwrite(file, left, place)
+        left, place = left[written:], place + written
+
+
+def _cut(reason: str) -> bytes:
+    """Return as much of a reason as a record holds."""
+    return reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()

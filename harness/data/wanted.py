@@ -1,0 +1,53 @@
+"""The clips that someone asks a feature store for, and whether it has them as they are now."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from harness.data.openmic import ClipDataset
+from harness.data.store_files import MISSING
+
+_UNKNOWN = (-1, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """Some rows, with the audio file of each and its stamp: size in bytes and time of change in ns.
+
+    A stamp is older than what is read of the file then, so that a change in between is seen the next time.
+    """
+
+    rows: Int[np.ndarray, " row"]
+    paths: list[Path]
+    stamps: Int[np.ndarray, "row 2"]
+
+    def is_missing(self, records: np.ndarray) -> Bool[np.ndarray, " row"]:
+        """Return which of the rows have no record."""
+        missing: np.ndarray = np.equal(records["state"][self.rows], MISSING)
+        return missing
+
+    def is_stale(self, records: np.ndarray) -> Bool[np.ndarray, " row"]:
+        """Return which of the rows have a record of a file with another stamp, or whose file cannot be looked at."""
+        is_other: np.ndarray = np.not_equal(records["stamp"][self.rows], self.stamps).any(axis=1)
+        return (is_other | (self.stamps[:, 0] < 0)) & ~self.is_missing(records)
+
+    def are_there(self, records: np.ndarray) -> bool:
+        """Return whether all of the rows have a record, and each of the file as it is."""
+        return not bool((self.is_missing(records) | self.is_stale(records)).any())
+
+
+def look_at(dataset: ClipDataset, rows: Int[np.ndarray, " row"] | None) -> Wanted:
+    """Return these rows of a data set (None: all), with their files as they are now."""
+    chosen = np.arange(len(dataset.keys)) if rows is None else np.unique(rows)
+    paths = [dataset.audio_path(int(row)) for row in chosen]
+    return Wanted(chosen, paths, np.array([_stamp(path) for path in paths], np.int64).reshape(-1, 2))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:  # whoever reads the file will say why
+        return _UNKNOWN
+    return status.st_size, status.st_mtime_ns
