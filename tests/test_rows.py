@@ -109,19 +109,56 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error_and_no_crash(stored, va
         stored[39]
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"OggS", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x07\x00" + bytes(200)], ids=["empty", "Ogg", "cut", "7"]
-)
+def header(text, *, version=1, length=None):
+    """Return the head of an .npy file that says so, and some rows."""
+    text = f"{text:<118}\n".encode()
+    size = len(text) if length is None else length
+    return b"\x93NUMPY" + bytes([version, 0]) + size.to_bytes(2 if version == 1 else 4, "little") + text + bytes(800)
+
+
+DAMAGED = {
+    "empty": b"",
+    "Ogg": b"OggS",
+    "cut": b"\x93NUMPY\x01\x00",
+    "7": b"\x93NUMPY\x07\x00" + bytes(200),
+    "garbage": header("".join(map(chr, np.random.default_rng(0).integers(1, 128, 100)))),
+    "a bracket": header("{'descr': '<f2', 'fortran_order': False, 'shape': (40, 6"),
+    "an indent": header("  1\n 2"),
+    "many brackets": header("(" * 9000),
+    "many signs": header("-" * 9000 + "1"),
+    "no shape": header("{'descr': '<f2', 'fortran_order': False}"),
+    "another type": header("{'descr': 'what', 'fortran_order': False, 'shape': (40,), }"),
+    "gigabytes": header("{}", version=2, length=1 << 31),
+    "a zero byte": header("{'descr': '<f2', \0}"),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=[*DAMAGED])
 def test_another_kind_of_file_is_refused(tmp_path, content):
     (tmp_path / "other.npy").write_bytes(content)
-    with pytest.raises(ValueError, match=r"other\.npy: not an \.npy file"):
+    with pytest.raises(ValueError, match=r"other\.npy: not an \.npy file \(.+\)$"):
+        StoredRows(tmp_path / "other.npy")
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((-40, 6, 4), "must hold numbers in rows"),
+        ((40, -6, 4), "must hold numbers in rows"),
+        ((1 << 70, 6, 4), "its header says"),
+        ((40, 1 << 62, 1 << 62), "its header says"),
+    ],
+)
+def test_a_shape_that_no_file_has_is_refused(tmp_path, shape, said):
+    (tmp_path / "other.npy").write_bytes(header(f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}, }}"))
+    with pytest.raises(ValueError, match=rf"other\.npy: .*{said}"):
         StoredRows(tmp_path / "other.npy")
 
 
 @pytest.mark.parametrize(
     "array",
-    [np.asfortranarray(np.zeros((3, 4))), np.float32(1), np.array([None])],
-    ids=["columns", "scalar", "objects"],
+    [np.asfortranarray(np.zeros((3, 4))), np.float32(1), np.array([None]), np.array(["a", "b"])],
+    ids=["columns", "scalar", "objects", "text"],
 )
 def test_what_does_not_lie_in_rows_of_numbers_is_refused(tmp_path, array):
     np.save(tmp_path / "odd.npy", array)

@@ -226,6 +226,37 @@ def test_a_store_that_lost_data_is_refused_and_made_anew(prepare, tmp_path, capl
     assert kinds(tmp_path / "cache") == [".lock", "store"]
 
 
+HEADS = {
+    "garbage": b"\x93NUMPY\x01\x00v\x00" + b"({[\xff" * 30,
+    "zeros": bytes(128),
+    "gigabytes": b"\x93NUMPY\x02\x00\xff\xff\xff\xff",
+    "nested": b"\x93NUMPY\x01\x00v\x00" + b"(" * 118,
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=[*HEADS])
+def test_a_damaged_head_of_the_features_is_refused_and_the_store_made_anew(prepare, caplog, uninterrupted, head):
+    path = prepare().path
+    with (path / "features.npy").open("r+b") as file:
+        file.write(head)
+    with pytest.raises(ValueError, match=r"features\.npy: not an \.npy file"):
+        open_store(path)
+    assert files_of(prepare().path) == uninterrupted
+    assert "is made anew, since it is not whole" in caplog.text
+
+
+def test_a_record_that_says_nothing_possible_is_of_a_missing_row(dataset, prepare, uninterrupted):
+    path = prepare().path
+    records = np.fromfile(path / "rows.bin", store_files.RECORD)
+    records["state"][[2, 5]] = 7, 255
+    records.tofile(path / "rows.bin")
+    store = open_store(path)
+    assert (store.missing().tolist(), store.available.sum()) == ([2, 5], 6)
+    heard = []
+    assert files_of(prepare(compute=counting(heard)).path) == uninterrupted
+    assert sorted(heard) == [dataset.audio_path(row).name for row in (2, 5)]
+
+
 WITHOUT_ROOT = '{"format": 4, "front_end_version": 2, "front_end": {}, "keys": []}'
 
 

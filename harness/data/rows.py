@@ -1,11 +1,16 @@
 """Rows of a large .npy file, read a few at a time and never all held."""
 
+import io
+import math
 import os
 import weakref
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+_HEADER_BYTES = 1 << 16
+"""More than NumPy takes for a header."""
 
 
 class Rows(Protocol):
@@ -46,7 +51,7 @@ class StoredRows:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.shape, self.dtype, self._offset = layout(path)
-        self._row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
         self._check_length()
@@ -84,20 +89,30 @@ class StoredRows:
             done += count
 
     def _check_length(self) -> None:
-        expected, found = self._offset + len(self) * self._row_bytes, os.fstat(self._file).st_size
+        expected, found = self._offset + self.shape[0] * self._row_bytes, os.fstat(self._file).st_size
         if found < expected:
             raise ValueError(f"{self.path}: {found} bytes long; its header says {self.shape}, which takes {expected}")
 
 
 def layout(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Return the shape and the type that the header of an .npy file gives, and where the rows begin."""
+    """Return the shape and the type that the header of an .npy file gives, and where the rows begin.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an .npy file of numbers in rows.
+    """
     with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, is_fortran, dtype = read(file)
-        except ValueError as error:
-            raise ValueError(f"{path}: not an .npy file ({error})") from error
-        if not shape or is_fortran or dtype.hasobject:
-            raise ValueError(f"{path}: {dtype} {shape}; must hold numbers in rows, the last axis lying closest")
-        return shape, dtype, file.tell()
+        head = io.BytesIO(file.read(_HEADER_BYTES))  # a damaged header may say that it is gigabytes long
+    try:
+        version = np.lib.format.read_magic(head)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, is_fortran, dtype = read(head)
+    except Exception as error:  # NumPy reads it as Python: of what is damaged, a MemoryError or a SyntaxError may come
+        raise ValueError(f"{path}: not an .npy file ({_first_line(error)})") from error
+    if not shape or min(shape) < 0 or is_fortran or dtype.kind not in "biufc":
+        raise ValueError(f"{path}: {dtype} {shape}; must hold numbers in rows, the last axis lying closest")
+    return shape, dtype, head.tell()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

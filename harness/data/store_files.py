@@ -44,7 +44,7 @@ the SHA-256, and `stamp` its size in bytes and its time of change in ns."""
 
 
 def read_records(path: Path, index: Index) -> np.ndarray:
-    """Return every row's record.
+    """Return every row's record; one that says nothing possible is damaged, and the row missing.
 
     Raises:
         FileNotFoundError: there are none.
@@ -54,6 +54,7 @@ def read_records(path: Path, index: Index) -> np.ndarray:
     expected = len(index.keys) * RECORD.itemsize
     if (found := (path / RECORDS).stat().st_size) != expected:
         raise ValueError(f"{path / RECORDS}: damaged ({found} bytes instead of {expected})")
+    records[~np.isin(records["state"], [MISSING, READY, UNREADABLE])] = np.zeros((), RECORD)
     return records
 
 
