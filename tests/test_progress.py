@@ -1,9 +1,11 @@
 """Loops report themselves without changing what they yield."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 
+from harness.data import progress as progress_module
 from harness.data.progress import _track_on_terminal, quiet, track, track_in_lines
 
 
@@ -17,9 +19,31 @@ def test_a_log_gets_a_line_now_and_then_and_one_at_the_end():
     stream = io.StringIO()
     list(track_in_lines(range(3), total=3, label="clips", stream=stream, line_seconds=0))
     lines = stream.getvalue().splitlines()
-    assert [line.split(",")[0] for line in lines] == ["clips: 1/3", "clips: 2/3", "clips: 3/3"]
+    assert [line.split(",")[0] for line in lines] == ["clips: 2/3", "clips: 3/3"]
     assert lines[0].endswith("left")
     assert "/s, took 0:00:0" in lines[-1]
+
+
+def test_the_time_left_is_told_from_when_the_first_items_came(monkeypatch):
+    """Ray's workers took a minute to start; then the clips of one task came at once, and since then one a second."""
+    now = 0.0
+    monkeypatch.setattr(progress_module, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def slow_to_start():
+        nonlocal now
+        for item in range(100):
+            now += 60 if item == 0 else 0 if item < 16 else 1
+            yield item
+
+    stream = io.StringIO()
+    list(track_in_lines(slow_to_start(), total=100, label="clips", stream=stream, line_seconds=20))
+    assert stream.getvalue().splitlines() == [
+        "clips: 36/100, 1.8/s, 0:00:37 left",
+        "clips: 56/100, 1.4/s, 0:00:32 left",
+        "clips: 76/100, 1.2/s, 0:00:19 left",
+        "clips: 96/100, 1.2/s, 0:00:03 left",
+        "clips: 100/100, 0.7/s, took 0:02:24",
+    ]
 
 
 def test_a_loop_without_items_says_so(capfd):

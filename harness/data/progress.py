@@ -54,23 +54,29 @@ def track_in_lines(
     stream: TextIO | None = None,
     line_seconds: float = LINE_SECONDS,
 ) -> Iterator[T]:
-    """Yield what `iterable` yields; write a line to `stream` (stderr) now and then and one at the end."""
-    started = last = time.monotonic()
+    """Yield what `iterable` yields; write a line to `stream` (stderr) now and then and one at the end.
+
+    Rate and time left are those since the first item came: before that, workers may have had to start. The last line's
+    are of the whole.
+    """
+    started = first = last = time.monotonic()
     done = 0
     for done, item in enumerate(iterable, 1):
+        if done == 1:
+            first = last = time.monotonic()
         yield item
         now = time.monotonic()
-        if now - last >= line_seconds and done < total:
+        if now - last >= line_seconds and 1 < done < total:
             last = now
-            _write_line(label, done, total, now - started, stream)
-    _write_line(label, done, total, time.monotonic() - started, stream)
+            rate = (done - 1) / max(now - first, 1e-9)
+            _write_line(f"{label}: {done}/{total}, {rate:.1f}/s, {_clock((total - done) / rate)} left", stream)
+    seconds = time.monotonic() - started
+    _write_line(f"{label}: {done}/{total}, {done / max(seconds, 1e-9):.1f}/s, took {_clock(seconds)}", stream)
 
 
-def _write_line(label: str, done: int, total: int, seconds: float, stream: TextIO | None) -> None:
-    rate = done / max(seconds, 1e-9)
-    tail = f"{_clock((total - done) / rate)} left" if 0 < done < total else f"took {_clock(seconds)}"
+def _write_line(line: str, stream: TextIO | None) -> None:
     out = stream if stream is not None else sys.stderr
-    out.write(f"{label}: {done}/{total}, {rate:.1f}/s, {tail}\n")
+    out.write(f"{line}\n")
     out.flush()
 
 
