@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.data.extraction import Extraction, Heard, in_threads
+from harness.data.extraction import Extraction, Heard, Unopened, in_threads
 from harness.data.frontend import FrontEnd
 from harness.data.old_stores import bytes_on_disk
 from harness.data.openmic import ClipDataset
@@ -115,7 +115,7 @@ def _prepare(
     rows = study_rows(spec, dataset)
     n_computed = 0
 
-    def counting(paths: Sequence[Path], front_end: FrontEnd, /) -> Generator[tuple[int, Heard]]:
+    def counting(paths: Sequence[Path], front_end: FrontEnd, /) -> Generator[tuple[int, Heard | Unopened]]:
         nonlocal n_computed
         n_computed = len(paths)
         return compute(paths, front_end)

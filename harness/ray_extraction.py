@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from harness.data.extraction import Heard, hear, keep_freed_memory, one_torch_thread
+from harness.data.extraction import Heard, Unopened, hear, keep_freed_memory, one_torch_thread
 from harness.data.frontend import FrontEnd
 from harness.data.tables import few
 
@@ -25,8 +25,8 @@ class RayExtraction:
     A worker that is lost is replaced by Ray, and its clips are heard again. `nodes` are the Ray nodes that work, None
     is all of them. `worker_bytes` is the largest resident memory of any worker so far.
 
-    Raises, beside what an `Extraction` does:
-        OSError: a worker cannot read a file, or workers were lost three times over the same clips.
+    Raises:
+        OSError: workers were lost three times over the same clips.
     """
 
     def __init__(self, nodes: Sequence[str] | None = None) -> None:
@@ -37,7 +37,7 @@ class RayExtraction:
         self._nodes = nodes
         self.worker_bytes = 0
 
-    def __call__(self, paths: Sequence[Path], front_end: FrontEnd, /) -> Generator[tuple[int, Heard]]:
+    def __call__(self, paths: Sequence[Path], front_end: FrontEnd, /) -> Generator[tuple[int, Heard | Unopened]]:
         """Yield each path's position and what came of it, in any order, a bounded number of them at a time."""
         tasks = iter(
             [range(len(paths))[first : first + _CLIPS_OF_A_TASK] for first in range(0, len(paths), _CLIPS_OF_A_TASK)]
@@ -57,7 +57,7 @@ class RayExtraction:
         """Return how many tasks may be under way. A cluster may have grown since the last time."""
         return max(1, int(cores_of(self._nodes))) * _TASKS_OF_A_CORE
 
-    def _result(self, task: Any, paths: Sequence[Path]) -> list[Heard]:
+    def _result(self, task: Any, paths: Sequence[Path]) -> list[Heard | Unopened]:
         try:
             found, n_bytes = ray.get(task)
         except RayTaskError as error:
@@ -80,11 +80,13 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
-def _hear(paths: Sequence[Path], front_end: FrontEnd) -> tuple[list[Heard], int]:
+def _hear(paths: Sequence[Path], front_end: FrontEnd) -> tuple[list[Heard | Unopened], int]:
     """Return what comes of some clips, and this worker's largest resident memory. Runs on any machine."""
     keep_freed_memory()
-    try:
-        with one_torch_thread():
-            return [hear(path, front_end) for path in paths], resident_bytes()
-    except OSError as error:
-        raise OSError(f"{platform.node()}: {error}") from None
+    with one_torch_thread():
+        return [_said_here(hear(path, front_end)) for path in paths], resident_bytes()
+
+
+def _said_here(found: Heard | Unopened) -> Heard | Unopened:
+    """Say of what could not be opened on which machine, since others may well do so."""
+    return Unopened(f"{found.reason} on {platform.node()}") if isinstance(found, Unopened) else found

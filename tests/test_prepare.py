@@ -190,6 +190,23 @@ def test_after_a_kill_only_what_is_missing_is_computed_and_sigterm_or_a_lost_wor
     store_in(tmp_path / "cache", expected)
 
 
+@pytest.mark.slow
+@pytest.mark.process
+def test_rays_workers_leave_out_what_they_cannot_open_and_the_command_names_it(data, expected, tmp_path):
+    clip = sorted(data.glob("audio/*/*.ogg"))[20]
+    clip.rename(tmp_path / "away")
+    clip.mkdir()
+    try:
+        process = start(data, {"REPROGRAMMING_CACHE": str(tmp_path / "cache")}, "--cpus", "2")
+        _, err = process.communicate(timeout=180)
+    finally:
+        clip.rmdir()
+        (tmp_path / "away").rename(clip)
+    assert process.returncode == 1, err
+    assert f"error: 1 of 160 audio files cannot be opened: {clip.parent.name}/{clip.name}: Is a directory on " in err
+    assert n_stored(tmp_path / "cache/features" / expected[0]) == 159
+
+
 CLUSTER = textwrap.dedent("""
     import json, sys
     from ray.cluster_utils import Cluster

@@ -30,25 +30,34 @@ class Heard:
     audio: bytes
 
 
+@dataclass(frozen=True)
+class Unopened:
+    """Why a clip's file could not be opened or read to its end, whatever it may hold."""
+
+    reason: str
+
+
 class Extraction(Protocol):
     """A way to hear many clips, such as `in_threads(2)`."""
 
-    def __call__(self, paths: Sequence[Path], front_end: FrontEnd, /) -> Generator[tuple[int, Heard]]:
-        """Yield each path's position and what came of it, in any order, a bounded number of them at a time.
-
-        Raises:
-            OSError: a file cannot be read, whatever it may hold.
-        """
+    def __call__(self, paths: Sequence[Path], front_end: FrontEnd, /) -> Generator[tuple[int, Heard | Unopened]]:
+        """Yield each path's position and what came of it, in any order, a bounded number of them at a time."""
         ...
 
 
-def hear(path: Path, front_end: FrontEnd) -> Heard:
-    """Return what comes of one clip, whose file is read once.
+def read_audio(path: Path) -> bytes | Unopened:
+    """Return what a clip's file holds."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return Unopened(error.strerror or str(error))
 
-    Raises:
-        OSError: the file cannot be read, whatever it may hold.
-    """
-    data = path.read_bytes()
+
+def hear(path: Path, front_end: FrontEnd) -> Heard | Unopened:
+    """Return what comes of one clip, whose file is read once."""
+    data = read_audio(path)
+    if isinstance(data, Unopened):
+        return data
     audio = hashlib.sha256(data).digest()
     try:
         halves = _to_float16(log_mel(*decode_bytes(data, source=str(path)), front_end), source=str(path))
@@ -70,7 +79,7 @@ def in_threads(workers: int) -> Extraction:
     if workers < 1:
         raise ValueError(f"workers={workers}: at least one must do the work")
 
-    def extract(paths: Sequence[Path], front_end: FrontEnd, /) -> Generator[tuple[int, Heard]]:
+    def extract(paths: Sequence[Path], front_end: FrontEnd, /) -> Generator[tuple[int, Heard | Unopened]]:
         keep_freed_memory()
         with one_torch_thread(), threads(workers) as pool:
             ahead = deque(enumerate(pool.submit(hear, path, front_end) for path in paths[: _AHEAD * workers]))

@@ -116,7 +116,8 @@ def prepare_features(
     with `skip_corrupt`, and if their track is known to be corrupted, they are a warning, and False in `available`.
 
     Raises:
-        OSError: a clip's file is gone, or the cache cannot be written, for one because the disk is full.
+        OSError: clips' files cannot be opened, raised once all have been tried, or the cache cannot be written, for
+            one because the disk is full.
         ValueError: clips cannot be read without `skip_corrupt`, or no clip can be read.
     """
     index = Index(dataset.root.resolve(), front_end, dataset.keys)

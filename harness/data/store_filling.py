@@ -3,24 +3,29 @@
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int
 from rich import filesize
 
-from harness.data.extraction import Extraction, threads
+from harness.data.extraction import Extraction, Unopened, read_audio, threads
 from harness.data.frontend import FrontEnd
 from harness.data.progress import Progress
 from harness.data.row_writer import RowWriter, filling
 from harness.data.store_files import FILLING, READY
+from harness.data.tables import few
 from harness.data.wanted import Wanted
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _READING_THREADS = 4
+_FAILED_AT_FIRST, _FAILED_IN_A_ROW = 100, 1000
+_N_NAMED = 10
 
 
 def fill(
@@ -35,22 +40,32 @@ def fill(
     """Have a store hold the wanted rows as their files are now. Its lock is held.
 
     Raises:
-        OSError: a file cannot be read, or the store cannot be written.
+        OSError: files cannot be opened, which is raised once all have been tried, or the store cannot be written.
     """
     is_left_behind = (path / FILLING).exists()
+    unopened: dict[str, str] = {}
     with filling(path, records) as writer:
         if is_left_behind:
             logger.warning("%s: the last preparation did not come to its end; what it wrote is checked first", path)
             writer.check(progress)
-        _forget_changed(path, writer, wanted, progress)
-        _compute_missing(path, writer, wanted, front_end=front_end, compute=compute, progress=progress)
+        _forget_changed(path, writer, wanted, unopened=unopened, progress=progress)
+        _compute_missing(
+            path, writer, wanted, front_end=front_end, compute=compute, unopened=unopened, progress=progress
+        )
+    if unopened:
+        raise OSError(
+            f"{len(unopened)} of {len(wanted.rows)} audio files cannot be opened: {_named(unopened)}; the others' "
+            "features are kept, so mend this and run the same command again"
+        )
 
 
-def _forget_changed(path: Path, writer: RowWriter, wanted: Wanted, progress: Progress) -> None:
+def _forget_changed(
+    path: Path, writer: RowWriter, wanted: Wanted, *, unopened: dict[str, str], progress: Progress
+) -> None:
     """Forget the rows whose files hold other bytes by now; of files that were only touched, note the new stamp."""
     stale = np.flatnonzero(wanted.is_stale(writer.records))
     changed = []
-    for position, audio in _audio_digests(wanted, stale, progress):
+    for position, audio in _opened(_audio_digests(wanted, stale, progress), wanted, unopened):
         row = int(wanted.rows[position])
         if audio == writer.records["audio"][row].tobytes():
             writer.stamp(row, wanted.stamps[position])
@@ -68,32 +83,70 @@ def _forget_changed(path: Path, writer: RowWriter, wanted: Wanted, progress: Pro
 
 def _audio_digests(
     wanted: Wanted, positions: Int[np.ndarray, " stale"], progress: Progress
-) -> Iterator[tuple[int, bytes]]:
+) -> Iterator[tuple[int, bytes | Unopened]]:
     """Yield the SHA-256 of the audio files at these positions."""
     if len(positions):
         with threads(_READING_THREADS) as pool:
             digests = pool.map(_audio_digest, [wanted.paths[position] for position in positions])
-            yield from zip(
-                positions.tolist(), progress(digests, total=len(positions), label="checking audio"), strict=True
-            )
+            reported = progress(digests, total=len(positions), label="checking audio")
+            yield from zip(positions.tolist(), reported, strict=True)
 
 
-def _audio_digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+def _audio_digest(path: Path) -> bytes | Unopened:
+    data = read_audio(path)
+    return data if isinstance(data, Unopened) else hashlib.sha256(data).digest()
 
 
 def _compute_missing(
-    path: Path, writer: RowWriter, wanted: Wanted, *, front_end: FrontEnd, compute: Extraction, progress: Progress
+    path: Path,
+    writer: RowWriter,
+    wanted: Wanted,
+    *,
+    front_end: FrontEnd,
+    compute: Extraction,
+    unopened: dict[str, str],
+    progress: Progress,
 ) -> None:
     missing = np.flatnonzero(wanted.is_missing(writer.records))
     if not len(missing):
         return
     _check_room(path, len(missing), writer.row_bytes)
-    paths = [wanted.paths[position] for position in missing]
-    with closing(compute(paths, front_end)) as found:
-        for place, heard in progress(found, total=len(paths), label="features"):
-            position = missing[place]
+    with closing(compute([wanted.paths[position] for position in missing], front_end)) as found:
+        reported = progress(found, total=len(missing), label="features")
+        placed = ((int(missing[place]), outcome) for place, outcome in reported)
+        for position, heard in _opened(placed, wanted, unopened):
             writer.put(int(wanted.rows[position]), heard, wanted.stamps[position])
+
+
+def _opened(
+    found: Iterable[tuple[int, T | Unopened]], wanted: Wanted, unopened: dict[str, str]
+) -> Iterator[tuple[int, T]]:
+    """Yield what comes of the files that can be opened; note by name why others cannot.
+
+    Raises:
+        OSError: none of the first hundred can, or none of a thousand in a row: so the disk is gone, and no file wrong.
+    """
+    n_in_a_row, most = 0, _FAILED_AT_FIRST
+    for position, outcome in found:
+        if not isinstance(outcome, Unopened):
+            n_in_a_row, most = 0, _FAILED_IN_A_ROW
+            yield position, outcome
+            continue
+        unopened[_name(wanted.paths[position])] = outcome.reason
+        n_in_a_row += 1
+        if n_in_a_row == most:
+            raise OSError(
+                f"{most} audio files in a row cannot be opened, so the others were not tried: {_named(unopened)}; "
+                "what was computed is kept, so mend this and run the same command again"
+            )
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _named(unopened: Mapping[str, str]) -> str:
+    return few((f"{name}: {reason}" for name, reason in unopened.items()), limit=_N_NAMED)
 
 
 def _check_room(path: Path, n_rows: int, row_bytes: int) -> None:
