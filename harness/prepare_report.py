@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from rich import filesize
 
+from harness.data.left_out import LEFT_OUT, is_known_to_be_corrupted
 from harness.data.openmic import audio_name
-from harness.data.store import is_known_to_be_corrupted
 from harness.prepare_data import Outcome, Prepared
 
 _N_NAMED = 20
@@ -42,7 +42,7 @@ def _clips(prepared: Prepared) -> str:
 
 
 def _left_out(prepared: Prepared) -> list[str]:
-    """Return which clips are left out, those of tracks that are known to be corrupted apart."""
+    """Return which clips are left out, known corrupted tracks apart, and where all are listed."""
     known = [key for key in prepared.unreadable if is_known_to_be_corrupted(key)]
     others = [key for key in prepared.unreadable if not is_known_to_be_corrupted(key)]
     lines = [f"left out  {len(known)} of tracks known to be corrupted: {', '.join(known)}"] if known else []
@@ -50,7 +50,7 @@ def _left_out(prepared: Prepared) -> list[str]:
         lines.append(f"left out  {len(others)} that cannot be read:")
         lines += [f"          {audio_name(key)}: {prepared.unreadable[key]}" for key in others[:_N_NAMED]]
         lines += [f"          and {len(others) - _N_NAMED} more"] if len(others) > _N_NAMED else []
-    return lines
+    return [*lines, f"listed    {prepared.path}/{LEFT_OUT}"] if lines else []
 
 
 def _memory(prepared: Prepared) -> str:

@@ -24,7 +24,7 @@ from tests.layouts import Layout, write_tone
 from tests.studies import wait_for
 
 FRONT_END = geometry_of("ast-nano").front_end
-FILES = ("features.npy", "index.json", "rows.bin")
+FILES = ("features.npy", "index.json", "left_out.csv", "rows.bin")
 
 
 def refused(*flags):
@@ -89,7 +89,7 @@ def test_the_report_tells_known_corrupted_tracks_from_other_clips_that_cannot_be
     assert "left out  25 that cannot be read:\n          000/000000_0.ogg: empty" in text
     assert "000/000019_0.ogg" in text
     assert "000/000020_0.ogg" not in text
-    assert "          and 5 more" in text
+    assert "          and 5 more\nlisted    /cache/features/0123/left_out.csv" in text
 
 
 def test_the_report_has_a_line_for_each_machine_that_has_a_store_of_its_own():

@@ -20,9 +20,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from harness.data import store_files
-from harness.data.check_audio import CORRUPTED_TRACKS
 from harness.data.extraction import Extraction, in_threads
 from harness.data.frontend import FrontEnd
+from harness.data.left_out import LEFT_OUT, is_known_to_be_corrupted
 from harness.data.old_stores import warn_of_old_stores
 from harness.data.openmic import ClipDataset, audio_name
 from harness.data.progress import Progress, quiet
@@ -80,7 +80,7 @@ class FeatureStore:
         """Return, by key, why clips of these rows cannot be read."""
         wanted = self._all(rows)
         return {
-            self.keys[row]: self.records["reason"][row].decode()
+            self.keys[row]: self.records["reason"][row].decode(errors="replace")
             for row in wanted[self.records["state"][wanted] == UNREADABLE]
         }
 
@@ -172,7 +172,7 @@ def _open_if_complete(path: Path, expected: Index, wanted: Wanted) -> FeatureSto
 def _fill(path: Path, expected: Index, wanted: Wanted, *, compute: Extraction, progress: Progress) -> FeatureStore:
     """Compute what is missing of the rows, in a new store if there is none or it is damaged. The lock is held."""
     store = _open_or_create(path, expected)
-    fill(path, store.records, wanted, front_end=expected.front_end, compute=compute, progress=progress)
+    fill(path, expected, store.records, wanted, compute=compute, progress=progress)
     return open_store(path)
 
 
@@ -198,13 +198,11 @@ def _report_unreadable(store: FeatureStore, rows: Int[np.ndarray, " row"] | None
     if len(reasons) == n_clips:
         raise ValueError(f"none of the {n_clips} clips can be read: {few(reasons.values(), limit=_N_NAMED)}")
     if others and not skip_corrupt:
-        raise ValueError(f"{message}; repair them, or leave them out on purpose with --skip-corrupt")
+        raise ValueError(
+            f"{message}; repair them, or leave them out on purpose with --skip-corrupt; all are listed in "
+            f"{store.path / LEFT_OUT}"
+        )
     if known:
         logger.warning("%d clips of tracks that are known to be corrupted are left out: %s", len(known), few(known))
     if others:
         logger.warning("%s; they are left out", message)
-
-
-def is_known_to_be_corrupted(key: str) -> bool:
-    """Return whether a clip is of one of the tracks of the Free Music Archive that are known to be damaged."""
-    return key[:6] in CORRUPTED_TRACKS

@@ -3,6 +3,7 @@
     features.npy   float16, (clip, frame, mel): one row per key, at its full size from the start, holes where nothing is
     rows.bin       one record per row: missing, ready or unreadable, and why; checksum; what is known of the audio file
     index.json     what the store is of, see `harness/data/store_index.py`
+    left_out.csv   the clips that cannot be read, and why; there is none if all can, see `harness/data/left_out.py`
     filling        there while a process fills the store, and left behind if it was killed
 
 A row's record is written after the row, so a process that is killed leaves no record without its row. A machine that

@@ -14,9 +14,12 @@ from rich import filesize
 
 from harness.data.extraction import Extraction, Unopened, read_audio, threads
 from harness.data.frontend import FrontEnd
+from harness.data.left_out import LEFT_OUT, write_left_out
+from harness.data.openmic import audio_name
 from harness.data.progress import Progress
 from harness.data.row_writer import RowWriter, filling
 from harness.data.store_files import FILLING, READY
+from harness.data.store_index import Index
 from harness.data.tables import few
 from harness.data.wanted import Wanted
 
@@ -30,14 +33,14 @@ _N_NAMED = 10
 
 def fill(
     path: Path,
+    index: Index,
     records: np.ndarray,
     wanted: Wanted,
     *,
-    front_end: FrontEnd,
     compute: Extraction,
     progress: Progress,
 ) -> None:
-    """Have a store hold the wanted rows as their files are now. Its lock is held.
+    """Have a store hold the wanted rows as their files are now, and list what it cannot. Its lock is held.
 
     Raises:
         OSError: files cannot be opened, which is raised once all have been tried, or the store cannot be written.
@@ -48,14 +51,23 @@ def fill(
         if is_left_behind:
             logger.warning("%s: the last preparation did not come to its end; what it wrote is checked first", path)
             writer.check(progress)
-        _forget_changed(path, writer, wanted, unopened=unopened, progress=progress)
-        _compute_missing(
-            path, writer, wanted, front_end=front_end, compute=compute, unopened=unopened, progress=progress
-        )
+        try:
+            _forget_changed(path, writer, wanted, unopened=unopened, progress=progress)
+            _compute_missing(
+                path,
+                writer,
+                wanted,
+                front_end=index.front_end,
+                compute=compute,
+                unopened=unopened,
+                progress=progress,
+            )
+        finally:
+            write_left_out(path, index.keys, writer.records, unopened)
     if unopened:
         raise OSError(
             f"{len(unopened)} of {len(wanted.rows)} audio files cannot be opened: {_named(unopened)}; the others' "
-            "features are kept, so mend this and run the same command again"
+            f"features are kept, so mend this and run the same command again; all are listed in {path / LEFT_OUT}"
         )
 
 
@@ -121,7 +133,7 @@ def _compute_missing(
 def _opened(
     found: Iterable[tuple[int, T | Unopened]], wanted: Wanted, unopened: dict[str, str]
 ) -> Iterator[tuple[int, T]]:
-    """Yield what comes of the files that can be opened; note by name why others cannot.
+    """Yield what comes of the files that can be opened; note by key why others cannot.
 
     Raises:
         OSError: none of the first hundred can, or none of a thousand in a row: so the disk is gone, and no file wrong.
@@ -132,7 +144,7 @@ def _opened(
             n_in_a_row, most = 0, _FAILED_IN_A_ROW
             yield position, outcome
             continue
-        unopened[_name(wanted.paths[position])] = outcome.reason
+        unopened[wanted.paths[position].stem] = outcome.reason
         n_in_a_row += 1
         if n_in_a_row == most:
             raise OSError(
@@ -141,12 +153,8 @@ def _opened(
             )
 
 
-def _name(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
-
-
 def _named(unopened: Mapping[str, str]) -> str:
-    return few((f"{name}: {reason}" for name, reason in unopened.items()), limit=_N_NAMED)
+    return few((f"{audio_name(key)}: {reason}" for key, reason in unopened.items()), limit=_N_NAMED)
 
 
 def _check_room(path: Path, n_rows: int, row_bytes: int) -> None:
