@@ -198,7 +198,7 @@ def test_rays_workers_leave_out_what_they_cannot_open_and_the_command_names_it(d
     clip.mkdir()
     try:
         process = start(data, {"REPROGRAMMING_CACHE": str(tmp_path / "cache")}, "--cpus", "2")
-        _, err = process.communicate(timeout=180)
+        _, err = process.communicate(timeout=400)
     finally:
         clip.rmdir()
         (tmp_path / "away").rename(clip)

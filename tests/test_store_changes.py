@@ -158,7 +158,7 @@ def test_a_disk_without_room_for_the_copy_is_refused_and_the_store_stays(dataset
     with small_disk(tmp_path / "disk", n_bytes=100 << 10) as disk:
         store = prepare(cache=disk)
         write_tone(dataset.audio_path(3), hertz=5000)
-        with pytest.raises(OSError, match=r"features of 8 clips need 65\.5 kB and \d+\.\d kB are free there"):
+        with pytest.raises(OSError, match=r"features of 8 clips, copied since some changed, need 65\.5 kB and \d+\.\d kB are free there"):
             prepare(cache=disk)
         assert open_store(store.path).available.all()
 

@@ -387,3 +387,45 @@ def test_processes_that_prepare_the_same_store_do_the_work_once(dataset, tmp_pat
     waiting = [err for (_, err), count in zip(outputs, counts, strict=True) if not count]
     assert any("another process prepares these features; waiting for it" in err for err in waiting)
     assert kinds(tmp_path / "cache") == [".lock", "store"]
+
+
+@pytest.mark.process
+def test_who_wants_rows_that_are_there_does_not_wait_for_who_fills_others(dataset, prepare, tmp_path, caplog):
+    process = start_preparing(dataset, tmp_path, pause=0.5)
+    try:
+        wait_for(process, "computing 0", "computing 1", "computing 2", "computing 3")
+        store = prepare(rows=np.array([0, 2]), compute=no_work)
+        assert process.poll() is None
+        assert (store.path / "filling").exists()
+        assert store.available[[0, 2]].all()
+        assert "waiting for it" not in caplog.text
+    finally:
+        process.kill()
+        process.communicate()
+
+
+HOLD = """
+import fcntl, sys, time
+with open(sys.argv[1], "w") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    print("holding", flush=True)
+    time.sleep(1)
+"""
+
+
+@pytest.mark.process
+def test_who_wants_rows_that_are_not_what_their_records_say_waits_for_who_fills_the_store(
+    dataset, prepare, uninterrupted, caplog
+):
+    path = prepare().path
+    spoil_row(path, 2)
+    (path / "filling").touch()
+    command = [sys.executable, "-c", HOLD, f"{path}.lock"]
+    heard = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        wait_for(process, "holding")
+        prepare(rows=np.array([0, 2]), compute=counting(heard))
+        assert process.wait(timeout=30) == 0
+    assert heard == [dataset.audio_path(2).name]
+    assert "another process prepares these features; waiting for it" in caplog.text
+    assert files_of(path) == uninterrupted

@@ -29,7 +29,7 @@ def write_left_out(path: Path, keys: Sequence[str], records: np.ndarray, unopene
     """
     reasons = {
         keys[row]: records["reason"][row].decode(errors="replace")
-        for row in np.flatnonzero(records["state"] == UNREADABLE)
+        for row in np.flatnonzero(records["state"] == UNREADABLE).tolist()
     }
     reasons |= {key: f"cannot be opened: {reason}" for key, reason in unopened.items()}
     with said_of(path):

@@ -4,16 +4,15 @@ import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
-from harness.data.extraction import Heard
+from harness.data.extraction import Heard, threads
 from harness.data.progress import Progress
-from harness.data.rows import layout
+from harness.data.rows import Rows, StoredRows, layout
 from harness.data.store_files import (
     FEATURES,
     FILLING,
@@ -77,10 +76,8 @@ class RowWriter:
     def check(self, progress: Progress) -> None:
         """Hold all rows that have a record to it, and forget those that are not true."""
         rows = np.flatnonzero(self.records["state"] != MISSING)
-        with ThreadPoolExecutor(_CHECKING_THREADS) as pool:
-            truth = pool.map(self._is_true, rows.tolist())
-            are_true = list(progress(truth, total=len(rows), label="checking features"))
-        self.forget(rows[~np.array(are_true, np.bool_)].tolist())
+        are_true = hold_to_records(StoredRows(self._path / FEATURES), self.records, rows, progress)
+        self.forget(rows[~are_true].tolist())
 
     def detach(self, progress: Progress) -> None:
         """Go on in a copy of the features, so that who has the file open goes on reading what is in it.
@@ -117,11 +114,6 @@ class RowWriter:
             _write(copy, self._read(row), self._start + row * self.row_bytes)
         os.fsync(copy)
 
-    def _is_true(self, row: int) -> bool:
-        record = self.records[row]
-        content = bytes(record["reason"]) if record["state"] == UNREADABLE else self._read(row)
-        return bool(zlib.crc32(content) == record["crc"])
-
     def _read(self, row: int) -> bytes:
         return os.pread(self._features, self.row_bytes, self._start + row * self.row_bytes)
 
@@ -146,6 +138,21 @@ def filling(path: Path, records: np.ndarray) -> Iterator[RowWriter]:
             writer.close()
             mark.unlink()
             sync_directory(path)
+
+
+def hold_to_records(
+    features: Rows, records: np.ndarray, rows: Int[np.ndarray, " row"], progress: Progress
+) -> Bool[np.ndarray, " row"]:
+    """Return which of these rows, all of which have a record, are what it says."""
+
+    def is_true(row: int) -> bool:
+        record = records[row]
+        content = bytes(record["reason"]) if record["state"] == UNREADABLE else features[row].tobytes()
+        return bool(zlib.crc32(content) == record["crc"])
+
+    with threads(_CHECKING_THREADS) as pool:
+        truth = pool.map(is_true, rows.tolist())
+        return np.array(list(progress(truth, total=len(rows), label="checking features")), np.bool_)
 
 
 def _write(file: int, content: bytes | memoryview, place: int) -> None:

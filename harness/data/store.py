@@ -26,6 +26,7 @@ from harness.data.left_out import LEFT_OUT, is_known_to_be_corrupted
 from harness.data.old_stores import warn_of_old_stores
 from harness.data.openmic import ClipDataset, audio_name
 from harness.data.progress import Progress, quiet
+from harness.data.row_writer import hold_to_records
 from harness.data.rows import Rows, StoredRows
 from harness.data.store_files import MISSING, READY, UNREADABLE
 from harness.data.store_filling import fill
@@ -122,9 +123,10 @@ def prepare_features(
     """
     index = Index(dataset.root.resolve(), front_end, dataset.keys)
     path = cache / "features" / index.name
-    store = _open_if_complete(path, index, look_at(dataset, rows))
+    wanted = look_at(dataset, rows)
+    store = _open_if_complete(path, index, wanted) or _open_while_filled(path, index, wanted, progress)
     if store is None:
-        with store_files.locked(path.with_name(f"{index.name}.lock")):
+        with store_files.locked(path):
             # another process may have done the work while this one waited for the lock
             wanted = look_at(dataset, rows)
             store = _open_if_complete(path, index, wanted) or _fill(
@@ -166,6 +168,17 @@ def _open_if_complete(path: Path, expected: Index, wanted: Wanted) -> FeatureSto
         if not mark.exists():
             store = _open_expected(path, expected)
             return store if wanted.are_there(store.records) and not mark.exists() else None
+    return None
+
+
+def _open_while_filled(path: Path, expected: Index, wanted: Wanted, progress: Progress) -> FeatureStore | None:
+    """Return the store if another process fills it and all of the rows are there, each being what its record says."""
+    if not store_files.is_locked(path):
+        return None  # so that who comes next checks what a killed process left, once for all
+    with suppress(ValueError, FileNotFoundError):
+        store = _open_expected(path, expected)
+        if wanted.are_there(store.records):
+            return store if hold_to_records(store.features, store.records, wanted.rows, progress).all() else None
     return None
 
 

@@ -98,10 +98,10 @@ def _write_files(path: Path, index: Index) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock among processes; the system releases it when its holder dies."""
+    """Hold a store's lock among processes; the system releases it when its holder dies."""
     with said_of(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        file = _lock_of(path).open("w")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,6 +109,22 @@ def locked(path: Path) -> Iterator[None]:
             logger.warning("%s: another process prepares these features; waiting for it", path)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds a store's lock, as far as can be told."""
+    try:
+        with _lock_of(path).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # for one because there is none yet
+        return False
+    return False
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def _forget_changed(
     logger.warning("%s: the audio of %d clips is not what it was; they are heard again", path, len(changed))
     is_ready = writer.records["state"] == READY
     if is_ready[changed].any():  # someone may be reading them
-        _check_room(path, int(is_ready.sum()), writer.row_bytes)
+        _check_room(path, int(is_ready.sum()), writer.row_bytes, why=", copied since some changed,")
         writer.detach(progress)
     writer.forget(changed)
 
@@ -157,7 +157,7 @@ def _named(unopened: Mapping[str, str]) -> str:
     return few((f"{audio_name(key)}: {reason}" for key, reason in unopened.items()), limit=_N_NAMED)
 
 
-def _check_room(path: Path, n_rows: int, row_bytes: int) -> None:
+def _check_room(path: Path, n_rows: int, row_bytes: int, *, why: str = "") -> None:
     """Refuse to begin what the disk has no room for.
 
     Raises:
@@ -166,6 +166,7 @@ def _check_room(path: Path, n_rows: int, row_bytes: int) -> None:
     needed, free = n_rows * row_bytes, shutil.disk_usage(path).free
     if needed > free:
         raise OSError(
-            f"{path}: the features of {n_rows} clips need {filesize.decimal(needed)} and {filesize.decimal(free)} are "
-            "free there; make room, or name another place in the environment variable REPROGRAMMING_CACHE"
+            f"{path}: the features of {n_rows} clips{why} need {filesize.decimal(needed)} and "
+            f"{filesize.decimal(free)} are free there; make room, or name another place in the environment variable "
+            "REPROGRAMMING_CACHE"
         )

@@ -31,7 +31,8 @@ class Wanted:
     def is_stale(self, records: np.ndarray) -> Bool[np.ndarray, " row"]:
         """Return which of the rows have a record of a file with another stamp, or whose file cannot be looked at."""
         is_other: np.ndarray = np.not_equal(records["stamp"][self.rows], self.stamps).any(axis=1)
-        return (is_other | (self.stamps[:, 0] < 0)) & ~self.is_missing(records)
+        stale: np.ndarray = (is_other | (self.stamps[:, 0] < 0)) & ~self.is_missing(records)
+        return stale
 
     def are_there(self, records: np.ndarray) -> bool:
         """Return whether all of the rows have a record, and each of the file as it is."""
