@@ -1,5 +1,8 @@
 """Small data sets to prepare features of, and ways to compute them that tell what they did."""
 
+import os
+from pathlib import Path
+
 from harness.data.extraction import in_threads
 from harness.data.frontend import FrontEnd
 from tests.layouts import Layout, write_tone
@@ -30,3 +33,31 @@ def counting(heard, *, workers=2):
             yield position, found
 
     return extract
+
+
+def labels_of(seen):
+    """Return a progress that adds to a list what each loop is of, and of how many."""
+
+    def progress(iterable, /, *, total, label):
+        seen.append((label, total))
+        return iter(iterable)
+
+    return progress
+
+
+def touch(dataset, *rows):
+    """Give clips another time of change."""
+    for row in rows:
+        os.utime(dataset.audio_path(row), ns=(0, 1_000_000_000 + row))
+
+
+def forbid(monkeypatch, paths):
+    """Let nobody read these files; a test that root runs cannot do so by their mode."""
+    read_bytes = Path.read_bytes
+
+    def guarded(path):
+        if path in paths:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", guarded)

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from harness import trial
+from harness.data import old_stores
+from harness.data.frontend import FRONT_END_VERSION
 from harness.data.openmic import read_dataset
 from harness.data.sources import open_dataset, open_study_data
 from harness.data.store import open_store, prepare_features
+from harness.data.store_index import STORE_FORMAT
 from harness.spec import DataSpec
 from tests.layouts import write_tone
 from tests.mounts import small_disk
-from tests.stores import FRONT_END, counting, no_work, tones
+from tests.stores import FRONT_END, counting, labels_of, no_work, tones, touch
 
 
 @pytest.fixture
@@ -30,21 +33,6 @@ def prepare(dataset, tmp_path):
         return prepare_features(dataset, FRONT_END, cache=cache, **options)
 
     return prepare
-
-
-def touch(dataset, *rows):
-    for row in rows:
-        os.utime(dataset.audio_path(row), ns=(0, 1_000_000_000 + row))
-
-
-def labels_of(seen):
-    """Return a progress that notes what it is of, and of how many."""
-
-    def progress(iterable, /, *, total, label):
-        seen.append((label, total))
-        return iter(iterable)
-
-    return progress
 
 
 def test_a_changed_clip_alone_is_heard_again_and_in_the_same_store(dataset, prepare, caplog):
@@ -158,7 +146,10 @@ def test_a_disk_without_room_for_the_copy_is_refused_and_the_store_stays(dataset
     with small_disk(tmp_path / "disk", n_bytes=100 << 10) as disk:
         store = prepare(cache=disk)
         write_tone(dataset.audio_path(3), hertz=5000)
-        with pytest.raises(OSError, match=r"features of 8 clips, copied since some changed, need 65\.5 kB and \d+\.\d kB are free there"):
+        with pytest.raises(
+            OSError,
+            match=r"features of 8 clips, copied since some changed, need 65\.5 kB and \d+\.\d kB are free there",
+        ):
             prepare(cache=disk)
         assert open_store(store.path).available.all()
 
@@ -231,8 +222,8 @@ def old(prepare, tmp_path):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"format": 3}, "of an earlier version"),
-        ({"front_end_version": 1}, "of an earlier version"),
+        ({"format": STORE_FORMAT - 1}, "of an earlier version"),
+        ({"front_end_version": FRONT_END_VERSION - 1}, "of an earlier version"),
         ({"root": "/no/such/place"}, "of /no/such/place, which is gone"),
     ],
 )
@@ -244,7 +235,19 @@ def test_a_store_of_no_use_is_named_with_its_size_and_what_removes_it(old, caplo
     assert path.is_dir()
 
 
-@pytest.mark.parametrize("change", [{}, {"format": 5}, {"front_end_version": 3}, {"format": None}, {"root": 5}])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"format": STORE_FORMAT + 1}, {"front_end_version": FRONT_END_VERSION + 1}, {"format": None}, {"root": 5}],
+)
 def test_a_store_in_use_of_a_later_version_or_damaged_is_not_called_old(old, caplog, change):
     _, said = old
     assert said(caplog, **change) == []
+
+
+def test_an_old_store_that_someone_removes_at_this_moment_stops_nothing(old, caplog, monkeypatch):
+    def gone(path):
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(old_stores, "bytes_on_disk", gone)
+    _, said = old
+    assert said(caplog, format=STORE_FORMAT - 1) == []

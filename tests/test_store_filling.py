@@ -17,7 +17,7 @@ from harness.data import store_files, store_index
 from harness.data.openmic import read_dataset
 from harness.data.store import open_store, prepare_features
 from tests.mounts import read_only, small_disk
-from tests.stores import FRONT_END, counting, no_work, tones
+from tests.stores import FRONT_END, counting, labels_of, no_work, tones
 
 ROW_BYTES = 32 * 128 * 2
 FILES = ("features.npy", "index.json", "rows.bin")
@@ -151,12 +151,7 @@ def test_after_an_unclean_end_each_row_is_checked_before_it_is_believed(dataset,
     records.tofile(path / "rows.bin")
     (path / "filling").touch()
     heard, seen = [], []
-
-    def progress(iterable, /, *, total, label):
-        seen.append((label, total))
-        return iter(iterable)
-
-    assert files_of(prepare(compute=counting(heard), progress=progress).path) == uninterrupted
+    assert files_of(prepare(compute=counting(heard), progress=labels_of(seen)).path) == uninterrupted
     assert sorted(heard) == [dataset.audio_path(row).name for row in (2, 6, 7)]
     assert seen == [("checking features", 6), ("features", 3)]
     assert "the last preparation did not come to its end" in caplog.text
@@ -257,10 +252,12 @@ def test_a_record_that_says_nothing_possible_is_of_a_missing_row(dataset, prepar
     assert sorted(heard) == [dataset.audio_path(row).name for row in (2, 5)]
 
 
-WITHOUT_ROOT = '{"format": 4, "front_end_version": 2, "front_end": {}, "keys": []}'
+VERSIONS = {"format": store_index.STORE_FORMAT, "front_end_version": store_index.FRONT_END_VERSION}
+WITHOUT_ROOT = json.dumps(VERSIONS | {"front_end": {}, "keys": []})
+WITHOUT_FRONT_END = json.dumps(VERSIONS | {"front_end": 1})
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 0}', '{"format": 4}', WITHOUT_ROOT, "5"])
+@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 0}', WITHOUT_ROOT, WITHOUT_FRONT_END, "5"])
 def test_a_broken_index_is_refused_and_the_store_made_anew(prepare, uninterrupted, text):
     path = prepare().path
     (path / "index.json").write_text(text)
@@ -269,7 +266,7 @@ def test_a_broken_index_is_refused_and_the_store_made_anew(prepare, uninterrupte
     assert files_of(prepare().path) == uninterrupted
 
 
-@pytest.mark.parametrize(("stamp", "ours"), [("format", 4), ("front_end_version", 2)])
+@pytest.mark.parametrize(("stamp", "ours"), VERSIONS.items())
 def test_a_store_of_an_earlier_version_is_not_used(prepare, caplog, monkeypatch, stamp, ours):
     store = prepare()
     index = json.loads((store.path / "index.json").read_text())
@@ -278,7 +275,7 @@ def test_a_store_of_an_earlier_version_is_not_used(prepare, caplog, monkeypatch,
     assert prepare(compute=counting(heard)).audio_digest() == store.audio_digest()
     assert len(heard) == 8
     assert f"it has {stamp} 1, this is {stamp} {ours}" in caplog.text
-    monkeypatch.setattr(store_index, "STORE_FORMAT" if stamp == "format" else "FRONT_END_VERSION", 5)
+    monkeypatch.setattr(store_index, "STORE_FORMAT" if stamp == "format" else "FRONT_END_VERSION", ours + 1)
     assert prepare().path != store.path
 
 

@@ -1,7 +1,5 @@
 """Files that cannot be opened: all are named at the end, the others are computed, and a lost disk ends it early."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,8 +9,7 @@ from harness.data.openmic import read_dataset
 from harness.data.store import open_store, prepare_features
 from harness.ray_extraction import _hear
 from tests.layouts import Layout, write_tone
-from tests.stores import FRONT_END, counting, no_work, tones
-from tests.test_store_changes import touch
+from tests.stores import FRONT_END, counting, forbid, labels_of, no_work, tones, touch
 
 
 @pytest.fixture
@@ -33,18 +30,6 @@ def prepare(dataset, tmp_path):
 def store_of(tmp_path):
     (path,) = (tmp_path / "cache/features").glob("*[0-9a-f]")
     return open_store(path)
-
-
-def forbid(monkeypatch, paths):
-    """Let nobody read these files; a test that root runs cannot do so by their mode."""
-    read_bytes = Path.read_bytes
-
-    def guarded(path):
-        if path in paths:
-            raise PermissionError(13, "Permission denied", str(path))
-        return read_bytes(path)
-
-    monkeypatch.setattr(Path, "read_bytes", guarded)
 
 
 def answering(answers):
@@ -96,12 +81,7 @@ def test_a_touched_clip_that_cannot_be_opened_keeps_its_features(dataset, prepar
             prepare(compute=no_work)
     assert store_of(tmp_path).available.all()
     seen = []
-
-    def progress(iterable, /, *, total, label):
-        seen.append((label, total))
-        return iter(iterable)
-
-    prepare(compute=no_work, progress=progress)
+    prepare(compute=no_work, progress=labels_of(seen))
     assert seen == [("checking audio", 1)]
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 from rich import filesize
@@ -19,15 +20,12 @@ def warn_of_old_stores(folder: Path) -> None:
     None is removed: the program that made one may still be in use, and a disk that is not mounted looks like one
     whose data are gone.
     """
-    found = {path: why for path in sorted(folder.iterdir()) if (why := _why_useless(path))}
-    if found:
-        named = ", ".join(
-            f"{path.name} ({filesize.decimal(bytes_on_disk(path))}, {why})" for path, why in found.items()
-        )
-        remove = shlex.join(["rm", "-r", *map(str, found)])
-        logger.warning(
-            "%s: feature stores that this version has no use for: %s; to remove them: %s", folder, named, remove
-        )
+    with suppress(OSError):  # someone may be removing one at this moment
+        if found := {path: why for path in sorted(folder.iterdir()) if (why := _why_useless(path))}:
+            named = [f"{path.name} ({filesize.decimal(bytes_on_disk(path))}, {why})" for path, why in found.items()]
+            remove = shlex.join(["rm", "-r", *map(str, found)])
+            text = "%s: feature stores that this version has no use for: %s; to remove them: %s"
+            logger.warning(text, folder, ", ".join(named), remove)
 
 
 def bytes_on_disk(path: Path) -> int:
@@ -41,10 +39,5 @@ def _why_useless(path: Path) -> str:
         if index["format"] < STORE_FORMAT or index["front_end_version"] < FRONT_END_VERSION:
             return "of an earlier version"
         return "" if Path(index["root"]).is_dir() else f"of {index['root']}, which is gone"
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # no store, or a damaged one, which is made anew when it is asked for
-        return ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # no store, or a damaged one, which is made anew when it is wanted
