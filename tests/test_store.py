@@ -189,6 +189,7 @@ def test_other_audio_elsewhere_of_the_same_keys_sizes_and_times_has_another_stor
     prepare()
     theirs = prepare_features(other, FRONT_END, cache=tmp_path / "cache", skip_corrupt=True)
     assert list(theirs.unreadable()) == [dataset.keys[3]]
+    prepare(compute=no_work)  # theirs did not take the place of ours
 
 
 def test_the_audio_is_known_by_its_bytes_wherever_it_lies(dataset, prepare, tmp_path):

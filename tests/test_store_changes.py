@@ -135,11 +135,17 @@ def test_a_copy_that_is_interrupted_leaves_the_store_as_it_was(dataset, prepare)
     with pytest.raises(KeyboardInterrupt):
         prepare(progress=interrupted)
     assert {file.name: file.read_bytes() for file in store.path.iterdir()} == before
-    (store.path / "features.npy.part").write_bytes(b"of a process that was killed")
     heard = []
-    again = prepare(compute=counting(heard))
+    prepare(compute=counting(heard))
     assert heard == [dataset.audio_path(3).name]
-    assert sorted(file.name for file in again.path.iterdir()) == ["features.npy", "index.json", "rows.bin"]
+
+
+def test_a_copy_that_a_killed_process_left_is_removed(dataset, prepare):
+    store = prepare()
+    (store.path / "features.npy.part").write_bytes(b"half a copy")
+    touch(dataset, 3)
+    prepare(compute=no_work)
+    assert sorted(file.name for file in store.path.iterdir()) == ["features.npy", "index.json", "rows.bin"]
 
 
 def test_a_disk_without_room_for_the_copy_is_refused_and_the_store_stays(dataset, prepare, tmp_path):
