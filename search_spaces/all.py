@@ -5,6 +5,9 @@
 
 (The second leaves out the forest, whose trees have no parameters to count.)
 
+Best on the demo set with the first: macro-F1 0.708 on validation, 845,972 trainable parameters (fine-tuning, one cycle
+up to a rate of 2.4e-3); always guessing the more frequent answer gives 0.334.
+
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, sections 3 and 4.3.
 """
 

@@ -2,6 +2,9 @@
 
     python -m harness.study --space recipe --fix reprogrammer/kind=unet
 
+Best on the demo set with that command: macro-F1 0.570 on validation, 4,123 trainable parameters (depth 3, width 4,
+linear mapper, one cycle up to a rate of 2.7e-3); always guessing the more frequent answer gives 0.334.
+
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 4.2, and its released code.
 """
 
