@@ -13,7 +13,7 @@ from harness.searcher import SUMMARY
 from tests.studies import make_workshop, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
-TRIALS, EPOCHS = 4, 150
+TRIALS, EPOCHS = 4, 90
 FLAGS = ("--trials", str(TRIALS), "--epochs", str(EPOCHS), "--scheduler", "none")
 
 

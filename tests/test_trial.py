@@ -198,7 +198,8 @@ def test_clips(monkeypatch):
         return data_heard_through(None, None, front_end).validation
 
     part = make_data(seed=0).train
-    dataset = SimpleNamespace(labels=LABELS, targets=part.targets, observed=part.observed, train=np.arange(len(part)))
+    rows = np.arange(len(part))
+    dataset = SimpleNamespace(labels=LABELS, targets=part.targets, observed=part.observed, train=rows, test=rows)
     monkeypatch.setattr(trial_module, "open_dataset", lambda _: dataset)
     monkeypatch.setattr(trial_module, "open_test_part", open_test_part)
     return opened
