@@ -1,6 +1,6 @@
 """OpenMIC-2018 at its full size, as a stand-in: made, checked, prepared, read, split, and studied on base384.
 
-    pytest -m full_size -s
+    pytest -m full_size -n 0 -s
 
 Not part of the default run: it takes some ten minutes of two idle cores, and 6 GB below `--basetemp` (by default, in
 the system's folder for temporary files). `-s` shows the figures.
