@@ -87,6 +87,17 @@ def _words(paths: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def configuration_in_words(paths: Mapping[str, Any]) -> str:
+    """Return a whole configuration in one line: the system, what comes before and behind it, schedule and rate."""
+    config, words = TrialConfig.from_paths(paths), _words(paths)
+    sizes = {name: getattr(config.system, name, None) for name in ("width", "depth", "n_trees", "max_depth")}
+    told = [" ".join([words["system"], *(f"{name.replace('_', ' ')} {n}" for name, n in sizes.items() if n)])]
+    if "normalisation" in config.system.uses:
+        told.append(f"normalisation {config.normalisation.kind}")
+    told += [f"{words['mapper']} mapper"] if words["mapper"] != "-" else []
+    return ", ".join(told + ([words["schedule"]] if words["schedule"] != "-" else []))
+
+
 def system_in_words(config: TrialConfig) -> str:
     """Return the name of a configuration's system, with its sizes if it is a reprogrammer."""
     paths, words = config.to_paths(), config.name

@@ -41,10 +41,11 @@ def table_below(report, heading):
 
 
 def test_a_row_of_table_1_holds_ours_beside_the_papers():
-    (row,) = cells(systems_table([result("unet", params=4_121, seconds=33.4)], OPENMIC))
+    (row,) = cells(systems_table([result("unet", params=4_121, seconds=33.4, configuration="unet depth 2 width 3, linear mapper")], OPENMIC))
     assert row == {
         "system": "unet",
         "in the paper": "AST-URP",
+        "configuration": "unet depth 2 width 3, linear mapper",
         "trainable parameters": "4,121",
         "the paper's (M)": "0.018",
         "macro-F1": "0.620 ± 0.026",
@@ -55,6 +56,14 @@ def test_a_row_of_table_1_holds_ours_beside_the_papers():
         "the paper's median": "0.815",
         "seconds": "33",
     }
+
+
+def test_the_legend_says_what_is_counted_and_why_the_paper_counts_otherwise(tmp_path):
+    report, *_ = write_paper_report(tmp_path, [result(count_note="half of it is a teacher")], data=DEMO)
+    text = report.read_text()
+    assert "are those of the configuration in the table, on this backbone" in text
+    assert "none (AST-BS): half of it is a teacher." in text
+    assert "768" not in text
 
 
 def test_the_papers_f1_stand_nowhere_in_a_report_on_other_data(tmp_path):

@@ -28,7 +28,8 @@ class SystemResult:
     """What was measured of a system on the test split: a figure for each seed, empty where no run is done.
 
     `name` is that of the system's search space; `params` are the trainable ones, None for trees; `f1_by_label` is the
-    mean over the seeds; `seconds` is the mean time of a run, None where it is not known.
+    mean over the seeds; `seconds` is the mean time of a run, None where it is not known. `configuration` says in words
+    what was chosen, `count_note` why the paper counts otherwise, where what was chosen is the paper's.
     """
 
     name: str
@@ -38,6 +39,8 @@ class SystemResult:
     mean_average_precision: Sequence[float]
     f1_by_label: Mapping[str, float]
     seconds: float | None = None
+    configuration: str = _MISSING
+    count_note: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a system that the paper does not have."""
@@ -88,7 +91,7 @@ def write_paper_report(
     figures = _draw(folder, results, data=data, suffixes=suffixes)
     sections = [
         f"# The paper's systems on {data.name}",
-        f"## Table 1: parameters and macro-F1\n\n{systems_table(results, data)}\n\n{_legend(data)}",
+        f"## Table 1: parameters and macro-F1\n\n{systems_table(results, data)}\n\n{_legend(results, data)}",
         f"## Fig. 5: F1 by label\n\n{label_table(results, data)}",
         f"## Positive clips and F1\n\n{correlation_table(results, data)}",
     ]
@@ -105,19 +108,19 @@ def write_paper_report(
 
 def systems_table(results: Sequence[SystemResult], data: DataDescription) -> str:
     """Return the paper's Table 1 with what was measured, as Markdown."""
-    headings = ["system", "in the paper", "trainable parameters", "the paper's (M)"]
+    headings = ["system", "in the paper", "configuration", "trainable parameters", "the paper's (M)"]
     headings += ["macro-F1", "min to max", "seeds", "positive F1", "mAP"]
     headings += ["the paper's median", "seconds"] if data.is_openmic else ["seconds"]
     rows = []
     for result in results:
         published = SYSTEMS[result.name]
-        cells = [result.name, published.paper_name, _in_words(result.params, "{:,}")]
+        cells = [result.name, published.paper_name, result.configuration, _in_words(result.params, "{:,}")]
         cells += [_in_words(published.params_millions, "{:.3f}"), _mean_and_spread(result.macro_f1)]
         cells += [_range(result.macro_f1), str(len(result.macro_f1))]
         cells += [_mean_and_spread(result.positive_f1), _mean_and_spread(result.mean_average_precision)]
         cells += [f"{published.macro_f1 / 100:.3f}"] if data.is_openmic else []
         rows.append([*cells, _in_words(result.seconds, "{:,.0f}")])
-    return markdown_table(headings, rows, n_words=2)
+    return markdown_table(headings, rows, n_words=3)
 
 
 def label_table(results: Sequence[SystemResult], data: DataDescription) -> str:
@@ -205,7 +208,7 @@ def _scored(results: Sequence[SystemResult]) -> list[SystemResult]:
     return [result for result in results if result.f1_by_label]
 
 
-def _legend(data: DataDescription) -> str:
+def _legend(results: Sequence[SystemResult], data: DataDescription) -> str:
     """Return what a reader of the first table has to know."""
     lines = [
         "Macro-F1: both classes' F1, averaged over labels; mean ± standard deviation over seeds, test split.",
@@ -213,7 +216,11 @@ def _legend(data: DataDescription) -> str:
     ]
     if data.ceiling is not None:
         lines.append(f"Learning from every label annotated has {data.ceiling:.3f}.")
-    lines.append("The paper's counts are for a backbone with an embedding of 768 values.")
+    lines += [
+        "Trainable parameters are those of the configuration in the table, on this backbone.",
+        "`python -m harness.params` counts the paper's own configurations, and says why the paper's counts differ.",
+    ]
+    lines += [f"{result.title}: {result.count_note}." for result in results if result.count_note]
     return " ".join(lines)
 
 

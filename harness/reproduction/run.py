@@ -15,14 +15,15 @@ from harness.data.progress import track
 from harness.data.sources import open_dataset
 from harness.evaluation.remarks import left_out
 from harness.evaluation.report import conclude
-from harness.evaluation.result import ConfigurationResult, EvaluationResult
+from harness.evaluation.result import EvaluationResult
 from harness.evaluation.run import evaluate
 from harness.metrics import majority_floor
 from harness.paths import write_whole
 from harness.plan import StudyPlan
 from harness.published import LABEL_COUNTS
 from harness.ray_start import cpu_count
-from harness.reproduction.report import DataDescription, SystemResult, systems_table, write_paper_report
+from harness.reproduction.report import DataDescription, systems_table, write_paper_report
+from harness.reproduction.told import system_result
 from harness.reproduction.wanted import CEILING, VGGISH_SYSTEMS, Reproduction, describe, in_words
 from harness.run_study import begin, carry_out, claimed, connected, take_up
 from harness.spec import STUDY_FILE, Resources, StudyPlace
@@ -138,7 +139,7 @@ def _report(wanted: Reproduction, result: EvaluationResult, dataset: ClipDataset
     by_part = {
         configuration.study.removeprefix(f"{wanted.name}."): configuration for configuration in result.configurations
     }
-    systems = [_system(part, by_part.get(part)) for part in wanted.systems]
+    systems = [system_result(wanted, part, by_part.get(part)) for part in wanted.systems]
     ceiling = by_part[CEILING].summary("macro_f1") if CEILING in by_part else None
     data = _describe(wanted, dataset, ceiling=ceiling.mean if ceiling else None)
     conditions = " ".join([describe(wanted), *(f"{line}." for line in left_out(result))])
@@ -151,26 +152,6 @@ def _report(wanted: Reproduction, result: EvaluationResult, dataset: ClipDataset
             console.say(f"report    {file}")
     _log(wanted, result, files)
     return all(system.macro_f1 for system in systems)
-
-
-def _system(name: str, configuration: ConfigurationResult | None) -> SystemResult:
-    if configuration is None:
-        return SystemResult(name, None, [], [], [], {})
-    labels = configuration.finished[0].test["f1_by_label"] if configuration.finished else {}  # type: ignore[index]
-    seconds = [seed.seconds for seed in configuration.finished]
-    return SystemResult(
-        name=name,
-        params=configuration.params or None,
-        macro_f1=list(configuration.values("macro_f1").values()),
-        positive_f1=list(configuration.values("positive_f1").values()),
-        mean_average_precision=list(configuration.values("map").values()),
-        f1_by_label={label: _mean(configuration, f"f1_by_label/{label}") for label in labels},
-        seconds=float(np.mean(seconds)) if seconds else None,
-    )
-
-
-def _mean(configuration: ConfigurationResult, name: str) -> float:
-    return float(np.mean(list(configuration.values(name).values())))
 
 
 def _describe(wanted: Reproduction, dataset: ClipDataset, *, ceiling: float | None) -> DataDescription:
