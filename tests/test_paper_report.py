@@ -149,6 +149,13 @@ def test_comparisons_are_passed_on_and_leave_no_empty_section(tmp_path):
     assert "Differences" not in report.read_text()
 
 
+def test_notes_are_passed_on_and_leave_no_empty_section(tmp_path):
+    report, *_ = write_paper_report(tmp_path, [result()], data=DEMO, notes=["one seed", "test was read 2 times"])
+    assert "## Notes\n\n- one seed\n- test was read 2 times\n\n## Figures" in report.read_text()
+    report, *_ = write_paper_report(tmp_path, [result()], data=DEMO)
+    assert "Notes" not in report.read_text()
+
+
 @pytest.mark.parametrize("results", [[], [result(), result()]])
 def test_no_system_and_one_system_twice_are_refused(results, tmp_path):
     with pytest.raises(ValueError, match=r"systems='(none,none)?': must be at least one, each once"):

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from harness.evaluation.statistics import paired_difference, summarise
+from harness.evaluation.statistics import COVERAGE, paired_difference, summarise
 
 
 def test_a_summary_is_what_the_textbook_says():
@@ -64,3 +65,16 @@ def test_values_without_a_counterpart_are_refused():
 def test_no_values_and_no_numbers_are_refused(values):
     with pytest.raises(ValueError, match="must be at least one number, and all finite"):
         summarise(values)
+
+
+def test_the_interval_of_three_seeds_holds_the_truth_as_seldom_as_is_said():
+    rng = np.random.default_rng(0)
+    found = [paired_difference(values, [0.0] * 3) for values in rng.normal(size=(400, 3)).tolist()]
+    share = np.mean([difference.low <= 0 <= difference.high for difference in found])
+    assert share == pytest.approx(COVERAGE[3], abs=0.07)  # three standard errors
+
+
+@pytest.mark.parametrize("n", [n for n in COVERAGE if n > 3])
+def test_the_shares_of_the_interval_are_near_those_of_students_t(n):
+    within = 2 * stats.t(n - 1).cdf(1.96 * np.sqrt((n - 1) / n)) - 1
+    assert COVERAGE[n] == pytest.approx(within, abs=0.02)

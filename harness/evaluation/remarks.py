@@ -3,12 +3,10 @@
 from itertools import combinations
 
 from harness.evaluation.result import EvaluationResult, paired_seeds
+from harness.evaluation.statistics import COVERAGE
 
 _ONE_SEED = "one seed has no standard deviation, and no interval: give more --seeds"
-_INTERVAL = (
-    "95 % bootstrap interval of the mean difference over seeds; it says nothing of other test clips, and is too "
-    "narrow for few seeds"
-)
+_INTERVAL = "95 % bootstrap interval of the mean difference over seeds; it says nothing of other test clips"
 
 
 def remarks(result: EvaluationResult) -> list[str]:
@@ -18,9 +16,7 @@ def remarks(result: EvaluationResult) -> list[str]:
     counts = {len(c.finished) for c in result.configurations}
     if 1 in counts:
         lines.append(_ONE_SEED)
-    if max(counts, default=0) > 1 and result.comparisons():
-        lines.append(_INTERVAL)
-    return lines
+    return [*lines, *_intervals(result)]
 
 
 def procedure(result: EvaluationResult) -> str:
@@ -109,6 +105,16 @@ def _one_sided(result: EvaluationResult) -> list[str]:
         f"{', '.join(label for label in result.labels if label in found)}: all annotated test clips have the same "
         "answer, so that F1 says little; mAP leaves out labels without a positive clip"
     ]
+
+
+def _intervals(result: EvaluationResult) -> list[str]:
+    """Say what the intervals are of, and how often intervals of so few seeds hold the true difference."""
+    counts = sorted({c.difference.n for c in result.comparisons()} - {1})
+    if not counts:
+        return []
+    told = [f"{100 * COVERAGE[n]:.0f} % with {n} seeds" for n in counts if n in COVERAGE]
+    narrow = f"; with few seeds it is too narrow, and holds the true difference in {', '.join(told)}" if told else ""
+    return [_INTERVAL + narrow]
 
 
 def _number(count: int, what: str) -> str:

@@ -9,6 +9,13 @@ from scipy.stats import bootstrap
 _RESAMPLES = 9_999
 LEVEL = 0.95
 
+COVERAGE = {2: 0.50, 3: 0.74, 4: 0.80, 5: 0.84, 6: 0.86, 7: 0.88, 8: 0.88, 9: 0.89, 10: 0.90}
+"""How often the 95 % interval holds the true mean, by number of seeds.
+
+Source: simulated, 20,000 times for each number: normal differences, 1,999 resamples. A Student's t of n - 1 degrees of
+freedom within 1.96 * sqrt((n - 1) / n) has the same shares from n = 4 on, to 0.01 or 0.02.
+"""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -51,7 +58,7 @@ def paired_difference(one: Sequence[float], other: Sequence[float]) -> Differenc
     """Return how much higher `one` is than `other`, seed by seed.
 
     The interval is the percentile bootstrap's of the mean over the seeds. It holds for the seeds' spread alone: which
-    clips were drawn for the test split has a spread of its own. Below about ten seeds it is too narrow.
+    clips were drawn for the test split has a spread of its own. For few seeds it is too narrow, as `COVERAGE` tells.
 
     Raises:
         ValueError: the two have different numbers of seeds, none, or a value that is not finite.

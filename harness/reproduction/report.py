@@ -76,11 +76,13 @@ def write_paper_report(
     data: DataDescription,
     conditions: str = "",
     comparisons: str = "",
+    notes: Sequence[str] = (),
     suffixes: Sequence[str] = SUFFIXES,
 ) -> list[Path]:
     """Write the report and its figures, systems in the order given, and return the files, the report first.
 
-    `conditions` says how the results came about, `comparisons` is Markdown about the differences between systems.
+    `conditions` says how the results came about, `comparisons` is Markdown about the differences between systems,
+    `notes` what is to be known before anyone trusts the figures.
 
     Raises:
         ValueError: there is no result, or two of one system.
@@ -99,6 +101,8 @@ def write_paper_report(
         sections.insert(1, conditions)
     if comparisons:
         sections.append(f"## Differences between systems\n\n{comparisons.strip()}")
+    if notes:
+        sections.append("## Notes\n\n" + "\n".join(f"- {note}" for note in notes))
     pictures = (path.relative_to(folder) for path in figures if path.suffix == suffixes[0])
     sections.append("## Figures\n\n" + "\n\n".join(f"![{words(path.stem)}]({path})" for path in pictures))
     report = folder / REPORT

@@ -13,7 +13,6 @@ from harness.console import StudyConsole, clock
 from harness.data.openmic import POSITIVE, ClipDataset
 from harness.data.progress import track
 from harness.data.sources import open_dataset
-from harness.evaluation.remarks import left_out
 from harness.evaluation.report import conclude
 from harness.evaluation.result import EvaluationResult
 from harness.evaluation.run import evaluate
@@ -23,7 +22,7 @@ from harness.plan import StudyPlan
 from harness.published import LABEL_COUNTS
 from harness.ray_start import cpu_count
 from harness.reproduction.report import DataDescription, systems_table, write_paper_report
-from harness.reproduction.told import system_result
+from harness.reproduction.told import differences, notes_of, system_result
 from harness.reproduction.wanted import CEILING, VGGISH_SYSTEMS, Reproduction, describe, in_words
 from harness.run_study import begin, carry_out, claimed, connected, take_up
 from harness.spec import STUDY_FILE, Resources, StudyPlace
@@ -142,9 +141,13 @@ def _report(wanted: Reproduction, result: EvaluationResult, dataset: ClipDataset
     systems = [system_result(wanted, part, by_part.get(part)) for part in wanted.systems]
     ceiling = by_part[CEILING].summary("macro_f1") if CEILING in by_part else None
     data = _describe(wanted, dataset, ceiling=ceiling.mean if ceiling else None)
-    conditions = " ".join([describe(wanted), *(f"{line}." for line in left_out(result))])
     files = write_paper_report(
-        wanted.place.home, systems, data=data, conditions=conditions, comparisons=_differences(wanted, result)
+        wanted.place.home,
+        systems,
+        data=data,
+        conditions=describe(wanted),
+        comparisons=differences(wanted, result),
+        notes=notes_of(wanted, result),
     )
     console.say(f"\n{systems_table(systems, data)}\n")
     for file in files:
@@ -180,20 +183,6 @@ def _counts(dataset: ClipDataset, rows: np.ndarray) -> dict[str, tuple[int, int]
     observed, positive = dataset.observed[rows], dataset.targets[rows] >= POSITIVE
     yes, no = (observed & positive).sum(axis=0), (observed & ~positive).sum(axis=0)
     return {label: (int(yes[i]), int(no[i])) for i, label in enumerate(dataset.labels)}
-
-
-def _differences(wanted: Reproduction, result: EvaluationResult) -> str:
-    """Return the differences of macro-F1 between systems as a Markdown list, those to the linear head first."""
-    lines = []
-    for comparison in result.comparisons():
-        one, other = (
-            name.partition(" ")[0].removeprefix(f"{wanted.name}.") for name in (comparison.one, comparison.other)
-        )
-        difference = comparison.difference
-        interval = "" if difference.low is None else f", 95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
-        lines.append(f"- {one} over {other}: {difference.mean:+.3f}{interval}")
-    told = "Mean difference of test macro-F1 over seeds, paired by seed, with its bootstrap interval."
-    return "\n".join([told, "", *sorted(lines, key=lambda line: "none" not in line)])
 
 
 def _log(wanted: Reproduction, result: EvaluationResult, files: Sequence[Path]) -> None:
