@@ -24,11 +24,9 @@ from harness.data.study_data import Part, StudyData
 from harness.models.ast import GEOMETRIES, Ast
 from harness.models.checkpoints import RANDOM_SUFFIX
 from harness.parts.checks import one_of
-from harness.published import LABEL_COUNTS, SYSTEMS
+from harness.published import LABEL_COUNTS, PAPER_BACKBONE, SYSTEMS
 from harness.subspace import configuration_of
 from search_spaces import load
-
-PAPER_BACKBONE = "ast-base384"
 
 _META = torch.device("meta")
 _WIDTH = 130

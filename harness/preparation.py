@@ -83,7 +83,7 @@ def _announcement(spec: StudySpec, place: StudyPlace, *, space: Space, axes: Axe
     searched = tuple(path for path in axes.searched if path not in spec.fixed)
     held = "".join(f", {path}={value}" for path, value in spec.fixed.items())
     preset = f", the {spec.preset} recipe" if spec.preset else ""
-    labels = ", every training label revealed" if spec.data.reveals_all else ""
+    labels = ", all that plays in the training clips revealed" if spec.data.reveals_all else ""
     return [
         ("study", f"{spec.name}, seed {spec.seed}, in {place.home}"),
         ("data", f"{spec.data.in_words()}{labels}"),

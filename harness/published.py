@@ -10,6 +10,9 @@ plot) and Fig. 5.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+PAPER_BACKBONE = "ast-base384"
+"""The backbone of the paper's systems, by our name for it."""
+
 
 @dataclass(frozen=True)
 class Published:

@@ -39,7 +39,9 @@ def main(
     preset: Annotated[str | None, typer.Option(help="Recipe of the log-mel systems: paper, released.")] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="ast-base384, or a file or directory of such weights. [ast-nano on the demo]"),
+        typer.Option(
+            help="ast-base384, or a file or directory of such weights. [ast-nano on the demo, else ast-base384]"
+        ),
     ] = None,
     split: flags.Split = "random",
     demo_clips: flags.DemoClips = None,

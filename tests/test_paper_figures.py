@@ -98,7 +98,7 @@ class TestMacroF1BoxPlot:
 
     def test_floor_and_ceiling_say_what_they_are(self, tmp_path):
         words = said(figures.macro_f1_box_plot(tmp_path / "fig4", seeds(1), floor=0.398, ceiling=0.9))
-        assert {"majority class 0.398", "every label annotated 0.900"} <= set(words)
+        assert {"majority class 0.398", "training positives all known 0.900"} <= set(words)
 
     @pytest.mark.parametrize("n", [1, 2, 10])
     def test_every_seed_is_a_point_and_a_single_one_has_no_box(self, n, tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def macro_f1_box_plot(
     """Draw a box and every seed's point for each system (Fig. 4); a single seed is a point alone.
 
     `published` are medians of others, by system; `floor` is always giving the more frequent answer, `ceiling` is what
-    there would be to reach with every label annotated.
+    a system reached that was told all positives of the training clips.
     """
     figure = Figure(figsize=(_WIDTH_INCHES, 1.1 + 0.42 * len(macro_f1)), layout="constrained")
     axes = figure.subplots()
@@ -86,7 +86,7 @@ def macro_f1_box_plot(
         rows = [row - 0.34 for row, system in enumerate(macro_f1) if system in published]
         medians = [published[system] for system in macro_f1 if system in published]
         axes.scatter(medians, rows, marker="D", s=26, color=ORANGE, label="published median", zorder=4)
-    for level, name, style in ((floor, "majority class", "--"), (ceiling, "every label annotated", ":")):
+    for level, name, style in ((floor, "majority class", "--"), (ceiling, "training positives all known", ":")):
         if level is not None:
             axes.axvline(level, color=GREY, linewidth=1.2, linestyle=style, label=f"{name} {level:.3f}", zorder=1)
     axes.set_yticks(range(len(macro_f1)), list(macro_f1))

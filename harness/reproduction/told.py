@@ -1,4 +1,4 @@
-"""What a report tells of an evaluation: a row for each system, the differences between them, what is to be known of both."""
+"""What a report tells of an evaluation: rows, differences between systems, and what is to be known of them."""
 
 from itertools import combinations
 
@@ -6,8 +6,7 @@ import numpy as np
 
 from harness.evaluation.remarks import remarks
 from harness.evaluation.result import Comparison, ConfigurationResult, EvaluationResult
-from harness.params import PAPER_BACKBONE
-from harness.published import SYSTEMS
+from harness.published import PAPER_BACKBONE, SYSTEMS
 from harness.reproduction.report import SystemResult
 from harness.reproduction.wanted import Reproduction
 from harness.results import configuration_in_words

@@ -3,7 +3,7 @@
     studies/NAME/                 what was asked for (reproduction.json), the report and its figures
     studies/NAME.SYSTEM/          a study, as `harness.study` runs it
     studies/NAME.evaluation/      the evaluation of their best configurations, as `harness.evaluate` does it
-    studies/NAME.ceiling/         on the demo: the linear head with every training label known
+    studies/NAME.ceiling/         on the demo: the linear head, told all that plays in the training clips
 
 Each of these goes on where it stopped, so a reproduction does too.
 """
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.published import SYSTEMS
+from harness.published import PAPER_BACKBONE, SYSTEMS
 from harness.spec import DataSpec, StudyPlace, StudySpec
 from search_spaces import PRESETS, load
 
@@ -71,16 +71,13 @@ class Reproduction:
     ) -> "Reproduction":
         """Fill in what was not asked for: on the demo, small studies that choose a learning rate for its size.
 
-        On other data each system's study is one trial, the paper's own configuration, for the paper's epochs.
+        On other data each system's study is one trial, the paper's own configuration, for the paper's epochs on the
+        paper's backbone.
         """
         is_demo = data.source == "demo"
         if data.demo_clips is not None and not is_demo:
             raise ValueError(
                 f"demo-clips={data.demo_clips}: cannot go with --data; only the demo set has a size to choose"
-            )
-        if backbone is None and not is_demo:
-            raise ValueError(
-                "backbone: missing; the paper's is --backbone ast-base384, and only the demo is of the size of ast-nano"
             )
         papers = PRESETS[preset].epochs if preset in PRESETS else PRESETS["paper"].epochs
         asked = [word.strip() for word in systems.split(",")] if systems else list(SYSTEMS)
@@ -92,7 +89,7 @@ class Reproduction:
             trials=trials if trials is not None else (8 if is_demo else 1),
             epochs=epochs if epochs is not None else (12 if is_demo and preset is None else papers),
             preset=preset,
-            backbone=backbone or "ast-nano",
+            backbone=backbone or ("ast-nano" if is_demo else PAPER_BACKBONE),
             **others,
         )
 
@@ -128,7 +125,7 @@ class Reproduction:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Return the systems, and the ceiling where the truth about every label is known."""
+        """Return the systems, and the ceiling on the demo, where it is known what plays in a clip."""
         return (*self.systems, CEILING) if self.data.source == "demo" else self.systems
 
     def grown_from(self, before: "Reproduction") -> "Reproduction":
