@@ -38,7 +38,7 @@ DOORS = {
         "harness/plan.py",
         "harness/progress_callback.py",
         "harness/results.py",
-        "harness/reproduction/run.py",
+        "harness/reproduction/parts.py",
         "harness/run_study.py",
         "harness/searcher.py",
         "harness/study_storage.py",

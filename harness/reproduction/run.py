@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from optuna.trial import TrialState
 
-from harness import driver
 from harness.command import DONE, FELL_SHORT, INTERRUPTED
 from harness.console import StudyConsole, clock
 from harness.data.openmic import POSITIVE, ClipDataset
@@ -15,17 +14,17 @@ from harness.data.progress import track
 from harness.data.sources import open_dataset
 from harness.evaluation.report import conclude
 from harness.evaluation.result import EvaluationResult
-from harness.evaluation.run import evaluate
+from harness.evaluation.run import evaluate, evaluation_place
 from harness.metrics import majority_floor
 from harness.paths import write_whole
-from harness.plan import StudyPlan
 from harness.published import LABEL_COUNTS
 from harness.ray_start import cpu_count
+from harness.reproduction.parts import run_part, why_unfinished
 from harness.reproduction.report import DataDescription, systems_table, write_paper_report
 from harness.reproduction.told import differences, notes_of, system_result
 from harness.reproduction.wanted import CEILING, VGGISH_SYSTEMS, Reproduction, describe, in_words
-from harness.run_study import begin, carry_out, claimed, connected, take_up
-from harness.spec import STUDY_FILE, Resources, StudyPlace
+from harness.run_study import claimed, connected
+from harness.spec import STUDY_FILE, Resources
 from harness.tracker import experiment_of
 from tracking import records
 from tracking.outbox import Outbox
@@ -54,11 +53,12 @@ def reproduce(wanted: Reproduction, resources: Resources) -> int:
         with connected(resources):
             for number, part in enumerate(wanted.parts, 1):
                 console.say(f"\n{number} of {len(wanted.parts)} studies, after {clock(time.monotonic() - began)}")
-                if not _run_part(wanted, part, resources):
+                if not run_part(wanted, part, resources):
                     return _interrupted(console)
             console.say(f"\nthe evaluation of all, after {clock(time.monotonic() - began)}")
             result = _evaluate(wanted, resources, console=console)
-        conclude(result, console)
+        if result.configurations:
+            conclude(result, console)
         if result.is_interrupted:
             return _interrupted(console)
         is_whole = _report(wanted, result, dataset, console=console) and not result.has_failed
@@ -92,45 +92,25 @@ def _check_vggish(wanted: Reproduction, dataset: ClipDataset) -> None:
 
 
 def _evaluate(wanted: Reproduction, resources: Resources, *, console: StudyConsole) -> EvaluationResult:
-    """Evaluate the parts that have a finished trial together; say which have none."""
+    """Evaluate the parts that have a finished trial together; say which have none, and why."""
     places = {part: wanted.place_of(part) for part in wanted.parts}
-    lacking = [part for part, place in places.items() if not _has_finished(place)]
-    for part in lacking:
-        console.say(f"note      {part}: none of its trials has finished, so it is not evaluated; see its study")
-    return evaluate(
+    lacking = {part: told for part, place in places.items() if (told := why_unfinished(place))}
+    notes = tuple(f"{part}: {told}" for part, told in lacking.items())
+    for note in notes:
+        console.say(f"note      {note}")
+    name = f"{wanted.name}.evaluation"
+    if len(lacking) == len(places):
+        return EvaluationResult(name, evaluation_place(wanted.place, name), (), (), None, notes, is_interrupted=False)
+    result = evaluate(
         [place for part, place in places.items() if part not in lacking],
         seeds=wanted.seeds,
-        name=f"{wanted.name}.evaluation",
+        name=name,
         skip_corrupt=wanted.skips_corrupt_tests,
         resources=resources,
         tracking_uri=wanted.tracking_uri,
         console=console,
     )
-
-
-def _has_finished(place: StudyPlace) -> bool:
-    trials = driver.open_study(place.read_spec(), place).get_trials(deepcopy=False)
-    return any(trial.state == TrialState.COMPLETE for trial in trials)
-
-
-def _run_part(wanted: Reproduction, part: str, resources: Resources) -> bool:
-    """Run what a part's study owes; return whether it came to its end."""
-    place, spec = wanted.place_of(part), wanted.spec(part)
-    is_new = not place.spec_file.exists()
-    with claimed(place, is_new=is_new):
-        if is_new:
-            prepared = begin(spec, place, assignments=[])
-        else:
-            spec = place.read_spec().extended(trials=None, tracking_uri=wanted.tracking_uri)
-            if place.has_begun() and not driver.owes(driver.open_study(spec, place), StudyPlan(spec)):
-                StudyConsole().say(f"{spec.name}: done before")
-                return True
-            prepared = take_up(spec, place)
-        outcome = carry_out(prepared, resources)
-    best = outcome.rows[0]
-    if best.macro_f1 is not None:
-        prepared.console.say(f"best      trial {best.number}, validation macro-F1 {best.macro_f1:.3f}")
-    return not outcome.owes
+    return replace(result, notes=(*notes, *result.notes))
 
 
 def _report(wanted: Reproduction, result: EvaluationResult, dataset: ClipDataset, *, console: StudyConsole) -> bool:
