@@ -87,11 +87,14 @@ def _words(paths: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+_SIZES = (("width", "width"), ("n_trees", "trees"), ("depth", "depth"), ("max_depth", "depth"))
+
+
 def configuration_in_words(paths: Mapping[str, Any]) -> str:
     """Return a whole configuration in one line: the system, what comes before and behind it, schedule and rate."""
     config, words = TrialConfig.from_paths(paths), _words(paths)
-    sizes = {name: getattr(config.system, name, None) for name in ("width", "depth", "n_trees", "max_depth")}
-    told = [" ".join([words["system"], *(f"{name.replace('_', ' ')} {n}" for name, n in sizes.items() if n)])]
+    sizes = [f"{name} {getattr(config.system, field)}" for field, name in _SIZES if hasattr(config.system, field)]
+    told = [" ".join([words["system"], *sizes])]
     if "normalisation" in config.system.uses:
         told.append(f"normalisation {config.normalisation.kind}")
     told += [f"{words['mapper']} mapper"] if words["mapper"] != "-" else []

@@ -91,7 +91,8 @@ def test_one_seed_is_said_to_give_no_interval(place):
 @pytest.mark.parametrize(("n_seeds", "share"), [(2, "50 %"), (3, "74 %"), (10, "90 %")])
 def test_how_often_an_interval_of_so_few_seeds_holds_is_said(place, n_seeds, share):
     assert (
-        f"holds the true difference in {share} with {n_seeds} seeds" in remarks(result_of(place, n_seeds=n_seeds))[-1]
+        f"holds the true difference in {share} of cases with {n_seeds} seeds"
+        in remarks(result_of(place, n_seeds=n_seeds))[-1]
     )
 
 

@@ -38,7 +38,7 @@ def test_a_row_says_which_configuration_it_is():
     [
         ("unet", "unet depth 3 width 4, normalisation none, linear mapper, paper 5.0e-05 (the paper's)"),
         ("cnn_baseline", "cnn_baseline width 8, normalisation none, paper 5.0e-05 (the paper's)"),
-        ("random_forest", "random_forest n trees 100 max depth 8 (the paper's)"),
+        ("random_forest", "random_forest trees 100 depth 8 (the paper's)"),
     ],
 )
 def test_the_papers_configuration_is_said_to_be(name, words):
@@ -95,7 +95,7 @@ def test_all_that_is_to_be_known_of_the_figures_is_in_the_notes():
         "not paired: 5 and 6 test clips",
         "cello: all annotated test clips have the same answer",
         "one seed has no standard deviation",
-        "holds the true difference in 50 % with 2 seeds",
+        "holds the true difference in 50 % of cases with 2 seeds",
     ):
         assert any(part in note for note in notes), part
     assert notes[-1] == "test clips: none 5, unet 6, cnn 5"

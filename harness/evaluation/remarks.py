@@ -112,7 +112,7 @@ def _intervals(result: EvaluationResult) -> list[str]:
     counts = sorted({c.difference.n for c in result.comparisons()} - {1})
     if not counts:
         return []
-    told = [f"{100 * COVERAGE[n]:.0f} % with {n} seeds" for n in counts if n in COVERAGE]
+    told = [f"{100 * COVERAGE[n]:.0f} % of cases with {n} seeds" for n in counts if n in COVERAGE]
     narrow = f"; with few seeds it is too narrow, and holds the true difference in {', '.join(told)}" if told else ""
     return [_INTERVAL + narrow]
 

@@ -13,7 +13,7 @@ COVERAGE = {2: 0.50, 3: 0.74, 4: 0.80, 5: 0.84, 6: 0.86, 7: 0.88, 8: 0.88, 9: 0.
 """How often the 95 % interval holds the true mean, by number of seeds.
 
 Source: simulated, 20,000 times for each number: normal differences, 1,999 resamples. A Student's t of n - 1 degrees of
-freedom within 1.96 * sqrt((n - 1) / n) has the same shares from n = 4 on, to 0.01 or 0.02.
+freedom within 1.96 * sqrt((n - 1) / n) has the same shares from n = 4 on, to 0.02.
 """
 
 

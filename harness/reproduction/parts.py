@@ -53,7 +53,7 @@ def with_another_try(spec: StudySpec, place: StudyPlace, *, trials: int) -> Stud
     if n_ended == len(states):  # else they are in line, and the driver was killed then
         for paper in papers_within(load(spec.space, spec.preset), spec.fixed):
             study.enqueue_trial({**paper, **spec.fixed})
-    StudyConsole().say(f"{spec.name}: none of its {n_ended} trials finished; {trials} more now")
+    StudyConsole().say(f"{spec.name}: none of its trials has finished; {trials} more now")
     return spec.extended(trials=n_ended + trials, tracking_uri=None)
 
 
