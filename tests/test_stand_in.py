@@ -1,5 +1,8 @@
 """The stand-in of OpenMIC-2018: as many keys, splits and answers as the real one, on little disk, and usable."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -15,6 +18,9 @@ from harness.data.progress import quiet
 from harness.data.splits import split_train
 from harness.data.stand_in import FULL_SIZE, draw_answers, draw_keys, write_stand_in
 from harness.data_command import app
+from harness.published import Counts
+from harness.reproduction import run
+from harness.spec import DataSpec
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,15 @@ def is_readable(path):
     except ValueError:
         return False
     return True
+
+
+def test_no_reproduction_takes_it_for_openmic_2018_for_all_its_counts(place, tmp_path, monkeypatch):
+    dataset = check_directory(place).dataset
+    counts = {label: Counts(0, 0, *pair) for label, pair in run._counts(dataset, dataset.test).items()}
+    monkeypatch.setattr(run, "LABEL_COUNTS", counts)
+    wanted = SimpleNamespace(data=DataSpec(source=str(place)))
+    assert not run._describe(wanted, dataset, ceiling=None).is_openmic
+    assert run._describe(wanted, replace(dataset, root=tmp_path), ceiling=None).is_openmic
 
 
 def test_its_clips_are_a_few_files_under_many_names(place):

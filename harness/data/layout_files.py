@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float
 
 from harness.data.openmic import CLASS_MAP, LABELS_CSV, METADATA_CSV
 
+_MARKER = "STAND-IN.txt"
+
 
 def write_tables(
     root: Path,
@@ -40,6 +42,19 @@ def write_tables(
             for key, artist in zip(keys, artists, strict=True)
         ),
     )
+
+
+def mark_as_stand_in(root: Path) -> None:
+    """Leave a file that tells that the data set is none of real music, whatever its directory comes to be called."""
+    (root / _MARKER).write_text(
+        "A stand-in of OpenMIC-2018: its clips are synthetic, its annotations drawn at random. What is measured on it "
+        "is not comparable with anything published. Leave this file here: it keeps reports from comparing them.\n"
+    )
+
+
+def is_stand_in(root: Path) -> bool:
+    """Tell whether the data set only has the shape of OpenMIC-2018."""
+    return (root / _MARKER).exists()
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

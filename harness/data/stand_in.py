@@ -3,7 +3,8 @@
 Audio is a small pool of rendered clips under 20,000 names, by hard links: 40 MB with all else, not 2.6 GB. Keys, splits
 and annotations are as many as in OpenMIC-2018 v1.0.0, the annotations by instrument and answer. What a clip sounds of
 fits its annotations as well as the pool allows, so that a study finds something to learn; the VGGish features are
-noise. Clips of the ten tracks that are known to be corrupted are there, and half of them are damaged.
+noise. Clips of the ten tracks that are known to be corrupted are there, and half of them are damaged. A file says
+that it is a stand-in, so that no report sets its results beside published ones.
 """
 
 import shutil
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from harness.data.check_audio import CORRUPTED_TRACKS
 from harness.data.demo import default_soundfont
 from harness.data.demo_plan import LABELS, MIN_CLIPS, ClipPlan, plan_clips, truth
-from harness.data.layout_files import write_tables
+from harness.data.layout_files import mark_as_stand_in, write_tables
 from harness.data.openmic import NPZ, audio_name
 from harness.data.processes import map_in_processes
 from harness.data.progress import Progress
@@ -131,6 +132,7 @@ def _write(
     answers = draw_answers(is_test, rng)
     targets, artists = _soft(answers, rng), _draw_artists(is_test, rng)
     root.mkdir()
+    mark_as_stand_in(root)
     write_tables(root, LABELS, keys, targets=targets, observed=answers != 0, is_test=is_test.tolist(), artists=artists)
     np.savez_compressed(
         root / NPZ,

@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.command import DONE, FELL_SHORT, INTERRUPTED
 from harness.console import StudyConsole, clock
+from harness.data.layout_files import is_stand_in
 from harness.data.openmic import POSITIVE, ClipDataset
 from harness.data.progress import track
 from harness.data.sources import open_dataset
@@ -149,7 +150,8 @@ def _describe(wanted: Reproduction, dataset: ClipDataset, *, ceiling: float | No
     )
     return DataDescription(
         name="the demo set" if wanted.data.source == "demo" else dataset.name,
-        is_openmic=_counts(dataset, test)
+        is_openmic=not is_stand_in(dataset.root)
+        and _counts(dataset, test)
         == {label: (counts.test_positive, counts.test_negative) for label, counts in LABEL_COUNTS.items()},
         floor=floor.macro_f1,
         train_counts=_counts(dataset, train),
