@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import typer
 
+from harness.signals import interrupt
 from tracking.store import absolute_uri, without_password
 
 DEFAULT_STORAGE = "studies"
@@ -23,7 +24,7 @@ _RESERVED = ("demo", "openmic", "ast-nano", "ast-base384")
 @contextmanager
 def said_to_the_user(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     """Turn errors of the user's and interruptions, SIGTERM among them, into a line on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)  # before the first trial, and between studies
     try:
         yield
     except (ValueError, OSError) as error:
@@ -69,11 +70,6 @@ def configure_logging() -> None:
 def _is_no_lost_worker(record: logging.LogRecord) -> bool:
     """Keep Tune from printing a traceback of its own for a lost worker, which the console reports in a line."""
     return not record.getMessage().startswith("Trial task failed")
-
-
-def _interrupt(_signum: int, _frame: object) -> None:
-    """Let SIGTERM before the first trial end as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 def checked_uri(uri: str | None) -> str | None:

@@ -4,8 +4,6 @@ Nothing here reads Tune's own results or restores Tune's state: every driver, th
 a new Tune run over what the Optuna storage and the trials' own checkpoints say.
 """
 
-import os
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,6 +21,7 @@ from harness.progress_callback import ProgressCallback
 from harness.ray_start import start_ray
 from harness.scheduler import StudyScheduler
 from harness.searcher import StudySearcher, make_sampler, put_back, values_by_epoch
+from harness.signals import sigterm_ends_tune_in_order
 from harness.spec import Resources, StudyPlace, StudySpec
 from harness.study_storage import open_storage
 from harness.subspace import papers_within
@@ -136,15 +135,13 @@ def run(
             callbacks=[progress, TrackingCallback(tracker)],
         ),
     )
-    # Tune ends in order, with its workers, on SIGUSR1; on SIGTERM it aborts
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-    console.start()
-    try:
-        tuner.fit()
-    finally:
-        console.stop()
-        put_back(study)
-        signal.signal(signal.SIGTERM, before)
+    with sigterm_ends_tune_in_order():
+        console.start()
+        try:
+            tuner.fit()
+        finally:
+            console.stop()
+            put_back(study)
     return time.monotonic() < deadline and owes(study, plan)
 
 
