@@ -9,12 +9,17 @@ from harness.config import TrialConfig
 from harness.evaluation.history import notes_on
 from harness.evaluation.run import evaluation_place
 from harness.evaluation.runs import EvaluationPlan, RunList, read_runs, terms_of
+from harness.spec import DataSpec
 from tests.evaluations import DIGESTS, LABELS, chosen_in, extended, make_spec, make_study, session
 
 
 @pytest.fixture
 def place(tmp_path):
     return make_study(tmp_path)
+
+
+def told(before, finished, chosen, **asked):
+    return notes_on(before, finished, chosen, **{"sources": {"s": make_spec("s")}, **asked})
 
 
 def test_seeds_are_the_same_for_all_configurations_and_no_trials(place):
@@ -94,26 +99,24 @@ def test_runs_with_and_without_unreadable_clips_are_not_mixed(place, first, said
 
 
 def test_a_first_evaluation_has_nothing_to_say_of_the_past(place):
-    assert notes_on(None, (), chosen_in(place), seeds=3, place=evaluation_place(place, None)) == ()
+    assert told(None, (), chosen_in(place), seeds=3, place=evaluation_place(place, None)) == ()
 
 
 def test_a_second_evaluation_is_shown_as_such(place):
     chosen, beside = chosen_in(place)[:1], evaluation_place(place, None)
     listed = extended(RunList({}), chosen)
-    (more,) = notes_on(listed, {0, 1}, chosen, seeds=10, place=beside)
+    (more,) = told(listed, {0, 1}, chosen, seeds=10, place=beside)
     assert "s trial 2: evaluated before on 2026-11-22 " in more
     assert more.endswith("with 2 seeds; 8 more now")
-    (killed,) = notes_on(listed, {0}, chosen, seeds=2, place=beside)
+    (killed,) = told(listed, {0}, chosen, seeds=2, place=beside)
     assert killed.endswith("with 2 seeds, of which 1 finished; 1 more now")
-    (same,) = notes_on(listed, {0, 1}, chosen, seeds=2, place=beside)
+    (same,) = told(listed, {0, 1}, chosen, seeds=2, place=beside)
     assert "all 2 were read before: the table repeats them, test was not read again" in same
 
 
 def test_looking_at_test_for_other_configurations_of_a_study_is_warned_of(place):
     before = extended(RunList({}), chosen_in(place))
-    (*_, warning) = notes_on(
-        before, range(6), chosen_in(place, by="map")[:1], seeds=2, place=evaluation_place(place, None)
-    )
+    (*_, warning) = told(before, range(6), chosen_in(place, by="map")[:1], seeds=2, place=evaluation_place(place, None))
     assert "warning: with this evaluation, test has been looked at for 4 configurations of study s, 1 of" in warning
     assert "selection on test" in warning
 
@@ -122,6 +125,49 @@ def test_an_evaluation_of_another_name_does_not_hide(place):
     beside = evaluation_place(place, "earlier")
     beside.home.mkdir()
     extended(RunList({}), chosen_in(place)).write(beside)
-    lines = notes_on(None, (), chosen_in(place)[:1], seeds=2, place=evaluation_place(place, None))
+    lines = told(None, (), chosen_in(place)[:1], seeds=2, place=evaluation_place(place, None))
     assert any("s trial 2: evaluation earlier has it too" in line and "with 2 seeds" in line for line in lines)
     assert any("for 3 configurations of study s" in line for line in lines)
+
+
+def under_another_study(place, *, name, **changes):
+    """Write down, beside the study, an evaluation that has its configurations under another study."""
+    beside = evaluation_place(place, name)
+    beside.home.mkdir()
+    chosen = [replace(candidate, study="t", trial=7) for candidate in chosen_in(place)[:1]]
+    listed = replace(extended(RunList({}), chosen), sources={"t": make_spec("t", **changes)})
+    listed.write(beside)
+    return listed
+
+
+def test_another_study_does_not_hide_that_a_configuration_was_evaluated(place):
+    under_another_study(place, name="earlier")
+    (line,) = told(None, (), chosen_in(place)[:1], seeds=2, place=evaluation_place(place, None))
+    assert line.startswith("s trial 2: evaluation earlier has the same as t trial 7, of 2026-11-22 ")
+    assert line.endswith("with 2 seeds")
+    assert told(None, (), chosen_in(place)[1:], seeds=2, place=evaluation_place(place, None)) == ()
+
+
+def test_nor_does_another_study_in_the_same_evaluation(place):
+    before = under_another_study(place, name="s.evaluation")
+    chosen, here = chosen_in(place)[:1], evaluation_place(place, None)
+    (line,) = told(before, (0, 1), chosen, seeds=2, place=here)
+    assert "evaluation s.evaluation has the same as t trial 7" in line
+    both = [*chosen, replace(chosen[0], study="t", trial=7)]
+    sources = {"s": make_spec("s"), "t": make_spec("t")}
+    (only,) = told(before, (0, 1), both, seeds=2, place=here, sources=sources)
+    assert only.startswith("t trial 7: evaluated before on ")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 9},
+        {"provenance": {**DIGESTS, "data_digest": "c"}},
+        {"provenance": {**DIGESTS, "backbone_digest": "c"}},
+        {"data": DataSpec(reveals_all=True)},
+    ],
+)
+def test_a_configuration_that_learned_otherwise_is_another(place, changes):
+    under_another_study(place, name="earlier", **changes)
+    assert told(None, (), chosen_in(place)[:1], seeds=2, place=evaluation_place(place, None)) == ()

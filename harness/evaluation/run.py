@@ -117,7 +117,7 @@ def _carry_out(
     before = read_runs(place.home)
     trials = _open(place).get_trials(deepcopy=False) if place.has_begun() else []
     finished, failed = (_numbers(trials, state) for state in (TrialState.COMPLETE, TrialState.FAIL))
-    notes = notes_on(before, finished, chosen, seeds=session.seeds, place=place)
+    notes = notes_on(before, finished, chosen, sources=sources, seeds=session.seeds, place=place)
     listed = (before or RunList({})).extended(
         chosen, session=session, sources=sources, n_begun=len(trials), failed=failed
     )
