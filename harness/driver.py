@@ -25,7 +25,8 @@ from harness.signals import sigterm_ends_tune_in_order
 from harness.spec import Resources, StudyPlace, StudySpec
 from harness.study_storage import open_storage
 from harness.subspace import papers_within
-from harness.tracker import Tracker, TrackingCallback
+from harness.tracker import Tracker
+from harness.tracking_callback import TrackingCallback
 from harness.trial import TrialTask, run_trial
 from search_spaces import load
 

@@ -5,15 +5,12 @@ killed between the two leaves nothing out: the next one writes what is missing.
 """
 
 import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from ray import tune
 
 from harness.config import TrialConfig
 from harness.plan import Plan
@@ -25,8 +22,6 @@ from tracking import names, records, ui, views
 from tracking.names import experiment_name
 from tracking.outbox import Closing, Outbox
 from tracking.store import load_mlflow, without_password
-
-logger = logging.getLogger(__name__)
 
 _STATUS: dict[TrialState, records.Status] = {
     TrialState.COMPLETE: "FINISHED",
@@ -56,12 +51,13 @@ class Tracker:
         facts = {"trials": plan.n_trials, "epochs": spec.epochs, "scheduler": spec.scheduler}
         facts |= {"objective": spec.objective, "fraction": spec.data.fraction}
         params = {**facts, "backbone": spec.backbone, "data": spec.data.source, "split": spec.data.split}
+        params |= _ceiling(spec)
         self._outbox.add(
             records.open_study(
                 self._outbox.study_key,
                 name=spec.name,
                 params={} if plan.reads_test else params,
-                tags={**self._tags, **(params if plan.reads_test else {})},
+                tags={**self._tags, **(params if plan.reads_test else _ceiling(spec))},
                 labels=labels,
                 kind=self._kind,
             )
@@ -141,14 +137,16 @@ class Tracker:
 
     def _open(self, trial: FrozenTrial) -> None:
         config = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS]))
+        ceiling = _ceiling(self._plan.terms(trial.number))
         self._outbox.add(
             records.open_trial(
                 self._outbox.study_key,
                 trial.number,
                 name=self._plan.run_name(trial.number, config),
-                params=config.to_paths(),
+                params={**config.to_paths(), **ceiling},
                 tags={
                     **self._tags,
+                    **ceiling,
                     names.SYSTEM: config.name,
                     "trial_seed": self._plan.seed(trial.number),
                     **self._plan.tags(trial.number),
@@ -200,63 +198,22 @@ def _overall(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: record[name] for name in ("macro_f1", "positive_f1", "map") if name in record}
 
 
+def _ceiling(spec: StudySpec) -> dict[str, bool]:
+    """Return what tells a study that learned from every label's true value from the honest ones."""
+    return {names.REVEALS_ALL: True} if spec.data.reveals_all else {}
+
+
 def experiment_of(spec: StudySpec) -> str:
-    """Return the name of the experiment that compares what is comparable: one data set, or fraction, one backbone."""
+    """Return the name of the experiment that compares what is comparable: one data set, or fraction, one backbone.
+
+    What learned from every label's true value has one of its own.
+    """
     data = f"{Path(spec.data.source).name}-{spec.provenance['data_digest'][:6]}"
     if spec.data.fraction < 1:
         data = f"{data} fraction {spec.data.fraction:g}"
+    if spec.data.reveals_all:
+        data = f"{data} every label known"
     backbone = Path(spec.backbone).name.removesuffix(".safetensors")
     if backbone != spec.backbone:  # a file of the user's, which may be named like many others
         backbone = f"{backbone}-{spec.provenance['backbone_digest'][:6]}"
     return experiment_name(data, backbone)
-
-
-def _harmless(method: Callable[..., None]) -> Callable[..., None]:
-    """Log what goes wrong in tracking: an exception in a callback would end the study."""
-
-    @wraps(method)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            method(*args, **kwargs)
-        except Exception:
-            logger.exception("tracking: %s failed; the study goes on", method.__name__)
-
-    return guarded
-
-
-class TrackingCallback(tune.Callback):
-    """Tells the tracker what Tune reports."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-        self._has_news = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave everything out: Tune's snapshots are never read."""
-        return {}
-
-    @_harmless
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Open the trial's run."""
-        self._tracker.start(trial.config["number"])
-
-    @_harmless
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Write the epoch down."""
-        if "best_macro_f1" in result:
-            self._tracker.epoch(result)
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Note that a trial ended; the storage will say how."""
-        self._has_news = True
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Note that a trial's worker was lost; the storage will say whether for good."""
-        self._has_news = True
-
-    @_harmless
-    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        """End the runs of what has ended since the last step."""
-        if self._has_news:
-            self._has_news = False
-            self._tracker.finish_ended()

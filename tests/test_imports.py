@@ -23,7 +23,7 @@ DOORS = {
         "harness/run_study.py",
         "harness/scheduler.py",
         "harness/searcher.py",
-        "harness/tracker.py",
+        "harness/tracking_callback.py",
         "harness/trial.py",
     },
     "optuna": {

@@ -18,12 +18,14 @@ VALIDATION_FIGURES = ("macro_f1", "positive_f1", "map")
 
 _SPLIT = ("split", "validation_fraction", "split_seed", "fraction", "skips_corrupt")
 _DIGESTS = ("data_digest", "backbone_digest")
+_CEILING = "-ceiling"
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A configuration that finished trials tried; `trial` is the first of them.
 
+    Where every training label was revealed the system is called a ceiling, such as `none-ceiling`, and stands apart.
     `figures` are those of a trial's best epoch, on validation: the mean over all `n_trials`, since the best of several
     would owe some of its figure to luck.
     """
@@ -104,7 +106,7 @@ def candidates(place: StudyPlace, spec: StudySpec) -> list[Candidate]:
         raise ValueError(f"study={spec.name}: none of its trials has finished, so that there is nothing to evaluate")
     found: dict[str, list[Candidate]] = {}
     for trial in trials:
-        candidate = _candidate(trial, spec.name)
+        candidate = _candidate(trial, spec)
         found.setdefault(candidate.digest, []).append(candidate)
     return [_merged(tried) for tried in found.values()]
 
@@ -137,8 +139,9 @@ def _merged(tried: Sequence[Candidate]) -> Candidate:
     return replace(tried[0], figures=figures, n_trials=len(tried))
 
 
-def _candidate(trial: FrozenTrial, study: str) -> Candidate:
+def _candidate(trial: FrozenTrial, spec: StudySpec) -> Candidate:
     config = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS]))
     best = json.loads(trial.user_attrs[SUMMARY])["best"]
     figures = {name: float(best[name]) for name in VALIDATION_FIGURES}
-    return Candidate(study, trial.number, config.name, config.digest(), config.to_paths(), figures)
+    system = f"{config.name}{_CEILING}" if spec.data.reveals_all else config.name
+    return Candidate(spec.name, trial.number, system, config.digest(), config.to_paths(), figures)

@@ -172,8 +172,11 @@ def _numbers(trials: Sequence[FrozenTrial], state: TrialState) -> set[int]:
 
 
 def _spec_of(listed: RunList, place: StudyPlace, *, tracking_uri: str | None) -> StudySpec:
-    """Return what the evaluation is as a study of its own; each run has the terms of the study it comes from."""
-    first = next(iter(listed.sources.values()))
+    """Return what the evaluation is as a study of its own; each run has the terms of the study it comes from.
+
+    The data are those of the first study that is no ceiling, if there is one.
+    """
+    first = min(listed.sources.values(), key=lambda source: source.data.reveals_all)
     return replace(
         first,
         name=place.home.name,
