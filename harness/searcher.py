@@ -8,11 +8,13 @@ parameters that it already has; its checkpoint makes it go on where it stopped.
 import json
 import math
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
@@ -196,8 +198,13 @@ def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_sampler(seed: int, *, n_trials_so_far: int, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
-    """Return a TPE sampler whose draws move on with the study: a resumed study does not repeat them."""
-    sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
-        seed=(seed + n_trials_so_far) % 2**32, multivariate=True, group=True, constant_liar=True
-    )
-    return optuna.samplers.PartialFixedSampler(dict(fixed), sampler) if fixed else sampler
+    """Return a TPE sampler whose draws move on with the study: a resumed study does not repeat them.
+
+    What Optuna calls experimental is chosen knowingly, so that nothing warns of it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
+            seed=(seed + n_trials_so_far) % 2**32, multivariate=True, group=True, constant_liar=True
+        )
+        return optuna.samplers.PartialFixedSampler(dict(fixed), sampler) if fixed else sampler

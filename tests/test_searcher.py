@@ -1,9 +1,9 @@
 """The searcher: the Optuna storage is the only truth about trials."""
 
 import json
+import warnings
 
 import optuna
-import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
@@ -11,7 +11,6 @@ from harness.results import pareto_front, ranked_rows
 from harness.searcher import REASON, TEST, StudySearcher, make_sampler, put_back, values_by_epoch
 from search_spaces import load
 
-pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 EPOCHS = 3
 SPACE = load("noise")
 
@@ -259,3 +258,11 @@ def test_a_trial_that_was_cut_off_while_it_was_drawn_is_drawn_to_its_end(tmp_pat
     second = searcher(open_study(tmp_path))
     second.suggest("b")
     assert json.loads(second.suggest("c")["task"])["paths"]["reprogrammer/shape"] == shape
+
+
+def test_what_of_optuna_is_experimental_was_chosen_knowingly_and_is_not_warned_of(tmp_path):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        make_sampler(0, n_trials_so_far=0, fixed={"reprogrammer/kind": "noise"})
+        open_study(tmp_path).ask()
+    assert [str(warning.message) for warning in told] == []
