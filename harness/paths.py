@@ -1,9 +1,13 @@
 """Where this machine keeps what can be computed again."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
+
+T = TypeVar("T")
 
 
 def cache_dir() -> Path:
@@ -14,6 +18,27 @@ def cache_dir() -> Path:
 
 def write_whole(file: Path, text: str) -> None:
     """Write a file so that, whenever this process is killed, it holds the old text or the new one."""
-    temporary = file.with_name(f"{file.name}.part")
+    temporary = unfinished(file)
     temporary.write_text(text)
     temporary.replace(file)
+
+
+def unfinished(file: Path) -> Path:
+    """Return where `write_whole` writes before the file is whole; a process that is killed leaves this behind."""
+    return file.with_name(f"{file.name}.part")
+
+
+def read_with(read: Callable[[str], T], file: Path) -> T:
+    """Return what `read` makes of the text of a file that this program wrote.
+
+    Raises:
+        ValueError: it can make nothing of it: the file was cut short or is of another version.
+    """
+    try:
+        return read(file.read_text())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        wrong = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(
+            f"{file}: was cut short, or another version of this program wrote it ({wrong}); put a whole copy in its "
+            "place, or choose another --name"
+        ) from error

@@ -3,7 +3,6 @@
 import json
 import shlex
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -11,13 +10,12 @@ from pathlib import Path
 
 import ray
 from filelock import FileLock, Timeout
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial
 
 from harness import driver
 from harness.cells import axes_of, cells_of, table_of
 from harness.command import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
-from harness.paths import write_whole
+from harness.paths import unfinished, write_whole
 from harness.plan import StudyPlan
 from harness.preparation import Prepared, prepare
 from harness.results import Row, pareto_front, ranked_rows
@@ -34,15 +32,16 @@ _LOCK = "driver.lock"
 def claimed(place: StudyPlace, *, is_new: bool, own_file: str = STUDY_FILE) -> Iterator[None]:
     """Hold a study's place for one driver; the lock ends with the process, however that ends.
 
-    A place without `own_file` must be empty. One that was made here for what could not begin is removed.
+    A place without `own_file` must be empty, but for what a process left that was killed while it wrote that: this is
+    removed. A place that was made here for what could not begin is removed too.
 
     Raises:
         ValueError: another driver holds it, a new study's name is taken, or something else is in its place.
     """
     was_there, name = place.home.exists(), place.home.name
     place.home.mkdir(parents=True, exist_ok=True)
-    is_own = (place.home / own_file).exists()
-    if not is_own and any(file.name != _LOCK for file in place.home.iterdir()):
+    is_own, leftover = (place.home / own_file).exists(), unfinished(place.home / own_file)
+    if not is_own and any(file.name not in (_LOCK, leftover.name) for file in place.home.iterdir()):
         raise ValueError(f"name={name}: {place.home} holds something else; choose another --name")
     try:
         with FileLock(place.home / _LOCK, timeout=0):
@@ -51,6 +50,7 @@ def claimed(place: StudyPlace, *, is_new: bool, own_file: str = STUDY_FILE) -> I
                     f"name={name}: this study exists in {place.home}; go on with it by "
                     f"--resume {name}, or choose another --name"
                 )
+            leftover.unlink(missing_ok=True)
             try:
                 yield
             except BaseException:
@@ -148,7 +148,7 @@ class Outcome:
 def carry_out(prepared: Prepared, resources: Resources, *, time_budget: float = float("inf")) -> Outcome:
     """Run what the study owes, and write down what it found."""
     spec, place, console = prepared.spec, prepared.place, prepared.console
-    with _no_experimental_warnings(), connected(resources) as slots:
+    with connected(resources) as slots:
         study = driver.open_study(spec, place)
         plan = StudyPlan(spec)
         tracker = Tracker(study, spec, place, plan=plan, labels=prepared.labels)
@@ -230,11 +230,3 @@ def _say_how_to_go_on(prepared: Prepared, resources: Resources, *, owes: bool) -
         prepared.console.say(f"interrupted; go on with   {shlex.join(words)}")
     else:
         prepared.console.say(f"extend    {shlex.join([*words, '--trials', str(2 * spec.trials)])}")
-
-
-@contextmanager
-def _no_experimental_warnings() -> Iterator[None]:
-    """Silence Optuna on its experimental features, which were chosen knowingly."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield

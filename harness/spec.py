@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.parts.checks import one_of
+from harness.paths import read_with
 
 OBJECTIVES: dict[str, tuple[str, ...]] = {"f1": ("best_macro_f1",), "f1,params": ("best_macro_f1", "params")}
 """The reported figures that each objective compares; the first goes up, the second down."""
@@ -116,7 +117,7 @@ class StudySpec:
         values = json.loads(text)
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
-            raise ValueError(f"study.json: unknown fields {', '.join(unknown)}; was it written by another version?")
+            raise ValueError(f"unknown fields {', '.join(unknown)}")
         return cls(**{**values, "data": DataSpec(**values["data"])})
 
     def extended(self, *, trials: int | None, tracking_uri: str | None) -> "StudySpec":
@@ -184,10 +185,11 @@ class StudyPlace:
 
         Raises:
             FileNotFoundError: there is no study here.
+            ValueError: the file was cut short, or is of another version.
         """
         if not self.spec_file.exists():
             raise FileNotFoundError(f"resume={self.home.name}: no study in {self.home}")
-        return StudySpec.from_json(self.spec_file.read_text())
+        return read_with(StudySpec.from_json, self.spec_file)
 
     def has_begun(self) -> bool:
         """Return whether a driver has come so far as to open the study's storage."""

@@ -14,7 +14,7 @@ from optuna.trial import BaseTrial
 
 from harness.config import TrialConfig
 from harness.evaluation.choosing import Candidate
-from harness.paths import write_whole
+from harness.paths import read_with, write_whole
 from harness.spec import StudyPlace, StudySpec
 from tracking import names
 
@@ -119,26 +119,26 @@ def read_runs(home: Path) -> RunList | None:
     """Return the list in a folder, or None if there is none.
 
     Raises:
-        ValueError: the file is none that this version wrote.
+        ValueError: the file was cut short, or is of another version.
     """
     file = home / RUNS_FILE
-    if not file.exists():
-        return None
-    try:
-        stored = json.loads(file.read_text())
-        return RunList(
-            sources={name: StudySpec.from_json(json.dumps(spec)) for name, spec in stored["sources"].items()},
-            runs=tuple(Run(**run) for run in stored["runs"]),
-            sessions=tuple(
-                Session(**{**session, "configurations": tuple((s, d) for s, d in session["configurations"])})
-                for session in stored["sessions"]
-            ),
-            labels=tuple(stored["labels"]),
-            floor=stored["floor"],
-            tracking_uri=stored["tracking_uri"],
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not a list of runs of this version: {error}") from error
+    return read_with(_from_json, file) if file.exists() else None
+
+
+def _from_json(text: str) -> RunList:
+    """Read what `RunList.write` wrote."""
+    stored = json.loads(text)
+    return RunList(
+        sources={name: StudySpec.from_json(json.dumps(spec)) for name, spec in stored["sources"].items()},
+        runs=tuple(Run(**run) for run in stored["runs"]),
+        sessions=tuple(
+            Session(**{**session, "configurations": tuple((s, d) for s, d in session["configurations"])})
+            for session in stored["sessions"]
+        ),
+        labels=tuple(stored["labels"]),
+        floor=stored["floor"],
+        tracking_uri=stored["tracking_uri"],
+    )
 
 
 def evaluations_beside(place: StudyPlace) -> Iterator[tuple[str, RunList]]:

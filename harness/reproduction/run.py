@@ -17,7 +17,7 @@ from harness.evaluation.report import conclude
 from harness.evaluation.result import EvaluationResult
 from harness.evaluation.run import evaluate, evaluation_place
 from harness.metrics import majority_floor
-from harness.paths import write_whole
+from harness.paths import read_with, write_whole
 from harness.published import LABEL_COUNTS
 from harness.ray_start import cpu_count
 from harness.reproduction.parts import run_part, why_unfinished
@@ -76,7 +76,7 @@ def _settle(wanted: Reproduction) -> Reproduction:
     """Return what goes on with what began here, if something did, and write it down."""
     file = wanted.place.home / SETTINGS
     if file.exists() and any(file.parent.parent.glob(f"{wanted.name}.*/{STUDY_FILE}")):
-        wanted = wanted.grown_from(Reproduction.from_json(file.read_text()))
+        wanted = wanted.grown_from(read_with(Reproduction.from_json, file))
     write_whole(file, wanted.to_json())
     return wanted
 
