@@ -40,5 +40,5 @@ def read_with(read: Callable[[str], T], file: Path) -> T:
         wrong = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(
             f"{file}: was cut short, or another version of this program wrote it ({wrong}); put a whole copy in its "
-            "place, or choose another --name"
+            f"place, use that version, or move {file.parent} away"
         ) from error
