@@ -39,8 +39,7 @@ SOURCE_STUDY = "source_study"
 SOURCE_TRIAL = "source_trial"
 SEED_INDEX = "seed_index"
 CONFIG_DIGEST = "config_digest"
-REVEALS_ALL = "reveals_all"
-"""Tag and parameter of what learned from the true value of every label, which no annotator has given: a ceiling."""
+REVEALS_ALL = "reveals_all"  # a parameter too; of a ceiling, which learned from the true value of every label
 
 # Parameter paths of which the views make columns and axes.
 SYSTEM_KIND = "system/kind"

@@ -172,10 +172,8 @@ def _numbers(trials: Sequence[FrozenTrial], state: TrialState) -> set[int]:
 
 
 def _spec_of(listed: RunList, place: StudyPlace, *, tracking_uri: str | None) -> StudySpec:
-    """Return what the evaluation is as a study of its own; each run has the terms of the study it comes from.
-
-    The data are those of the first study that is no ceiling, if there is one.
-    """
+    """Return what the evaluation is as a study of its own; each run has the terms of the study it comes from."""
+    # a ceiling only if all are: the evaluation belongs beside the honest ones
     first = min(listed.sources.values(), key=lambda source: source.data.reveals_all)
     return replace(
         first,
