@@ -1,4 +1,4 @@
-"""Where this machine keeps what can be computed again."""
+"""Where this machine keeps what can be computed again, and files that are written whole or not at all."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import platformdirs
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def cache_dir() -> Path:
@@ -28,7 +28,7 @@ def unfinished(file: Path) -> Path:
     return file.with_name(f"{file.name}.part")
 
 
-def read_with(read: Callable[[str], T], file: Path) -> T:
+def read_with(read: Callable[[str], _T], file: Path) -> _T:
     """Return what `read` makes of the text of a file that this program wrote.
 
     Raises:
