@@ -51,9 +51,7 @@ class DataSpec:
         if self.demo_clips is not None and self.demo_clips < 1:
             raise ValueError(f"demo-clips={self.demo_clips}: must be at least 1")
         if self.reveals_all and self.source != "demo":
-            raise ValueError(
-                f"data={self.source!r}: reveals_all asks for the true value of every label, which only demo has"
-            )
+            raise ValueError(f"data={self.source!r}: reveals_all asks for what truly plays, which only demo has")
 
     def in_words(self) -> str:
         """Say where the clips come from and how validation is split off."""

@@ -212,7 +212,7 @@ def experiment_of(spec: StudySpec) -> str:
     if spec.data.fraction < 1:
         data = f"{data} fraction {spec.data.fraction:g}"
     if spec.data.reveals_all:
-        data = f"{data} every label known"
+        data = f"{data} all positives known"
     backbone = Path(spec.backbone).name.removesuffix(".safetensors")
     if backbone != spec.backbone:  # a file of the user's, which may be named like many others
         backbone = f"{backbone}-{spec.provenance['backbone_digest'][:6]}"

@@ -237,7 +237,7 @@ def test_revealing_changes_no_other_part_and_is_other_data(root, monkeypatch, fr
 
 @pytest.mark.parametrize("source", ["openmic", "/data/mine"])
 def test_only_the_demo_can_reveal_its_labels(source):
-    with pytest.raises(ValueError, match=f"data='{source}': reveals_all asks for the true value of every label"):
+    with pytest.raises(ValueError, match=f"data='{source}': reveals_all asks for what truly plays"):
         DataSpec(source=source, reveals_all=True)
 
 

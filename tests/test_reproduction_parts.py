@@ -30,7 +30,7 @@ def make_part(wanted, part, state=TrialState.FAIL):
     place, spec = wanted.place_of(part), wanted.spec(part)
     place.home.mkdir(parents=True)
     place.spec_file.write_text(spec.to_json())
-    study = parts._opened(spec, place)
+    study = driver.open_study(spec, place)
     trial = study.ask()
     trial.set_user_attr(REASON, "no memory")
     study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state=state)
@@ -48,7 +48,7 @@ def test_what_failed_as_a_whole_is_tried_again_in_the_papers_configuration(wante
     for _ in range(2):  # as when the first driver was killed before it wrote the study down
         again = with_another_try(spec, place, trials=1)
         assert again.trials == 2
-        study = parts._opened(again, place)
+        study = driver.open_study(again, place)
         assert driver.owes(study, StudyPlan(again))
         assert [t.state for t in study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
     trial = study.ask()

@@ -59,7 +59,7 @@ def tracked(tmp_path, monkeypatch):
 def test_a_ceiling_has_an_experiment_of_its_own():
     honest, ceiling = make_spec("a"), make_spec("b", data=CEILING)
     assert experiment_of(honest) == "reprogramming demo-dddddd ast-nano"
-    assert experiment_of(ceiling) == "reprogramming demo-dddddd every label known ast-nano"
+    assert experiment_of(ceiling) == "reprogramming demo-dddddd all positives known ast-nano"
 
 
 def test_the_runs_of_a_ceiling_are_tagged_and_have_a_parameter_and_those_of_honest_studies_do_not(tracked):

@@ -1,9 +1,5 @@
 """The parts of a reproduction, each a study: run, tried again if all of it failed, and known for what it lacks."""
 
-import warnings
-
-import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
 from harness import driver
@@ -27,7 +23,7 @@ def run_part(wanted: Reproduction, part: str, resources: Resources) -> bool:
         else:
             spec = place.read_spec().extended(trials=None, tracking_uri=wanted.tracking_uri)
             spec = with_another_try(spec, place, trials=wanted.trials)
-            if place.has_begun() and not driver.owes(_opened(spec, place), StudyPlan(spec)):
+            if place.has_begun() and not driver.owes(driver.open_study(spec, place), StudyPlan(spec)):
                 StudyConsole().say(f"{spec.name}: done before")
                 return True
             prepared = take_up(spec, place)
@@ -45,7 +41,7 @@ def with_another_try(spec: StudySpec, place: StudyPlace, *, trials: int) -> Stud
     """
     if not place.has_begun():
         return spec
-    study = _opened(spec, place)
+    study = driver.open_study(spec, place)
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     n_ended = sum(state.is_finished() for state in states)
     if n_ended < spec.trials or TrialState.COMPLETE in states:
@@ -59,7 +55,7 @@ def with_another_try(spec: StudySpec, place: StudyPlace, *, trials: int) -> Stud
 
 def why_unfinished(place: StudyPlace) -> str:
     """Return why nothing of a part can be evaluated; "" if a trial of it has finished."""
-    trials = _opened(place.read_spec(), place).get_trials(deepcopy=False)
+    trials = driver.open_study(place.read_spec(), place).get_trials(deepcopy=False)
     if any(trial.state == TrialState.COMPLETE for trial in trials):
         return ""
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
@@ -67,10 +63,3 @@ def why_unfinished(place: StudyPlace) -> str:
     if failed:
         told += f"; trial {failed[-1].number} failed: {failed[-1].user_attrs.get(REASON, 'for no known reason')}"
     return f"{told}; the same command tries again, see {place.home}"
-
-
-def _opened(spec: StudySpec, place: StudyPlace) -> optuna.Study:
-    """Return the Optuna study, silent on the experimental features that were chosen knowingly."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return driver.open_study(spec, place)
