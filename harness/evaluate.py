@@ -19,6 +19,7 @@ from harness.command import (
     prepare_environment,
     said_to_the_user,
 )
+from harness.published import SYSTEMS, in_words
 from harness.spec import Resources, StudyPlace
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -30,7 +31,7 @@ def main(
     top: Annotated[int, typer.Option(help="Configurations of each system of each study, the best first.")] = 1,
     seeds: Annotated[int, typer.Option(help="Retrainings of each configuration.")] = 10,
     systems: Annotated[
-        str | None, typer.Option(help="Systems to evaluate, with commas between: unet,cnn. [all]")
+        str | None, typer.Option(help=f"Systems to evaluate, some of {in_words(SYSTEMS)}, with commas. [all]")
     ] = None,
     by: Annotated[
         str, typer.Option(help="Figure on validation to choose by: macro_f1, positive_f1 or map.")

@@ -7,7 +7,7 @@ Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023
 plot) and Fig. 5.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 PAPER_BACKBONE = "ast-base384"
@@ -60,6 +60,13 @@ SYSTEMS: Mapping[str, Published] = {
     ),
     "unet": Published("AST-URP", 0.018, 81.5, 18_201),
 }
+
+
+def in_words(names: Iterable[str]) -> str:
+    """Return names of systems, or of other spaces, with the paper's names beside ours."""
+    return ", ".join(f"{name} ({SYSTEMS[name].paper_name})" if name in SYSTEMS else name for name in names)
+
+
 """By the name of the system's search space: the plain baseline, then in the order of the paper's medians.
 
 Source of `params`: the released code's modules, whose sizes round to Table 1.

@@ -14,12 +14,10 @@ from harness.command import (
     prepare_environment,
     said_to_the_user,
 )
-from harness.published import SYSTEMS
+from harness.published import SYSTEMS, in_words
 from harness.spec import DataSpec, Resources
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-_SYSTEMS_IN_WORDS = ", ".join(f"{name} ({system.paper_name})" for name, system in SYSTEMS.items())
 
 
 @app.command(help=__doc__)
@@ -28,7 +26,7 @@ def main(
     seeds: Annotated[
         int | None, typer.Option(help="Runs of each system. [3 on the demo, else 10, as in the paper]")
     ] = None,
-    systems: Annotated[str | None, typer.Option(help=f"Some of {_SYSTEMS_IN_WORDS}, with commas. [all]")] = None,
+    systems: Annotated[str | None, typer.Option(help=f"Some of {in_words(SYSTEMS)}, with commas. [all]")] = None,
     trials: Annotated[
         int | None,
         typer.Option(help="Trials of each system's study, the paper's configuration first. [8 on the demo, else 1]"),

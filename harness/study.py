@@ -15,17 +15,12 @@ from harness.command import (
     prepare_environment,
     said_to_the_user,
 )
-from harness.published import SYSTEMS
+from harness.published import in_words
 from harness.spec import DataSpec, Resources, StudyPlace, StudySpec, free_name, parse_seconds
 from harness.subspace import papers_within
 from search_spaces import PRESETS, Space, load, names
 
 DEFAULT_TRIALS, DEFAULT_EPOCHS = 12, 6
-
-
-def _spaces_in_words() -> str:
-    """Return the names of the spaces, with those of the paper's systems beside them."""
-    return ", ".join(f"{name} ({SYSTEMS[name].paper_name})" if name in SYSTEMS else name for name in names())
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -34,7 +29,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command(help=__doc__)
 def main(
     context: typer.Context,
-    space: Annotated[str | None, typer.Option(help=f"Search space: {_spaces_in_words()}.")] = None,
+    space: Annotated[str | None, typer.Option(help=f"Search space: {in_words(names())}.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="Hold the training recipe of the paper or of its released code: paper, released.")
     ] = None,

@@ -199,14 +199,14 @@ def _overall(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _ceiling(spec: StudySpec) -> dict[str, bool]:
-    """Return what tells a study that learned from every label's true value from the honest ones."""
+    """Return what tells a study that was told all that plays from the honest ones."""
     return {names.REVEALS_ALL: True} if spec.data.reveals_all else {}
 
 
 def experiment_of(spec: StudySpec) -> str:
     """Return the name of the experiment that compares what is comparable: one data set, or fraction, one backbone.
 
-    What learned from every label's true value has one of its own.
+    What was told all that plays in the training clips has one of its own.
     """
     data = f"{Path(spec.data.source).name}-{spec.provenance['data_digest'][:6]}"
     if spec.data.fraction < 1:

@@ -25,7 +25,7 @@ _CEILING = "-ceiling"
 class Candidate:
     """A configuration that finished trials tried; `trial` is the first of them.
 
-    Where every training label was revealed the system is called a ceiling, such as `none-ceiling`, and stands apart.
+    What was told all that plays in the training clips is called a ceiling, such as `none-ceiling`, and stands apart.
     `figures` are those of a trial's best epoch, on validation: the mean over all `n_trials`, since the best of several
     would owe some of its figure to luck.
     """

@@ -18,12 +18,12 @@ from harness.evaluation.result import EvaluationResult
 from harness.evaluation.run import evaluate, evaluation_place
 from harness.metrics import majority_floor
 from harness.paths import read_with, write_whole
-from harness.published import LABEL_COUNTS
+from harness.published import LABEL_COUNTS, in_words
 from harness.ray_start import cpu_count
 from harness.reproduction.parts import run_part, why_unfinished
 from harness.reproduction.report import DataDescription, systems_table, write_paper_report
 from harness.reproduction.told import differences, notes_of, system_result
-from harness.reproduction.wanted import CEILING, VGGISH_SYSTEMS, Reproduction, describe, in_words
+from harness.reproduction.wanted import CEILING, VGGISH_SYSTEMS, Reproduction, describe
 from harness.run_study import claimed, connected
 from harness.spec import STUDY_FILE, Resources
 from harness.tracker import experiment_of

@@ -9,7 +9,6 @@ Each of these goes on where it stopped, so a reproduction does too.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -183,8 +182,3 @@ def describe(wanted: Reproduction) -> str:
         f"{wanted.backbone}, {wanted.precision}. Mean Teacher: {_VGGISH_EPOCHS['mean_teacher']} epochs; it and the "
         f"forest hear VGGish features{heard}. Validation: the {wanted.data.split} split{part}. Seed {wanted.seed}."
     )
-
-
-def in_words(systems: Sequence[str]) -> str:
-    """Return systems with the paper's names beside ours."""
-    return ", ".join(f"{name} ({SYSTEMS[name].paper_name})" if name in SYSTEMS else name for name in systems)
