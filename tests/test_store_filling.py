@@ -167,6 +167,21 @@ def test_what_was_checked_and_is_whole_is_not_checked_again(prepare, caplog):
     assert caplog.text == ""
 
 
+def test_a_check_that_is_interrupted_is_begun_again(dataset, prepare, uninterrupted):
+    path = prepare().path
+    spoil_row(path, 2)
+    (path / "filling").touch()
+
+    def interrupted(iterable, /, *, total, label):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(progress=interrupted)
+    heard = []
+    assert files_of(prepare(compute=counting(heard)).path) == uninterrupted
+    assert heard == [dataset.audio_path(2).name]
+
+
 def test_after_a_clean_end_nothing_is_checked(prepare):
     """Damage that no lost power explains is the disk's: to look for it would mean to read 5 GB before each trial."""
     path = prepare().path

@@ -31,12 +31,15 @@ _CHECKING_THREADS = 4
 
 
 class RowWriter:
-    """Writes the rows of one store; `filling` holds it open. `records` are what it has written and what was there."""
+    """Writes the rows of one store; `filling` holds it open. `records` are what it has written and what was there.
 
-    def __init__(self, path: Path, records: np.ndarray) -> None:
+    `is_checked`: what was there can be believed, since who wrote it came to an end of its own, or `check` did.
+    """
+
+    def __init__(self, path: Path, records: np.ndarray, *, is_checked: bool) -> None:
         shape, dtype, self._start = layout(path / FEATURES)
         self.row_bytes = math.prod(shape[1:]) * dtype.itemsize
-        self._path, self.records = path, records.copy()
+        self._path, self.records, self.is_checked = path, records.copy(), is_checked
         self._features = os.open(path / FEATURES, os.O_RDWR | os.O_CLOEXEC)
         self._records = os.open(path / RECORDS, os.O_RDWR | os.O_CLOEXEC)
 
@@ -78,6 +81,7 @@ class RowWriter:
         rows = np.flatnonzero(self.records["state"] != MISSING)
         are_true = hold_to_records(StoredRows(self._path / FEATURES), self.records, rows, progress)
         self.forget(rows[~are_true].tolist())
+        self.is_checked = True
 
     def detach(self, progress: Progress) -> None:
         """Go on in a copy of the features, so that who has the file open goes on reading what is in it.
@@ -124,20 +128,25 @@ class RowWriter:
 
 @contextmanager
 def filling(path: Path, records: np.ndarray) -> Iterator[RowWriter]:
-    """Open a store for writing, with a mark on it until all that was written is on the disk. Its lock is held."""
+    """Open a store for writing, with a mark on it until all that was written is on the disk. Its lock is held.
+
+    A mark that was there stays until the store has been checked, whatever ends this.
+    """
     mark = path / FILLING
     with said_of(path):
+        is_left_behind = mark.exists()
         mark.touch()
         sync_directory(path)
         (path / _COPY).unlink(missing_ok=True)  # of a process that was killed
-        writer = RowWriter(path, records)
+        writer = RowWriter(path, records, is_checked=not is_left_behind)
     try:
         yield writer
     finally:
         with said_of(path):
             writer.close()
-            mark.unlink()
-            sync_directory(path)
+            if writer.is_checked:
+                mark.unlink()
+                sync_directory(path)
 
 
 def hold_to_records(

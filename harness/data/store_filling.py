@@ -18,7 +18,7 @@ from harness.data.left_out import LEFT_OUT, write_left_out
 from harness.data.openmic import audio_name
 from harness.data.progress import Progress
 from harness.data.row_writer import RowWriter, filling
-from harness.data.store_files import FILLING, READY
+from harness.data.store_files import READY
 from harness.data.store_index import Index
 from harness.data.tables import few
 from harness.data.wanted import Wanted
@@ -45,10 +45,9 @@ def fill(
     Raises:
         OSError: files cannot be opened, which is raised once all have been tried, or the store cannot be written.
     """
-    is_left_behind = (path / FILLING).exists()
     unopened: dict[str, str] = {}
     with filling(path, records) as writer:
-        if is_left_behind:
+        if not writer.is_checked:
             logger.warning("%s: the last preparation did not come to its end; what it wrote is checked first", path)
             writer.check(progress)
         try:
