@@ -127,6 +127,36 @@ def test_a_file_without_a_source_head_says_what_it_lacks(tmp_path):
         load_ast(directory)
 
 
+_ATTENTION = "audio_spectrogram_transformer.encoder.layer.0.attention.attention"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query.weight": (48, 40)}, r"query\.weight is \(48, 40\), must be \(48, 48\)"),
+        ({"query.weight": (40, 48), "key.weight": (56, 48)}, r"weight is \(\d+, 48\), must be \(48, 48\) and 1 more"),
+        ({"value.bias": ()}, r"value\.bias is \(\), must be \(48,\)"),
+        ({"extra.weight": (48, 48)}, r"1 tensors do not fit the geometry: unknown blocks\.0\.attention"),
+    ],
+)
+def test_a_file_of_hugging_face_s_with_odd_attention_is_refused_before_it_is_fused(tmp_path, change, message):
+    _, directory = reference(tmp_path)
+    file = directory / "model.safetensors"
+    odd = {f"{_ATTENTION}.{name}": torch.zeros(shape) for name, shape in change.items()}
+    save_file({**load_file(file), **odd}, file)
+    with pytest.raises(ValueError, match=message):
+        load_ast(directory)
+
+
+@pytest.mark.parametrize("name", ["foo.bar", "classifier.extra.weight"])
+def test_a_file_of_hugging_face_s_with_a_tensor_that_no_ast_has_is_refused(tmp_path, name):
+    _, directory = reference(tmp_path)
+    file = directory / "model.safetensors"
+    save_file({**load_file(file), name: torch.zeros(1)}, file)
+    with pytest.raises(ValueError, match=f"1 tensors do not fit the geometry: unknown {name}"):
+        load_ast(directory)
+
+
 @pytest.mark.parametrize("kept", [0, 5, -3])
 def test_a_damaged_file_is_named(tmp_path, tiny_backbone, kept):
     file = tmp_path / "tiny.safetensors"

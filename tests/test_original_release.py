@@ -97,3 +97,9 @@ def test_a_cut_file_is_named(file, kept):
     file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(ValueError, match=r"audioset\.pth: not a whole checkpoint"):
         load_ast(file)
+
+
+def test_a_file_that_lacks_its_last_blocks_is_no_shallower_network(tmp_path):
+    _, file = write(tmp_path, hidden_size=192, num_attention_heads=3, intermediate_size=768)
+    with pytest.raises(ValueError, match=r"audioset\.pth: 2 blocks; the release's network of width 192 has 12"):
+        load_ast(file)

@@ -90,7 +90,7 @@ def load_ast(path: Path) -> Ast:
     tensors, metadata = (read_state(file), {}) if file.suffix in SUFFIXES else _read(file)
     if is_hugging_face(tensors):
         geometry = read_config(file.with_name(CONFIG))
-        tensors = from_hugging_face(file, tensors, geometry.depth)
+        tensors = from_hugging_face(file, tensors, geometry)
     elif file.suffix in SUFFIXES:
         geometry, tensors = from_release(file, tensors)
     else:

@@ -6,7 +6,7 @@ Source: the names that `transformers.ASTForAudioClassification` writes, and the 
 
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,26 +118,39 @@ def _n_labels(config: Mapping[str, Any]) -> Any:
     return len(names)
 
 
-def from_hugging_face(file: Path, tensors: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Return the tensors under our names, with query, key and value fused.
+def from_hugging_face(file: Path, tensors: Mapping[str, Tensor], geometry: AstGeometry) -> dict[str, Tensor]:
+    """Return the tensors under our names, with query, key and value fused; those of unknown names are refused later.
 
     Raises:
-        ValueError: one that has to be fused, or one of the head's, is missing.
+        ValueError: one that has to be fused is missing or of another shape, or one of the head's is missing.
     """
-    needed = [*_HEAD, *(key for keys in _fused(depth).values() for key in keys)]
-    if missing := [key for key in needed if key not in tensors]:
-        raise ValueError(f"{file}: missing {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
-    renamed = {ours: tensors[theirs] for theirs, ours in _HEAD.items()}
-    for key, tensor in tensors.items():
-        inner = key.removeprefix(_PREFIX)
-        if inner == key or ".attention.attention." in key:
-            continue
-        prefix, rest = "", inner
-        if block := re.match(r"encoder\.layer\.(\d+)\.(.*)", inner):
-            prefix, rest = f"blocks.{block[1]}.", block[2]
-        stem = next((stem for stem in _NAMES if rest == stem or rest.startswith(f"{stem}.")), None)
-        renamed[prefix + (rest if stem is None else rest.replace(stem, _NAMES[stem], 1))] = tensor
-    return renamed | {ours: torch.cat([tensors[key] for key in keys]) for ours, keys in _fused(depth).items()}
+    fused = _fused(geometry.depth)
+    parts = [key for keys in fused.values() for key in keys]
+    if missing := [key for key in [*_HEAD, *parts] if key not in tensors]:
+        raise ValueError(f"{file}: missing {missing[0]}{_and_more(missing)}")
+    shapes = {"weight": (geometry.embed_dim, geometry.embed_dim), "bias": (geometry.embed_dim,)}
+    # of other shapes they might fit all the same once they are fused, each in the place of another
+    if odd := [key for key in parts if tensors[key].shape != shapes[key.rpartition(".")[2]]]:
+        found, expected = tuple(tensors[odd[0]].shape), shapes[odd[0].rpartition(".")[2]]
+        raise ValueError(f"{file}: {odd[0]} is {found}, must be {expected}{_and_more(odd)}")
+    renamed = {_our_name(key): tensor for key, tensor in tensors.items() if key not in set(parts)}
+    return renamed | {ours: torch.cat([tensors[key] for key in keys]) for ours, keys in fused.items()}
+
+
+def _our_name(key: str) -> str:
+    """Return our name of a tensor that is not one of those to be fused; of an unknown one, its own or one like it."""
+    inner = key.removeprefix(_PREFIX)
+    if inner == key:
+        return _HEAD.get(key, key)
+    prefix, rest = "", inner
+    if block := re.match(r"encoder\.layer\.(\d+)\.(.*)", inner):
+        prefix, rest = f"blocks.{block[1]}.", block[2]
+    stem = next((stem for stem in _NAMES if rest == stem or rest.startswith(f"{stem}.")), None)
+    return prefix + (rest if stem is None else rest.replace(stem, _NAMES[stem], 1))
+
+
+def _and_more(keys: Sequence[str]) -> str:
+    return f" and {len(keys) - 1} more" if keys[1:] else ""
 
 
 def _fused(depth: int) -> dict[str, list[str]]:

@@ -17,6 +17,8 @@ from torch import Tensor
 from harness.models.ast import AstGeometry
 
 _HEAD_DIM = 64
+_DEPTHS = {192: 12, 384: 12, 768: 12}
+"""How many blocks the release's networks have, by width: DeiT's tiny, small and base."""
 _STRIDES = range(4, 17)
 _N_FRAMES = (1024, 128, 512)  # AudioSet, Speech Commands, ESC-50
 _NAMES = {
@@ -37,7 +39,7 @@ def from_release(file: Path, state: Mapping[str, Tensor]) -> tuple[AstGeometry, 
     """Return the geometry and the tensors of a release's file, under the names of `Ast.state_dict()`.
 
     Raises:
-        ValueError: the file holds something else, or its position embeddings fit no grid.
+        ValueError: the file holds something else, lacks blocks, or its position embeddings fit no grid.
     """
     tensors = _renamed({key.removeprefix("module."): tensor for key, tensor in state.items()})
     return _geometry(file, tensors), tensors
@@ -72,6 +74,8 @@ def _geometry(file: Path, tensors: Mapping[str, Tensor]) -> AstGeometry:
         )
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+    if (depth := _DEPTHS.get(dim, sized.depth)) != sized.depth:
+        raise ValueError(f"{file}: {sized.depth} blocks; the release's network of width {dim} has {depth}")
     for n_frames in _N_FRAMES:
         for stride in _STRIDES:
             geometry = replace(sized, frequency_stride=stride, time_stride=stride, n_frames=n_frames)
