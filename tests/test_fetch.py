@@ -91,6 +91,30 @@ def test_a_second_call_asks_for_nothing(archive, fetching):
     assert said[-1] == f"{place}: already there and whole; nothing to do"
 
 
+def test_what_has_lost_files_since_is_not_called_whole(archive, fetching):
+    with serving(archive) as server:
+        fetch, _ = fetching(server)
+        place = fetch.run()
+        next(place.rglob("*.ogg")).unlink()
+        with pytest.raises(ValueError, match=r"openmic-2018: was fetched, but of its \d+ files only \d+ are there now"):
+            fetch.run()
+    assert len(server.log) == 1
+
+
+def test_what_was_unpacked_by_a_process_that_was_killed_is_gone_before_room_is_looked_for(
+    archive, fetching, to, monkeypatch
+):
+    with serving(archive) as server:
+        fetch, _ = fetching(server)
+        scratch = to / ".openmic-2018.fetch/unpacking"
+        scratch.mkdir(parents=True)
+        there = []
+        monkeypatch.setattr(Fetch, "_check_room", lambda *_: there.append(scratch.exists()))
+        fetch.run()
+    assert there
+    assert not any(there)
+
+
 def test_what_a_process_that_was_killed_at_the_very_end_left_is_cleared_away(archive, fetching, to):
     with serving(archive) as server:
         fetch, _ = fetching(server)

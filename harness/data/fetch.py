@@ -8,7 +8,7 @@ TO/openmic-2018/           the data set, once it is whole
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from harness.data.byte_progress import ByteProgress, quiet_bytes
 from harness.data.download import ResumingDownloader
 
 logger = logging.getLogger(__name__)
+
+_SCRATCH = "unpacking"
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Fetch:
         marker = read_marker(self._target)
         if marker is not None and marker.get("md5") == self.release.md5:
             shutil.rmtree(self._workspace, ignore_errors=True)  # of a process that was killed when all was done
+            self._check_none_is_gone(marker)
             return True
         if self._target.exists() or self._target.is_symlink():
             of = "another archive" if marker else "no archive by this command"
@@ -118,8 +121,19 @@ class Fetch:
             )
         return False
 
+    def _check_none_is_gone(self, marker: Mapping[str, object]) -> None:
+        """Refuse to call whole what was fetched and has lost files since."""
+        expected = marker.get("n_files")
+        found = sum(len(files) for _, _, files in os.walk(self._target)) - 1  # without the marker
+        if isinstance(expected, int) and found < expected:
+            raise ValueError(
+                f"{self._target}: was fetched, but of its {expected:,} files only {found:,} are there now; `python -m "
+                f"harness.data check {self._target}` says what a study lacks; move it away to fetch it again"
+            )
+
     def _bring(self) -> Path:
         self._workspace.mkdir(exist_ok=True)
+        shutil.rmtree(self._workspace / _SCRATCH, ignore_errors=True)  # of a process that was killed: it takes room
         for leftover in self._workspace.glob("tmp*"):  # pooch's, of a process that was killed
             leftover.unlink()
         given = self._given()
@@ -216,6 +230,6 @@ class Fetch:
             self.to,
             root=self.release.root,
             marker=marker,
-            scratch=self._workspace / "unpacking",
+            scratch=self._workspace / _SCRATCH,
             progress=self.progress,
         )
