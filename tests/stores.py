@@ -5,6 +5,7 @@ from pathlib import Path
 
 from harness.data.extraction import in_threads
 from harness.data.frontend import FrontEnd
+from harness.data.store import prepare_features
 from tests.layouts import Layout, write_tone
 
 FRONT_END = FrontEnd(window_ms=50, hop_ms=40, n_frames=32)
@@ -17,6 +18,15 @@ def tones(root, **sizes):
     for i, key in enumerate(layout.keys):
         write_tone(root / "audio" / key[:3] / f"{key}.ogg", hertz=200 * (i + 1), channels=1 + i % 2)
     return root
+
+
+def preparing(dataset, cache):
+    """Return what prepares a data set's features, in this cache unless it is given another."""
+
+    def prepare(*, cache=cache, **options):
+        return prepare_features(dataset, FRONT_END, cache=cache, **options)
+
+    return prepare
 
 
 def no_work(paths, _front_end):

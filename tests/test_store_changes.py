@@ -17,7 +17,7 @@ from harness.data.store_index import STORE_FORMAT
 from harness.spec import DataSpec
 from tests.layouts import write_tone
 from tests.mounts import small_disk
-from tests.stores import FRONT_END, counting, labels_of, no_work, tones, touch
+from tests.stores import FRONT_END, counting, labels_of, no_work, preparing, tones, touch
 
 
 @pytest.fixture
@@ -28,11 +28,7 @@ def dataset(tmp_path):
 @pytest.fixture
 def prepare(dataset, tmp_path):
     """Prepare the data set's features in a cache of the test's own."""
-
-    def prepare(*, cache=tmp_path / "cache", **options):
-        return prepare_features(dataset, FRONT_END, cache=cache, **options)
-
-    return prepare
+    return preparing(dataset, tmp_path / "cache")
 
 
 def test_a_changed_clip_alone_is_heard_again_and_in_the_same_store(dataset, prepare, caplog):

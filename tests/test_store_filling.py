@@ -17,7 +17,7 @@ from harness.data import store_files, store_index
 from harness.data.openmic import read_dataset
 from harness.data.store import open_store, prepare_features
 from tests.mounts import read_only, small_disk
-from tests.stores import FRONT_END, counting, labels_of, no_work, tones
+from tests.stores import FRONT_END, counting, labels_of, no_work, preparing, tones
 
 ROW_BYTES = 32 * 128 * 2
 FILES = ("features.npy", "index.json", "rows.bin")
@@ -31,11 +31,7 @@ def dataset(tmp_path):
 @pytest.fixture
 def prepare(dataset, tmp_path):
     """Prepare the data set's features in a cache of the test's own."""
-
-    def prepare(*, cache=tmp_path / "cache", **options):
-        return prepare_features(dataset, FRONT_END, cache=cache, **options)
-
-    return prepare
+    return preparing(dataset, tmp_path / "cache")
 
 
 @pytest.fixture

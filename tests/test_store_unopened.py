@@ -9,7 +9,7 @@ from harness.data.openmic import read_dataset
 from harness.data.store import open_store, prepare_features
 from harness.ray_extraction import _hear
 from tests.layouts import Layout, write_tone
-from tests.stores import FRONT_END, counting, forbid, labels_of, no_work, tones, touch
+from tests.stores import FRONT_END, counting, forbid, labels_of, no_work, preparing, tones, touch
 
 
 @pytest.fixture
@@ -20,11 +20,7 @@ def dataset(tmp_path):
 @pytest.fixture
 def prepare(dataset, tmp_path):
     """Prepare the data set's features in a cache of the test's own."""
-
-    def prepare(**options):
-        return prepare_features(dataset, FRONT_END, cache=tmp_path / "cache", **options)
-
-    return prepare
+    return preparing(dataset, tmp_path / "cache")
 
 
 def store_of(tmp_path):

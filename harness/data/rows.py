@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from harness.errors import first_line
+
 _HEADER_BYTES = 1 << 16
 """More than NumPy takes for a header."""
 
@@ -108,11 +110,7 @@ def layout(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read(head)
     except Exception as error:  # NumPy reads it as Python: of what is damaged, a MemoryError or a SyntaxError may come
-        raise ValueError(f"{path}: not an .npy file ({_first_line(error)})") from error
+        raise ValueError(f"{path}: not an .npy file ({first_line(error)})") from error
     if not shape or min(shape) < 0 or is_fortran or dtype.kind not in "biufc":
         raise ValueError(f"{path}: {dtype} {shape}; must hold numbers in rows, the last axis lying closest")
     return shape, dtype, head.tell()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

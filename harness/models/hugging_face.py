@@ -133,7 +133,8 @@ def from_hugging_face(file: Path, tensors: Mapping[str, Tensor], geometry: AstGe
     if odd := [key for key in parts if tensors[key].shape != shapes[key.rpartition(".")[2]]]:
         found, expected = tuple(tensors[odd[0]].shape), shapes[odd[0].rpartition(".")[2]]
         raise ValueError(f"{file}: {odd[0]} is {found}, must be {expected}{_and_more(odd)}")
-    renamed = {_our_name(key): tensor for key, tensor in tensors.items() if key not in set(parts)}
+    taken = set(parts)
+    renamed = {_our_name(key): tensor for key, tensor in tensors.items() if key not in taken}
     return renamed | {ours: torch.cat([tensors[key] for key in keys]) for ours, keys in fused.items()}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.models.errors import first_line
+from harness.errors import first_line
 
 SUFFIXES = (".pth", ".bin")
 
