@@ -10,7 +10,6 @@ from jaxtyping import Float
 from harness.build import build_model
 from harness.config import TrialConfig
 from harness.data.study_data import Part, StudyData
-from harness.forest import ForestLearner
 from harness.models.ast import Backbone
 from harness.train import EpochResult, Trainer
 
@@ -63,6 +62,8 @@ def make_learner(
         ValueError: the configuration does not fit the backbone's sizes.
     """
     if config.system.kind == "random_forest":
+        from harness.forest import ForestLearner  # noqa: PLC0415  scikit-learn takes 90 MB of a worker
+
         return ForestLearner(config, data=data, epochs=epochs, seed=seed)
     return Trainer(
         build_model(config, backbone, data=data, seed=seed, device=device),

@@ -30,7 +30,6 @@ from harness.models.ast import Ast
 from harness.models.checkpoints import backbone_digest, load_backbone
 from harness.spec import DataSpec
 from harness.test_reading import open_test_part, read_test_once
-from harness.trial_artifacts import write_artifacts
 from harness.trial_files import BEST, LAST, TrialFiles
 from harness.trial_log import TrialLog
 
@@ -123,6 +122,8 @@ def _epochs(task: TrialTask, files: TrialFiles) -> Iterator[dict[str, Any]]:
         if is_best:
             files.save(BEST, {"model": learner.weights(), "paths": config.to_paths(), "epoch": result.epoch})
         if result.epoch == task.epochs:  # of a forest, the first and only one
+            from harness.trial_artifacts import write_artifacts  # noqa: PLC0415  25 MB that training can do without
+
             write_artifacts(files, learner=learner, data=data, records=log.records, device=device)
         # last, since a trial that finds this file takes the epoch and all that goes with it for done
         files.save(LAST, {"trainer": learner.state(), "records": log.records})

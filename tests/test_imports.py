@@ -121,3 +121,14 @@ for name in ("ray", "optuna", "mlflow"):
 import harness.train, harness.build, harness.data.sources, harness.spec, harness.models.checkpoints
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, timeout=120)
+
+
+@pytest.mark.slow
+def test_a_worker_trains_without_what_only_some_trials_need():
+    script = """
+import sys
+import harness.trial
+heavy = [name for name in ("sklearn", "scipy.stats", "matplotlib", "mlflow", "optuna") if name in sys.modules]
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, timeout=120)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, classification_report
 
-from harness.metrics import majority_floor, score
+from harness.metrics import average_precision, majority_floor, score
 from harness.published import FOREST_F1_BY_LABEL, LABEL_COUNTS
 
 LABELS = ("accordion", "banjo", "bass")
@@ -36,6 +36,16 @@ def test_every_figure_is_scikit_learns_on_the_annotated_clips():
     assert found.positive_f1 == pytest.approx(np.mean([r["1.0"]["f1-score"] for r in reports]))
     precision = [average_precision_score(targets[observed[:, i], i], scores[observed[:, i], i]) for i in range(3)]
     assert found.mean_average_precision == pytest.approx(np.mean(precision))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 1000])
+def test_average_precision_is_scikit_learns_however_many_clips_share_a_score(steps):
+    rng = np.random.default_rng(steps)
+    for n_clips in (1, 2, 3, 40):
+        truth = rng.random(n_clips) < 0.3
+        truth[rng.integers(n_clips)] = True
+        scores = rng.integers(steps, size=n_clips) / steps
+        assert average_precision(truth, scores) == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
 
 
 def test_f1_of_both_classes_by_hand():

@@ -90,6 +90,10 @@ class TransformersAst:
         embedding: Tensor = self.model.base_model(spectrogram).pooler_output
         return embedding
 
+    def saves_memory(self, spectrogram: Float[Tensor, "clip frame mel"]) -> bool:  # noqa: ARG002
+        """Return whether it does, which it does not."""
+        return False
+
     def classify(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
         """Return the source head's logits of an embedding."""
         logits: Tensor = self.model.classifier(embedding)

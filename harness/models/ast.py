@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from harness.data.frontend import FrontEnd
 from harness.models.geometry_rules import PATCH, check_geometry
-from harness.models.pieces import Blocks, run, run_and_forget, split_on_cpu
+from harness.models.pieces import clip_by_clip, forgetting, is_large_on_cpu
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,17 @@ class Backbone(Protocol):
         """Return one embedding a clip."""
         ...
 
+    def saves_memory(self, spectrogram: Float[Tensor, "clip frame mel"]) -> bool:
+        """Return whether `embed` saves memory on this batch, at the cost of time."""
+        ...
+
     def classify(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
         """Return the logits of the labels the backbone was pre-trained on."""
         ...
+
+
+def _call(block: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+    return block(hidden)
 
 
 class Ast(nn.Module):
@@ -147,18 +155,23 @@ class Ast(nn.Module):
     def embed(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip dim"]:
         """Return the mean of the class and distillation tokens after the last LayerNorm.
 
-        On a CPU, a large AST takes the batch in pieces: each clip's embedding is its own affair.
+        On a CPU, a large AST takes one clip at a time.
         """
-        pieces = split_on_cpu(spectrogram, bytes_per_clip=self.position.nbytes)
-        if len(pieces) == 1:
-            return self._embed(spectrogram, run)
-        return torch.cat([self._embed(piece, run_and_forget) for piece in pieces])
+        if self.saves_memory(spectrogram):
+            return clip_by_clip(partial(self._embed, call=forgetting), spectrogram)
+        return self._embed(spectrogram)
+
+    def saves_memory(self, spectrogram: Float[Tensor, "clip frame mel"]) -> bool:
+        """Return whether this AST is large and the batch on a CPU."""
+        return is_large_on_cpu(spectrogram, bytes_per_clip=self.position.nbytes)
 
     def _embed(
-        self, spectrogram: Float[Tensor, "clip frame mel"], through: Callable[[Blocks, Tensor], Tensor]
+        self, spectrogram: Float[Tensor, "clip frame mel"], call: Callable[..., Tensor] = _call
     ) -> Float[Tensor, "clip dim"]:
-        blocks = [*self.blocks[:-1], partial(_first_two, self.blocks[-1])]
-        normed: Tensor = self.norm(through(blocks, self.tokens(spectrogram)))
+        hidden = self.tokens(spectrogram)
+        for block in (*self.blocks[:-1], partial(_first_two, self.blocks[-1])):
+            hidden = call(block, hidden)
+        normed: Tensor = self.norm(hidden)
         return normed.mean(dim=1)
 
     def classify(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:

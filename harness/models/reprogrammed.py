@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from harness.models.ast import Backbone
 from harness.models.parameters import learned_counts, learned_parameters
+from harness.models.pieces import forgetting
 
 
 class Reprogrammed(nn.Module):
@@ -29,7 +30,11 @@ class Reprogrammed(nn.Module):
 
     def forward(self, log_mel: Float[Tensor, "clip frame mel"], backbone: Backbone) -> Float[Tensor, "clip label"]:
         """Return the labels' logits."""
-        logits: Tensor = self.mapper(backbone.embed(self.rewrite(log_mel)), backbone)
+        if backbone.saves_memory(log_mel):
+            rewritten = forgetting(self.rewrite, log_mel, state_of=self)
+        else:
+            rewritten = self.rewrite(log_mel)
+        logits: Tensor = self.mapper(backbone.embed(rewritten), backbone)
         return logits
 
     def learned(self) -> Iterator[nn.Parameter]:
