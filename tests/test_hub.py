@@ -161,8 +161,8 @@ def test_a_checkpoint_without_a_pinned_revision_is_recorded_by_commit_and_checks
     is_same, found, record = said["pickled"]
     assert (is_same, found, record["backbone_file"]) == (True, digest, "pytorch_model.bin")
     assert "model.safetensors: " in said["mixed"]
-    assert "attention.query.weight is (48, 48), must be (52, 52)" in said["mixed"]
-    assert "model.safetensors: missing audio_spectrogram_transformer.encoder.layer.3.attention" in said["deeper"]
+    assert "audio_spectrogram_transformer.embeddings.cls_token is (1, 1, 48), must be (1, 1, 52)" in said["mixed"]
+    assert "16 tensors do not fit the geometry: missing audio_spectrogram_transformer.encoder.layer.3" in said["deeper"]
     assert said["empty"].startswith("FileNotFoundError: backbone=empty: MIT/empty is not in the Hugging Face cache")
     assert "hf download MIT/empty config.json" in said["empty"]
 

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.models.ast import GEOMETRIES, Ast, AstGeometry
+from harness.models.fit import check_fit
 from harness.models.hub import CHECKPOINTS, CONFIG, PICKLED, WEIGHTS, fetch, fetch_config, sha256_of
 from harness.models.hugging_face import from_hugging_face, is_hugging_face, read_config
 from harness.models.json_object import parse_object
@@ -88,16 +89,19 @@ def load_ast(path: Path) -> Ast:
     """
     file = _weights_in(path)
     tensors, metadata = (read_state(file), {}) if file.suffix in SUFFIXES else _read(file)
-    if is_hugging_face(tensors):
+    is_theirs = is_hugging_face(tensors)
+    if is_theirs:
         geometry = read_config(file.with_name(CONFIG))
-        tensors = from_hugging_face(file, tensors, geometry)
     elif file.suffix in SUFFIXES:
         geometry, tensors = from_release(file, tensors)
     else:
         geometry = _own_geometry(file, metadata)
     with torch.device("meta"):  # without weights of its own: those of base384 take 345 MB
         model = Ast(geometry)
-    _check_tensors(file, tensors, model.state_dict())
+    if is_theirs:
+        tensors = from_hugging_face(file, tensors, model.state_dict())
+    else:
+        check_fit(file, tensors, model.state_dict())
     model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, assign=True)
     return model
 
@@ -209,16 +213,3 @@ def _own_geometry(file: Path, metadata: Mapping[str, str]) -> AstGeometry:
         return AstGeometry(**values)
     except ValueError as error:
         raise ValueError(f"{file}: the `geometry` in its metadata is none ({error})") from error
-
-
-def _check_tensors(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    problems = [f"missing {key}" for key in expected if key not in found]
-    problems += [f"unknown {key}" for key in found if key not in expected]
-    problems += [
-        f"{key} is {tuple(found[key].shape)}, must be {tuple(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key in found and found[key].shape != tensor.shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:5])
-        raise ValueError(f"{file}: {len(problems)} tensors do not fit the geometry: {shown}")

@@ -6,7 +6,7 @@ Source: the names that `transformers.ASTForAudioClassification` writes, and the 
 
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,27 @@ import torch
 from torch import Tensor
 
 from harness.models.ast import AstGeometry
+from harness.models.fit import check_fit
 from harness.models.geometry_rules import PATCH, check_geometry
 from harness.models.json_object import parse_object
 
 _PREFIX = "audio_spectrogram_transformer."
 _NAMES = {
-    "embeddings.cls_token": "class_token",
-    "embeddings.distillation_token": "distillation_token",
-    "embeddings.position_embeddings": "position",
-    "embeddings.patch_embeddings.projection": "patch",
-    "attention.output.dense": "attn.proj",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
-    "layernorm_before": "norm1",
-    "layernorm_after": "norm2",
-    "layernorm": "norm",
+    "class_token": f"{_PREFIX}embeddings.cls_token",
+    "distillation_token": f"{_PREFIX}embeddings.distillation_token",
+    "position": f"{_PREFIX}embeddings.position_embeddings",
+    "patch": f"{_PREFIX}embeddings.patch_embeddings.projection",
+    "norm": f"{_PREFIX}layernorm",
+    "head_norm": "classifier.layernorm",
+    "head": "classifier.dense",
 }
-_HEAD = {
-    "classifier.layernorm.weight": "head_norm.weight",
-    "classifier.layernorm.bias": "head_norm.bias",
-    "classifier.dense.weight": "head.weight",
-    "classifier.dense.bias": "head.bias",
+_NAMES_IN_BLOCK = {
+    "norm1": ("layernorm_before",),
+    "attn.qkv": tuple(f"attention.attention.{part}" for part in ("query", "key", "value")),
+    "attn.proj": ("attention.output.dense",),
+    "norm2": ("layernorm_after",),
+    "mlp.fc1": ("intermediate.dense",),
+    "mlp.fc2": ("output.dense",),
 }
 _GEOMETRY = {
     "embed_dim": "hidden_size",
@@ -118,48 +118,30 @@ def _n_labels(config: Mapping[str, Any]) -> Any:
     return len(names)
 
 
-def from_hugging_face(file: Path, tensors: Mapping[str, Tensor], geometry: AstGeometry) -> dict[str, Tensor]:
-    """Return the tensors under our names, with query, key and value fused; those of unknown names are refused later.
+def from_hugging_face(file: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under our names, with query, key and value fused; `expected` are those that an AST has.
 
     Raises:
-        ValueError: one that has to be fused is missing or of another shape, or one of the head's is missing.
+        ValueError: tensors are missing, unknown or of another shape; they are named as the file does. Query, key and
+            value of other shapes might fit all the same once they are fused, each in the place of another.
     """
-    fused = _fused(geometry.depth)
-    parts = [key for keys in fused.values() for key in keys]
-    if missing := [key for key in [*_HEAD, *parts] if key not in tensors]:
-        raise ValueError(f"{file}: missing {missing[0]}{_and_more(missing)}")
-    shapes = {"weight": (geometry.embed_dim, geometry.embed_dim), "bias": (geometry.embed_dim,)}
-    # of other shapes they might fit all the same once they are fused, each in the place of another
-    if odd := [key for key in parts if tensors[key].shape != shapes[key.rpartition(".")[2]]]:
-        found, expected = tuple(tensors[odd[0]].shape), shapes[odd[0].rpartition(".")[2]]
-        raise ValueError(f"{file}: {odd[0]} is {found}, must be {expected}{_and_more(odd)}")
-    taken = set(parts)
-    renamed = {_our_name(key): tensor for key, tensor in tensors.items() if key not in taken}
-    return renamed | {ours: torch.cat([tensors[key] for key in keys]) for ours, keys in fused.items()}
-
-
-def _our_name(key: str) -> str:
-    """Return our name of a tensor that is not one of those to be fused; of an unknown one, its own or one like it."""
-    inner = key.removeprefix(_PREFIX)
-    if inner == key:
-        return _HEAD.get(key, key)
-    prefix, rest = "", inner
-    if block := re.match(r"encoder\.layer\.(\d+)\.(.*)", inner):
-        prefix, rest = f"blocks.{block[1]}.", block[2]
-    stem = next((stem for stem in _NAMES if rest == stem or rest.startswith(f"{stem}.")), None)
-    return prefix + (rest if stem is None else rest.replace(stem, _NAMES[stem], 1))
-
-
-def _and_more(keys: Sequence[str]) -> str:
-    return f" and {len(keys) - 1} more" if keys[1:] else ""
-
-
-def _fused(depth: int) -> dict[str, list[str]]:
-    """Return by our name those of the tensors that are one of ours."""
-    return {
-        f"blocks.{index}.attn.qkv.{kind}": [
-            f"{_PREFIX}encoder.layer.{index}.attention.attention.{part}.{kind}" for part in ("query", "key", "value")
-        ]
-        for index in range(depth)
-        for kind in ("weight", "bias")
+    names = {ours: _names_of(ours) for ours in expected}
+    parts = {
+        theirs: part
+        for ours, tensor in expected.items()
+        for theirs, part in zip(names[ours], tensor.chunk(len(names[ours])), strict=True)
     }
+    check_fit(file, tensors, parts)
+    return {
+        ours: tensors[first] if not others else torch.cat([tensors[key] for key in (first, *others)])
+        for ours, (first, *others) in names.items()
+    }
+
+
+def _names_of(ours: str) -> list[str]:
+    """Return what their files call one of our tensors; query, key and value, of ours one, are three of theirs."""
+    if block := re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", ours):
+        index, stem, kind = block.groups()
+        return [f"{_PREFIX}encoder.layer.{index}.{name}.{kind}" for name in _NAMES_IN_BLOCK[stem]]
+    stem, dot, kind = ours.partition(".")
+    return [f"{_NAMES[stem]}{dot}{kind}"]
