@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ print(json.dumps(said))
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers as the hub does where a file is resolved, by the name of a branch or of the one commit."""
+    """Answers as the hub does where a file is resolved, by the name of a branch or of the one commit, or are listed."""
 
     protocol_version = "HTTP/1.1"
     repos: dict[str, dict[str, bytes]]
@@ -61,7 +62,10 @@ class Hub(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def do_GET(self):
-        self._answer(with_body=True)
+        if self.path.startswith("/api/models/"):
+            self._list()
+        else:
+            self._answer(with_body=True)
 
     def _answer(self, *, with_body):
         self.asked.append(f"{self.command} {self.path}")
@@ -79,6 +83,17 @@ class Hub(BaseHTTPRequestHandler):
         if with_body and body:
             self.wfile.write(body)
 
+    def _list(self):
+        """Answer which commit a branch is at, and which files there are."""
+        owner, name, question = self.path.removeprefix("/api/models/").split("/")[:3]
+        files = self.repos[f"{owner}/{name}"]
+        listed = [{"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40} for name in files]
+        body = json.dumps(listed if question == "tree" else {"id": name, "sha": REVISION}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *_):
         pass
 
@@ -94,9 +109,12 @@ def hub():
 
 
 def run(script, argument, home, endpoint, *, offline):
+    return run_command([sys.executable, "-c", script, json.dumps(argument)], home, endpoint, offline=offline)
+
+
+def run_command(command, home, endpoint, *, offline):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     environment |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": str(int(offline))}
-    command = [sys.executable, "-c", script, json.dumps(argument)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout.strip()
 
@@ -170,6 +188,22 @@ def test_a_checkpoint_without_a_pinned_revision_is_recorded_by_commit_and_checks
     again = json.loads(run(LOAD, ["whole", "pickled"], tmp_path / "home", endpoint, offline=True))
     assert again == {name: said[name] for name in ("whole", "pickled")}
     assert handler.asked == []
+
+
+@pytest.mark.parametrize(("name", "files"), [("whole", ["model.safetensors"]), ("pickled", ["pytorch_model.bin"])])
+def test_the_command_that_is_said_brings_the_weights_whichever_file_they_are_in(tmp_path, published, name, files):
+    endpoint, _, _ = published
+    said = json.loads(run(LOAD, [name], tmp_path / "home", endpoint, offline=True))[name]
+    hf, *words = re.search("`(hf download .*)`", said)[1].replace("DIR", str(tmp_path / "brought")).split()
+    run_command([str(Path(sys.executable).with_name(hf)), *words], tmp_path / "home", endpoint, offline=False)
+    assert sorted(path.name for path in (tmp_path / "brought").iterdir() if path.is_file()) == ["config.json", *files]
+    assert backbone_digest(load_ast(tmp_path / "brought")) == backbone_digest(load_ast(tmp_path / "ast"))
+
+
+def test_weights_whose_checksum_is_known_are_asked_for_in_the_one_file_that_has_it(tmp_path, hub):
+    said = fetch(tmp_path, hub[0], offline=True)
+    assert "config.json model.safetensors --local-dir" in said
+    assert "pytorch_model.bin" not in said
 
 
 def test_known_checkpoints_are_pinned_and_the_others_follow_their_branch():

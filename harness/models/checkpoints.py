@@ -36,8 +36,8 @@ def load_backbone(name: str) -> Ast:
 
     `name` is a built-in (`ast-nano`), a published checkpoint (`ast-base384`), which comes from the Hugging Face hub or
     its cache, a published geometry with random weights for benchmarks (`ast-base384-random`), a `.safetensors`, `.pth`
-    or `.bin` file, or a directory that holds `model.safetensors`. With `@FRAMES` behind it (`ast-base384@512`), it
-    takes spectrograms of that many frames, its position embeddings cut or interpolated.
+    or `.bin` file, or a directory that holds `model.safetensors` or `pytorch_model.bin`. With `@FRAMES` behind it
+    (`ast-base384@512`), it takes spectrograms of that many frames, its position embeddings cut or interpolated.
 
     Raises:
         ValueError: the name is none of these, or the file does not hold an AST of its geometry.
@@ -154,18 +154,19 @@ def _find(name: str) -> Path:
         return Path(name)
     choices = [*BUILT_IN, *CHECKPOINTS, *(f"{known}{RANDOM_SUFFIX}" for known in GEOMETRIES if known not in BUILT_IN)]
     raise ValueError(
-        f"backbone={name!r}: must be one of {', '.join(choices)}, or the path of a .safetensors or .pth file, or "
-        f"of a directory with {WEIGHTS} and {CONFIG}"
+        f"backbone={name!r}: must be one of {', '.join(choices)}, or the path of a .safetensors, .pth or .bin file, "
+        f"or of a directory with {CONFIG} and {WEIGHTS} or {PICKLED}"
     )
 
 
 def _weights_in(path: Path) -> Path:
-    file = path
     if path.is_dir():
-        file = next((path / name for name in (WEIGHTS, PICKLED) if (path / name).exists()), path / WEIGHTS)
-    if not file.exists():
-        raise FileNotFoundError(f"backbone {path}: {file} does not exist")
-    return file
+        if there := [path / name for name in (WEIGHTS, PICKLED) if (path / name).exists()]:
+            return there[0]
+        raise FileNotFoundError(f"backbone {path}: holds neither {WEIGHTS} nor {PICKLED}")
+    if not path.exists():
+        raise FileNotFoundError(f"backbone {path}: does not exist")
+    return path
 
 
 def _geometry_in(file: Path) -> AstGeometry:

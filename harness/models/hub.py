@@ -106,8 +106,10 @@ def _fetch_weights(checkpoint: Checkpoint, *, commit: str) -> Path:
 
 def _not_fetched(name: str, checkpoint: Checkpoint, error: Exception) -> FileNotFoundError:
     pinned = "" if checkpoint.revision == "main" else f" --revision {checkpoint.revision}"
+    # `hf download` passes over names that the repository lacks; a checksum is that of the safetensors
+    weights = WEIGHTS if checkpoint.sha256 is not None else f"{WEIGHTS} {PICKLED}"
     return FileNotFoundError(
         f"backbone={name}: {checkpoint.repo} is not in the Hugging Face cache, and could not be fetched "
         f"({first_line(error)}). Where there is a network, `hf download {checkpoint.repo}{pinned} {CONFIG} "
-        f"{WEIGHTS} --local-dir DIR` brings it; then give --backbone DIR"
+        f"{weights} --local-dir DIR` brings it; then give --backbone DIR"
     )
