@@ -1,6 +1,7 @@
 """A file comes whole and right over connections that break, from servers that cannot resume, or not at all."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -212,6 +213,69 @@ def test_room_is_asked_for_before_anything_is_written(part, bring):
             bring(server.url, check_room=refuse)
     assert asked == [(len(CONTENT) - there, len(CONTENT))]
     assert part.stat().st_size == there
+
+
+def test_of_a_server_without_ranges_the_room_that_the_old_part_gives_back_is_not_asked_for_again(part, bring):
+    asked = []
+
+    def refuse(missing, length):
+        asked.append((missing, length))
+        raise OSError("no room")
+
+    with serving(CONTENT, has_ranges=False) as server:
+        begin(part, server, n_bytes=600_000)
+        there = part.stat().st_size
+        with pytest.raises(OSError, match="no room"):
+            bring(server.url, check_room=refuse)
+        assert asked == [(len(CONTENT) - there, len(CONTENT))]
+        assert part.stat().st_size == there  # another server may go on with it
+        server.has_ranges = True
+        assert bring(server.url) == CONTENT
+    assert server.log[-1].range == f"bytes={there}-"
+
+
+def test_a_server_without_ranges_that_breaks_off_early_costs_nothing_of_what_another_had_sent(part, bring):
+    with serving(CONTENT) as server, serving(CONTENT, has_ranges=False, etag=None) as other:
+        begin(part, server, n_bytes=600_000)
+        there = part.stat().st_size
+        other.disconnects = [300_000]
+        with pytest.raises(ConnectionError, match="attempts in a row"):
+            bring(other.url, goes=1)
+        assert part.read_bytes() == CONTENT[:there]
+        assert bring(server.url) == CONTENT
+    assert [(asked.range, asked.status) for asked in server.log] == [(f"bytes={there}-", 206)]
+
+
+@pytest.mark.parametrize("same", [0, 100, 300_000, 500_000])
+def test_a_file_that_begins_like_the_old_one_takes_its_place_from_where_they_differ(part, bring, same):
+    other = CONTENT[:same] + OTHER[: 400_000 - min(same, 399_000)]
+    with serving(CONTENT) as server:
+        begin(part, server, n_bytes=600_000)
+        server.content, server.disconnects = other, [350_000]
+        with pytest.raises(ConnectionError, match="attempts in a row"):
+            bring(server.url, goes=1)
+        assert part.read_bytes() in (CONTENT[: part.stat().st_size], other[: part.stat().st_size])
+        assert bring(server.url) == other
+
+
+def test_a_file_that_is_the_beginning_of_the_old_one_is_no_longer_than_it_is(part, bring):
+    for tells_length in (True, False):
+        with serving(CONTENT) as server:
+            begin(part, server, n_bytes=600_000)
+            server.content, server.tells_length = CONTENT[:400_000], tells_length
+            assert bring(server.url) == CONTENT[:400_000]
+
+
+def test_on_a_disk_with_room_for_one_file_a_server_without_ranges_sends_it_over_the_old_part(tmp_path):
+    def check_room(missing, _length):
+        if missing > (free := shutil.disk_usage(tmp_path / "disk").free):
+            raise OSError(f"{missing} needed, {free} free")
+
+    with small_disk(tmp_path / "disk", n_bytes=1 << 20) as disk, serving(CONTENT, has_ranges=False) as server:
+        begin(disk / "a.part", server, n_bytes=600_000)
+        ResumingDownloader(disk / "a.part", pause_seconds=0.0, check_room=check_room)(server.url, disk / "whole")
+        assert (disk / "whole").read_bytes() == CONTENT
+    assert [asked.status for asked in server.log] == [200]
 
 
 def test_a_proxy_of_the_environment_is_used(bring, monkeypatch):

@@ -23,6 +23,7 @@ from rich.filesize import decimal
 from urllib3.exceptions import HTTPError
 
 from harness.data.byte_progress import ByteProgress, ByteReport, quiet_bytes
+from harness.data.origin import Origin, continues, origin_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +42,6 @@ class _BrokenOffError(Exception):
     def __init__(self, reason: str, *, pause_seconds: float = 0.0) -> None:
         super().__init__(reason)
         self.pause_seconds = pause_seconds
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """Which file the bytes of a part belong to; `validator` is its strong ETag or its date, "" if it has neither."""
-
-    url: str
-    length: int | None
-    validator: str
 
 
 @dataclass(frozen=True)
@@ -127,7 +119,7 @@ class ResumingDownloader:
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, HTTPError) as error:
             raise _BrokenOffError(f"the connection broke ({_cause(error)})") from error
 
-    def _headers(self, url: str, had: _Origin | None) -> dict[str, str]:
+    def _headers(self, url: str, had: Origin | None) -> dict[str, str]:
         """Return what asks for the missing bytes of the very file whose first bytes are there."""
         headers = {"Accept-Encoding": "identity"}
         if had is not None:
@@ -136,10 +128,10 @@ class ResumingDownloader:
                 headers["If-Range"] = had.validator
         return headers
 
-    def _origin(self) -> _Origin | None:
+    def _origin(self) -> Origin | None:
         """Return what the part is of; without that, or with no bytes in it, there is nothing to go on with."""
         try:
-            origin = _Origin(**json.loads(self._note.read_text(encoding="utf-8")))
+            origin = Origin(**json.loads(self._note.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
         return origin if _size(self.part) else None
@@ -151,35 +143,48 @@ class ResumingDownloader:
         self._forget()
         raise _BrokenOffError(f"{url} is shorter than what had come of it, so it starts anew")
 
-    def _receive(self, response: requests.Response, url: str, had: _Origin | None, report: ByteReport) -> None:
+    def _receive(self, response: requests.Response, url: str, had: Origin | None, report: ByteReport) -> None:
         start = _size(self.part) if response.status_code == requests.codes.partial_content else 0
-        origin = _origin_of(response, url, start)
-        if start and not _continues(response, had, origin, start):
+        origin = origin_of(response, url, start)
+        if start and not continues(response, had, origin, start):
             self._forget()
             raise _BrokenOffError("the file there is another one than that whose beginning had come, so it starts anew")
         if origin.length is not None:
             self._check_limit(url, origin.length)
-            self.check_room(origin.length - start, origin.length)
+            self.check_room(origin.length - _size(self.part), origin.length)  # an old part gives its room back
         try:
-            if not start:
-                self.part.unlink(missing_ok=True)
-                self._note.write_text(json.dumps(asdict(origin)), encoding="utf-8")
-            with self.part.open("ab") as file:
-                self._append(response, file, origin, report)
+            with self.part.open("r+b" if self.part.exists() else "w+b") as file:
+                file.seek(start)
+                done = self._put(response, file, origin, report)
         except OSError as error:
             raise _told_where(error, self.part) from error
-        if origin.length is not None and _size(self.part) != origin.length:
-            raise _BrokenOffError(f"{_size(self.part)} of {origin.length} bytes came")
+        if origin.length is not None and done != origin.length:
+            raise _BrokenOffError(f"{done} of {origin.length} bytes came")
 
-    def _append(self, response: requests.Response, file: BinaryIO, origin: _Origin, report: ByteReport) -> None:
+    def _put(self, response: requests.Response, file: BinaryIO, origin: Origin, report: ByteReport) -> int:
+        """Write what comes from where the file is at; return where it ends.
+
+        If that is its beginning, the server sends all anew: what is there stays for as long as it is the same, so that
+        nothing is lost if the connection breaks before that is made up for.
+        """
         done = file.tell()
+        is_new = done > 0
         report(done, origin.length)
         # from below requests, which would decode a .tgz that its server calls gzip-encoded
         for piece in response.raw.stream(CHUNK_BYTES, decode_content=False):
             self._check_limit(origin.url, done + len(piece))
-            file.write(piece)
+            if not is_new and file.read(len(piece)) != piece:
+                file.seek(done)
+                file.truncate()
+                self._note.write_text(json.dumps(asdict(origin)), encoding="utf-8")
+                is_new = True
+            if is_new:
+                file.write(piece)
             done += len(piece)
             report(done, origin.length)
+        if done == origin.length or origin.length is None:
+            file.truncate(done)
+        return done
 
     def _check_limit(self, url: str, length: int) -> None:
         if self.limit is not None and length > self.limit:
@@ -192,24 +197,6 @@ class ResumingDownloader:
     def _forget(self) -> None:
         self.part.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
-
-
-def _continues(response: requests.Response, had: _Origin | None, origin: _Origin, start: int) -> bool:
-    """Return whether an answer goes on from `start` with the file that the part is of."""
-    if had is None or not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-        return False
-    is_same_validator = had.url != origin.url or not origin.validator or had.validator == origin.validator
-    return is_same_validator and had.length in {None, origin.length}
-
-
-def _origin_of(response: requests.Response, url: str, start: int) -> _Origin:
-    etag = response.headers.get("ETag", "")
-    validator = response.headers.get("Last-Modified", "") if not etag or etag.startswith("W/") else etag
-    if start:
-        length = response.headers.get("Content-Range", "").rpartition("/")[2]
-    else:
-        length = response.headers.get("Content-Length", "")
-    return _Origin(url, int(length) if length.isdecimal() else None, validator)
 
 
 def _check_status(response: requests.Response, url: str) -> None:
