@@ -19,9 +19,11 @@ import logging
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 FEATURES, RECORDS, FILLING = "features.npy", "rows.bin", "filling"
 MISSING, READY, UNREADABLE = 0, 1, 2
+_LOOK_SECONDS = 0.002
+"""More than it takes to look whether a store is locked."""
 REASON_BYTES = 200
 RECORD = np.dtype(
     {
@@ -101,13 +105,16 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a store's lock among processes; the system releases it when its holder dies."""
     with said_of(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _lock_of(path).open("w")
+        file = _lock_of(path).open("w+")  # over NFS, a shared lock is for who may read
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        while not _is_granted(file, fcntl.LOCK_EX):
+            if _is_granted(file, fcntl.LOCK_SH):  # none fills the store, some look whether one does: see `is_locked`
+                fcntl.flock(file, fcntl.LOCK_UN)
+                time.sleep(_LOOK_SECONDS)
+                continue
             logger.warning("%s: another process prepares these features; waiting for it", path)
             fcntl.flock(file, fcntl.LOCK_EX)
+            break
         yield
 
 
@@ -115,12 +122,18 @@ def is_locked(path: Path) -> bool:
     """Return whether a process holds a store's lock, as far as can be told."""
     try:
         with _lock_of(path).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not _is_granted(file, fcntl.LOCK_SH)
     except OSError:  # for one because there is none yet
         return False
-    return False
+
+
+def _is_granted(file: TextIO, kind: int) -> bool:
+    """Return whether a lock of this kind is had at once."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _lock_of(path: Path) -> Path:
