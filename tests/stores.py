@@ -63,11 +63,11 @@ def touch(dataset, *rows):
 
 def forbid(monkeypatch, paths):
     """Let nobody read these files; a test that root runs cannot do so by their mode."""
-    read_bytes = Path.read_bytes
+    opened = Path.open
 
-    def guarded(path):
+    def guarded(path, *args, **kwargs):
         if path in paths:
             raise PermissionError(13, "Permission denied", str(path))
-        return read_bytes(path)
+        return opened(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "read_bytes", guarded)
+    monkeypatch.setattr(Path, "open", guarded)

@@ -1,6 +1,7 @@
 """A look at a directory tells all that is in it and all that is wrong, and never ends in a traceback."""
 
 import json
+import os
 import random
 import shutil
 
@@ -144,6 +145,13 @@ def test_a_recording_among_the_clips_is_told_to_be_too_long(write, layout):
     soundfile.write(root / f"audio/000/{layout.keys[1]}.ogg", np.zeros(360_100, np.int16), 100, format="WAV")
     (said,) = problems_of(root)["unreadable audio"]
     assert said.startswith(f"000/{layout.keys[1]}.ogg: too long for a clip, 60.0 min and 1 MB decoded")
+
+
+def test_a_file_among_the_clips_that_is_too_large_to_be_one_is_told(write, layout):
+    root = write(layout)
+    os.truncate(root / f"audio/000/{layout.keys[1]}.ogg", 300_000_000)
+    (said,) = problems_of(root)["unreadable audio"]
+    assert said.startswith(f"000/{layout.keys[1]}.ogg: too large for a clip, a file of 300 MB; at most 256 MB are read")
 
 
 def test_all_headers_are_read_only_when_asked_for(write):

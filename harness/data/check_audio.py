@@ -8,7 +8,7 @@ from pathlib import Path
 
 import soundfile
 
-from harness.data.frontend import why_too_long
+from harness.data.frontend import why_too_large, why_too_long
 from harness.data.openmic import audio_name
 from harness.data.problems import Problems
 from harness.data.progress import Progress
@@ -103,6 +103,8 @@ def _spread(keys: list[str]) -> list[str]:
 def _header(path: Path) -> tuple[int, int, int] | str:
     """Return sample rate, channels and frames; or why they cannot be read."""
     try:
+        if too_large := why_too_large(path.stat().st_size):
+            return too_large
         info = soundfile.info(path)
     except (soundfile.SoundFileError, OSError) as error:
         return str(error).removeprefix(f"Error opening {str(path)!r}: ")

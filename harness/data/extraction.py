@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float16
 from torch import Tensor
 
-from harness.data.frontend import FrontEnd, decode_bytes, log_mel
+from harness.data.frontend import FrontEnd, decode_bytes, log_mel, why_too_large
 
 _LARGEST = float(np.finfo(np.float16).max)
 _AHEAD = 4
@@ -45,25 +45,39 @@ class Extraction(Protocol):
         ...
 
 
-def read_audio(path: Path) -> bytes | Unopened:
-    """Return what a clip's file holds."""
+def audio_digest(path: Path) -> bytes | Unopened:
+    """Return the SHA-256 of a clip's file, however large it is, without having all of it in memory."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        return Unopened(error.strerror or str(error))
+        return _unopened(error)
 
 
 def hear(path: Path, front_end: FrontEnd) -> Heard | Unopened:
-    """Return what comes of one clip, whose file is read once."""
-    data = read_audio(path)
-    if isinstance(data, Unopened):
-        return data
+    """Return what comes of one clip, whose file is read once, and not into memory if it is too large for a clip."""
+    try:
+        too_large = why_too_large(path.stat().st_size)
+        data = b"" if too_large else path.read_bytes()
+    except OSError as error:
+        return _unopened(error)
+    if too_large:
+        audio = audio_digest(path)
+        return audio if isinstance(audio, Unopened) else Heard(None, too_large, audio)
+    return _heard(path, data, front_end)
+
+
+def _heard(path: Path, data: bytes, front_end: FrontEnd) -> Heard:
     audio = hashlib.sha256(data).digest()
     try:
         halves = _to_float16(log_mel(*decode_bytes(data, source=str(path)), front_end), source=str(path))
     except ValueError as error:
         return Heard(None, str(error).removeprefix(f"{path}: "), audio)
     return Heard(halves, "", audio)
+
+
+def _unopened(error: OSError) -> Unopened:
+    return Unopened(error.strerror or str(error))
 
 
 def in_threads(workers: int) -> Extraction:

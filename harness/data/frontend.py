@@ -25,7 +25,10 @@ FRONT_END_VERSION = 3
 """Goes up when `decode` or `log_mel` begins to give other numbers for a file: stores are then rebuilt."""
 
 _MOST_BYTES, _MOST_SECONDS = 256_000_000, 3600
-"""What one file may decode to, in float32 over all its channels, and how long it may last: a clip has 10 s, 3.5 MB."""
+"""What one file may hold, what it may decode to, in float32 over all its channels, and how long it may last.
+
+A clip has 10 s, which are 3.5 MB.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,11 @@ def decode(path: Path) -> tuple[Float[np.ndarray, "sample channel"], int]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not sound, ends too early, holds no samples, or holds NaN or infinite ones; or it is no clip
-            but longer than an hour or 256 MB decoded, which is told by its header and not decoded.
+            but longer than an hour or 256 MB decoded, which is told by its header and not decoded, or by its size and
+            not read.
     """
+    if too_large := why_too_large(path.stat().st_size):
+        raise ValueError(f"{path}: {too_large}")
     return decode_bytes(path.read_bytes(), source=str(path))
 
 
@@ -119,6 +125,16 @@ def _samples_of(file: soundfile.SoundFile, content: bytes) -> Float[np.ndarray, 
         if samples.shape == (file.frames, file.channels):
             return samples
     return np.asarray(file.read(dtype="float32", always_2d=True))
+
+
+def why_too_large(n_bytes: int) -> str:
+    """Say what keeps a file of this size from being read; "" if nothing does. It would fill the memory as it is."""
+    if n_bytes <= _MOST_BYTES:
+        return ""
+    return (
+        f"too large for a clip, a file of {n_bytes / 1e6:,.0f} MB; at most {_MOST_BYTES // 10**6} MB are read: cut "
+        "recordings into clips"
+    )
 
 
 def why_too_long(n_samples: int, n_channels: int, sample_rate: int) -> str:

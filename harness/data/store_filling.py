@@ -1,6 +1,5 @@
 """Filling a feature store: what is missing is computed, and so is what was computed from other audio."""
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from rich import filesize
 
-from harness.data.extraction import Extraction, Unopened, read_audio, threads
+from harness.data.extraction import Extraction, Unopened, audio_digest, threads
 from harness.data.frontend import FrontEnd
 from harness.data.left_out import LEFT_OUT, write_left_out
 from harness.data.openmic import audio_name
@@ -98,14 +97,9 @@ def _audio_digests(
     """Yield the SHA-256 of the audio files at these positions."""
     if len(positions):
         with threads(_READING_THREADS) as pool:
-            digests = pool.map(_audio_digest, [wanted.paths[position] for position in positions])
+            digests = pool.map(audio_digest, [wanted.paths[position] for position in positions])
             reported = progress(digests, total=len(positions), label="checking audio")
             yield from zip(positions.tolist(), reported, strict=True)
-
-
-def _audio_digest(path: Path) -> bytes | Unopened:
-    data = read_audio(path)
-    return data if isinstance(data, Unopened) else hashlib.sha256(data).digest()
 
 
 def _compute_missing(
