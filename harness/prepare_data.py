@@ -1,21 +1,18 @@
 """Preparing a data set: each machine's store filled by all of its cores, and what is in it then.
 
-The machines of a cluster that share this one's cache fill one store together. Each of the others fills its own; on
-those that join later, trials do it.
+The machines of a cluster that share this one's cache, and have the same audio, fill one store together. Each of those
+that have a cache of their own fills that; on those that join later, trials do it.
 """
 
 import platform
 import time
-import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError
 
 from harness.data.extraction import Extraction, Heard, Unopened, in_threads
 from harness.data.frontend import FrontEnd
@@ -24,6 +21,8 @@ from harness.data.openmic import ClipDataset
 from harness.data.progress import Progress, quiet, track
 from harness.data.sources import open_dataset, stored_features, study_rows
 from harness.data.store import prepare_features
+from harness.data.wanted import look_at
+from harness.machines import Machine, machines_beside, on, reason_of
 from harness.paths import cache_dir
 from harness.ray_extraction import RayExtraction, cores_of, resident_bytes
 from harness.ray_start import cpu_count
@@ -52,16 +51,6 @@ class Prepared:
     worker_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class Machine:
-    """A Ray node beside this one."""
-
-    node: str
-    host: str
-    cores: int
-    shares_cache: bool
-
-
 Outcome = tuple[str, Prepared | str]
 """A machine, and what its store holds or why it is not ready."""
 
@@ -71,17 +60,22 @@ def prepare_everywhere(
 ) -> list[Outcome]:
     """Fill the stores of this machine, which comes first, and of all that do not share its cache. Ray is connected.
 
+    What comes of each is told, and of each machine that shares the cache but has not the same audio.
+
     Raises:
         OSError: this machine's audio cannot be read or its cache not be written.
         ValueError: the data set is not what it must be, or clips cannot be read and `spec.skips_corrupt` is False.
     """
-    machines = _machines()
+    machines = machines_beside(look_at(dataset, study_rows(spec, dataset)).paths)
     strangers = [machine for machine in machines if not machine.shares_cache]
+    deaf = [machine for machine in machines if machine.shares_cache and machine.trouble]
+    for machine in deaf:
+        say(f"{machine.host} shares this machine's cache and is given no work: {machine.trouble}")
     begun = [(machine, _begin(machine, spec, front_end)) for machine in strangers]
     if begun:
         say(f"{len(begun)} machines that do not share this one's cache fill their own: {_hosts(strangers)}")
     ours = _prepare_with_ray(spec, dataset, front_end, machines)
-    outcomes: list[Outcome] = [(ours.host, ours)]
+    outcomes: list[Outcome] = [(ours.host, ours), *((machine.host, machine.trouble) for machine in deaf)]
     for machine, task in begun:
         say(f"waiting for {machine.host}")
         outcomes.append((machine.host, _outcome(task, ours)))
@@ -91,10 +85,14 @@ def prepare_everywhere(
 def _prepare_with_ray(
     spec: DataSpec, dataset: ClipDataset, front_end: FrontEnd, machines: Sequence[Machine]
 ) -> Prepared:
-    """Fill this machine's store with the cores of all that share it, or by threads where Ray may use none of them."""
+    """Fill this machine's store with the cores of all that share it and have the same audio.
+
+    Threads do it where Ray may use no core of these.
+    """
     nodes = None
-    if not all(machine.shares_cache for machine in machines):
-        nodes = [ray.get_runtime_context().get_node_id(), *(m.node for m in machines if m.shares_cache)]
+    helpers = [machine for machine in machines if machine.shares_cache and not machine.trouble]
+    if len(helpers) < len(machines):
+        nodes = [ray.get_runtime_context().get_node_id(), *(machine.node for machine in helpers)]
     cores = int(cores_of(nodes))
     if cores < 1:
         return _prepare(spec, dataset, front_end, compute=in_threads(cpu_count()), cores=cpu_count(), progress=track)
@@ -148,39 +146,9 @@ def _prepare(
 # Other machines
 
 
-def _machines() -> list[Machine]:
-    """Return the cluster's other nodes, having asked each whether it finds a file that is put in this one's cache."""
-    here = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]  # type: ignore[no-untyped-call]
-    if not others:
-        return []
-    with _token() as name:
-        asked = [(node, _on(node["NodeID"], _sees, cpus=0).remote(name)) for node in others]
-        return [
-            Machine(node["NodeID"], node["NodeManagerHostname"], int(node["Resources"].get("CPU", 0)), ray.get(answer))
-            for node, answer in asked
-        ]
-
-
-@contextmanager
-def _token() -> Iterator[str]:
-    """Give the name of a file that is in this machine's cache for a while."""
-    file = cache_dir() / f"seen-by-{uuid.uuid4().hex}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()
-    try:
-        yield file.name
-    finally:
-        file.unlink()
-
-
-def _sees(name: str) -> bool:
-    return (cache_dir() / name).exists()
-
-
 def _begin(machine: Machine, spec: DataSpec, front_end: FrontEnd) -> Any:
     """Have a machine fill its own store with all of its cores, as soon as they are free; return the task."""
-    return _on(machine.node, _prepare_own, cpus=machine.cores).remote(spec, front_end, max(1, machine.cores))
+    return on(machine.node, _prepare_own, cpus=machine.cores).remote(spec, front_end, max(1, machine.cores))
 
 
 def _prepare_own(spec: DataSpec, front_end: FrontEnd, cores: int) -> Prepared:
@@ -188,19 +156,12 @@ def _prepare_own(spec: DataSpec, front_end: FrontEnd, cores: int) -> Prepared:
     return _prepare(spec, dataset, front_end, compute=in_threads(cores), cores=cores, progress=quiet)
 
 
-def _on(node: str, function: Callable[..., Any], *, cpus: int) -> Any:
-    placed = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(function).options(num_cpus=cpus, max_retries=0, scheduling_strategy=placed)
-
-
 def _outcome(task: Any, ours: Prepared) -> Prepared | str:
     """Return what a machine made, or why it is of no use to a study that is prepared here."""
     try:
         theirs: Prepared = ray.get(task)
-    except RayTaskError as error:
-        return f"{type(error.cause).__name__}: {error.cause}"
     except RayError as error:
-        return f"it was lost ({str(error).splitlines()[0]})"
+        return reason_of(error)
     if theirs.digest != ours.digest:
         return f"its data are others than here: {theirs.digest[:12]}, not {ours.digest[:12]}"
     return theirs

@@ -61,5 +61,5 @@ def _memory(prepared: Prepared) -> str:
 
 def _machine(outcome: Prepared | str) -> str:
     if isinstance(outcome, str):
-        return f"not ready, {outcome}; its trials compute what is missing"
+        return f"not ready, {outcome}; its trials compute what is missing if they find the audio"
     return f"{outcome.path}: {_clips(outcome)}; {_memory(outcome)}"

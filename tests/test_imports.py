@@ -16,6 +16,7 @@ DOORS = {
     "ray": {
         "harness/benchmarks/preparation.py",
         "harness/driver.py",
+        "harness/machines.py",
         "harness/prepare_data.py",
         "harness/progress_callback.py",
         "harness/ray_extraction.py",

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import psutil
@@ -97,7 +97,7 @@ def test_the_report_has_a_line_for_each_machine_that_has_a_store_of_its_own():
     lines = lines_of([("here", OURS), ("there", there), ("away", "it was lost (NodeDied)")], [])
     assert lines[3:5] == [
         "machine   there: /other/0123: 20,000 of 20,000 ready, all of them before; 900.0 MB resident at most",
-        "machine   away: not ready, it was lost (NodeDied); its trials compute what is missing",
+        "machine   away: not ready, it was lost (NodeDied); its trials compute what is missing if they find the audio",
     ]
 
 
@@ -220,6 +220,17 @@ CLUSTER = textwrap.dedent("""
 """)
 
 
+@contextmanager
+def cluster_of(*environments):
+    """Give the address of a cluster of one node, and of one more for each of these environments."""
+    command = [sys.executable, "-c", CLUSTER, json.dumps(environments)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster:
+        try:
+            yield next(line.split()[1] for line in cluster.stdout if line.startswith("address"))
+        finally:
+            cluster.communicate("end\n", timeout=60)
+
+
 @pytest.mark.slow
 @pytest.mark.process
 def test_a_machine_of_a_cluster_that_does_not_share_the_cache_fills_its_own(data, expected, tmp_path, monkeypatch):
@@ -227,14 +238,9 @@ def test_a_machine_of_a_cluster_that_does_not_share_the_cache_fills_its_own(data
     homes = [{"XDG_CACHE_HOME": str(tmp_path / name)} for name in ("ours", "theirs")]
     monkeypatch.setenv("XDG_CACHE_HOME", homes[0]["XDG_CACHE_HOME"])
     monkeypatch.delenv("REPROGRAMMING_CACHE", raising=False)
-    command = [sys.executable, "-c", CLUSTER, json.dumps(homes)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster:
-        try:
-            address = next(line.split()[1] for line in cluster.stdout if line.startswith("address"))
-            process = start(data, homes[0], "--address", address)
-            out, err = process.communicate(timeout=180)
-        finally:
-            cluster.communicate("end\n", timeout=60)
+    with cluster_of(*homes) as address:
+        process = start(data, homes[0], "--address", address)
+        out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     assert "1 machines that do not share this one's cache fill their own" in out
     assert "159 of 160 ready; 160 computed in " in out
@@ -244,3 +250,41 @@ def test_a_machine_of_a_cluster_that_does_not_share_the_cache_fills_its_own(data
     (line,) = [line for line in out.splitlines() if line.startswith("machine ")]
     assert f"{theirs}: 159 of 160 ready; 160 computed in " in line
     assert not list((tmp_path / "ours/reprogramming-harness").glob("seen-by-*"))
+
+
+# A node that is started as a command of its own, since it is to see another file system than the others.
+NODE = """mount -t tmpfs tmpfs "$1" && exec ray start --address "$2" --num-cpus 1 --block"""
+
+
+@contextmanager
+def node_without(place, address):
+    """Have a node join the cluster that finds nothing in this directory."""
+    if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        pytest.skip("this user may not hide a directory from one process alone")
+    command = ["unshare", "--mount", "sh", "-c", NODE, "sh", place, address]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, **quiet) as node:
+        try:
+            next((line for line in node.stdout if "Ray runtime started" in line), None)
+            yield
+        finally:
+            node.terminate()
+            node.communicate(timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_machine_that_shares_the_cache_but_not_the_audio_is_named_and_given_no_work(
+    data, expected, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with cluster_of() as address, node_without(data / "audio", address):
+        process = start(data, {"REPROGRAMMING_CACHE": str(tmp_path / "cache")}, "--address", address)
+        out, err = process.communicate(timeout=180)
+    assert process.returncode == 1, err
+    first = sorted(data.glob("audio/*/*.ogg"))[0]
+    trouble = f"{first} cannot be opened there: No such file or directory"
+    assert f"shares this machine's cache and is given no work: {trouble}" in out
+    assert "159 of 160 ready; 160 computed in " in out
+    assert f": not ready, {trouble}" in out
+    store_in(tmp_path / "cache", expected)
