@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 
 import numpy as np
@@ -97,6 +99,56 @@ def test_an_unreadable_clip_is_tried_again_once_its_file_has_changed(dataset, pr
     store = prepare(compute=counting(heard), progress=labels_of(seen))
     assert (heard, store.unreadable()) == ([dataset.audio_path(1).name], {})
     assert seen == [("checking audio", 1), ("features", 1)]  # of what nobody could read, no copy is kept
+
+
+# A store that nobody here can write
+
+
+@contextmanager
+def finished_and_read_only(place, prepare):
+    """Give a cache with a whole store in it that nobody can write, root included."""
+    with small_disk(place, n_bytes=1 << 20) as disk:
+        prepare(cache=disk)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        yield disk
+
+
+def test_a_touched_clip_of_a_store_that_nobody_can_write_is_read_each_time_and_the_store_used(
+    dataset, prepare, tmp_path
+):
+    with finished_and_read_only(tmp_path / "disk", prepare) as disk:
+        touch(dataset, 3, 5)
+        for _ in range(2):
+            seen = []
+            assert prepare(cache=disk, compute=no_work, progress=labels_of(seen)).available.all()
+            assert seen == [("checking audio", 2)]
+
+
+@pytest.mark.parametrize("change", ["other bytes", "gone"])
+def test_a_changed_clip_of_a_store_that_nobody_can_write_is_an_error(dataset, prepare, tmp_path, caplog, change):
+    with finished_and_read_only(tmp_path / "disk", prepare) as disk:
+        dataset.audio_path(3).unlink()
+        if change == "other bytes":
+            write_tone(dataset.audio_path(3), hertz=5000)
+        with pytest.raises(OSError, match=r"features cannot be written there \(Read-only file system\)"):
+            prepare(cache=disk, compute=no_work)
+        prepare(cache=disk, rows=np.array([0, 4]), compute=no_work)
+    why = "000/000003_15360.ogg is not what it was" if change == "other bytes" else "000/000003_15360.ogg: No such file"
+    assert why in caplog.text
+
+
+@pytest.mark.parametrize("is_true", [True, False])
+def test_what_a_killed_process_left_on_a_disk_that_nobody_can_write_is_checked_and_used(prepare, tmp_path, is_true):
+    with small_disk(tmp_path / "disk", n_bytes=1 << 20) as disk:
+        path = prepare(cache=disk).path
+        (path / "filling").touch()
+        if not is_true:
+            np.save(path / "features.npy", np.ones((8, 32, 128), np.float16))
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        seen = []
+        with nullcontext() if is_true else pytest.raises(OSError, match="Read-only file system"):
+            prepare(cache=disk, compute=no_work, progress=labels_of(seen))
+        assert seen == [("checking features", 8)]
 
 
 # Who reads while it changes

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
-from harness.data import store_files
+from harness.data import store_files, store_read_only
 from harness.data.extraction import Extraction, in_threads
 from harness.data.frontend import FrontEnd
 from harness.data.left_out import LEFT_OUT, is_known_to_be_corrupted
@@ -124,7 +124,11 @@ def prepare_features(
     index = Index(dataset.root.resolve(), front_end, dataset.keys)
     path = cache / "features" / index.name
     wanted = look_at(dataset, rows)
-    store = _open_if_complete(path, index, wanted) or _open_while_filled(path, index, wanted, progress)
+    store = (
+        _open_if_complete(path, index, wanted)
+        or _open_while_filled(path, index, wanted, progress)
+        or _open_read_only(path, index, wanted, progress)
+    )
     if store is None:
         with store_files.locked(path):
             # another process may have done the work while this one waited for the lock
@@ -179,6 +183,15 @@ def _open_while_filled(path: Path, expected: Index, wanted: Wanted, progress: Pr
         store = _open_expected(path, expected)
         if wanted.are_there(store.records):
             return store if hold_to_records(store.features, store.records, wanted.rows, progress).all() else None
+    return None
+
+
+def _open_read_only(path: Path, expected: Index, wanted: Wanted, progress: Progress) -> FeatureStore | None:
+    """Return the store if nobody here can write it and it has all of the rows, each of the file as it is now."""
+    if store_files.is_read_only(path):
+        with suppress(ValueError, FileNotFoundError):
+            store = _open_expected(path, expected)
+            return store if store_read_only.is_true(path, store.features, store.records, wanted, progress) else None
     return None
 
 

@@ -136,6 +136,11 @@ def _is_granted(file: TextIO, kind: int) -> bool:
     return True
 
 
+def is_read_only(path: Path) -> bool:
+    """Return whether there is a store that this process may not write."""
+    return path.is_dir() and not os.access(path / RECORDS, os.W_OK)
+
+
 def _lock_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int
 from rich import filesize
 
-from harness.data.extraction import Extraction, Unopened, audio_digest, threads
+from harness.data.extraction import Extraction, Unopened
 from harness.data.frontend import FrontEnd
 from harness.data.left_out import LEFT_OUT, write_left_out
 from harness.data.openmic import audio_name
@@ -20,12 +19,11 @@ from harness.data.row_writer import RowWriter, filling
 from harness.data.store_files import READY
 from harness.data.store_index import Index
 from harness.data.tables import few
-from harness.data.wanted import Wanted
+from harness.data.wanted import Wanted, audio_digests
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_READING_THREADS = 4
 _FAILED_AT_FIRST, _FAILED_IN_A_ROW = 100, 1000
 _N_NAMED = 10
 
@@ -75,7 +73,7 @@ def _forget_changed(
     """Forget the rows whose files hold other bytes by now; of files that were only touched, note the new stamp."""
     stale = np.flatnonzero(wanted.is_stale(writer.records))
     changed = []
-    for position, audio in _opened(_audio_digests(wanted, stale, progress), wanted, unopened):
+    for position, audio in _opened(audio_digests(wanted, stale, progress), wanted, unopened):
         row = int(wanted.rows[position])
         if audio == writer.records["audio"][row].tobytes():
             writer.stamp(row, wanted.stamps[position])
@@ -89,17 +87,6 @@ def _forget_changed(
         _check_room(path, int(is_ready.sum()), writer.row_bytes, why=", copied since some changed,")
         writer.detach(progress)
     writer.forget(changed)
-
-
-def _audio_digests(
-    wanted: Wanted, positions: Int[np.ndarray, " stale"], progress: Progress
-) -> Iterator[tuple[int, bytes | Unopened]]:
-    """Yield the SHA-256 of the audio files at these positions."""
-    if len(positions):
-        with threads(_READING_THREADS) as pool:
-            digests = pool.map(audio_digest, [wanted.paths[position] for position in positions])
-            reported = progress(digests, total=len(positions), label="checking audio")
-            yield from zip(positions.tolist(), reported, strict=True)
 
 
 def _compute_missing(

@@ -1,15 +1,19 @@
 """The clips that someone asks a feature store for, and whether it has them as they are now."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from harness.data.extraction import Unopened, audio_digest, threads
 from harness.data.openmic import ClipDataset
+from harness.data.progress import Progress
 from harness.data.store_files import MISSING
 
 _UNKNOWN = (-1, -1)
+_READING_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,17 @@ class Wanted:
     def are_there(self, records: np.ndarray) -> bool:
         """Return whether all of the rows have a record, and each of the file as it is."""
         return not bool((self.is_missing(records) | self.is_stale(records)).any())
+
+
+def audio_digests(
+    wanted: Wanted, positions: Int[np.ndarray, " some"], progress: Progress
+) -> Iterator[tuple[int, bytes | Unopened]]:
+    """Yield the SHA-256 of the audio files at these positions."""
+    if len(positions):
+        with threads(_READING_THREADS) as pool:
+            digests = pool.map(audio_digest, [wanted.paths[position] for position in positions])
+            reported = progress(digests, total=len(positions), label="checking audio")
+            yield from zip(positions.tolist(), reported, strict=True)
 
 
 def look_at(dataset: ClipDataset, rows: Int[np.ndarray, " row"] | None) -> Wanted:
