@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness import trial
-from harness.data import old_stores
+from harness.data import old_stores, wanted
 from harness.data.frontend import FRONT_END_VERSION
 from harness.data.openmic import read_dataset
 from harness.data.sources import open_dataset, open_study_data
@@ -58,13 +58,42 @@ def test_a_touched_clip_is_read_but_not_heard_again_and_only_once(dataset, prepa
     assert len(seen) == 1
 
 
-def test_a_clip_of_the_same_size_and_time_is_believed_to_be_the_same(dataset, prepare):
-    """What a stamp cannot tell; to read all audio before each trial would take as long as the store saves."""
+def test_a_clip_that_was_replaced_by_one_of_its_size_and_time_is_heard_again(dataset, prepare):
+    """As by unpacking another archive, if all files of both are given one time to make them reproducible."""
     prepare()
     status = dataset.audio_path(3).stat()
     dataset.audio_path(3).write_bytes(bytes(status.st_size))
     os.utime(dataset.audio_path(3), ns=(0, status.st_mtime_ns))
-    prepare(compute=no_work)
+    heard = []
+    prepare(compute=counting(heard), skip_corrupt=True)
+    assert heard == [dataset.audio_path(3).name]
+
+
+def test_a_clip_with_another_mode_or_one_more_name_is_read_once_and_not_heard_again(dataset, prepare):
+    prepare()
+    dataset.audio_path(3).chmod(0o600)
+    (dataset.root / "link").hardlink_to(dataset.audio_path(5))
+    seen = []
+    for _ in range(2):
+        prepare(compute=no_work, progress=labels_of(seen))
+    assert seen == [("checking audio", 2)]
+
+
+def test_copies_of_the_audio_on_machines_that_share_the_store_are_read_once_each_and_not_in_turns(
+    dataset, prepare, monkeypatch
+):
+    """Their times of modification are those of the archive; their times of change are when each was unpacked."""
+    prepare()
+    seen, stamp_here = [], wanted._stamp
+    for later in (10, 0, 10, 5):
+
+        def stamp_there(path, later=later):
+            size, modified, changed = stamp_here(path)
+            return size, modified, changed + later
+
+        monkeypatch.setattr(wanted, "_stamp", stamp_there)
+        prepare(compute=no_work, progress=labels_of(seen))
+    assert seen == [("checking audio", 8)]
 
 
 def test_what_nobody_asks_for_may_change(dataset, prepare):

@@ -43,7 +43,7 @@ class RowWriter:
         self._features = os.open(path / FEATURES, os.O_RDWR | os.O_CLOEXEC)
         self._records = os.open(path / RECORDS, os.O_RDWR | os.O_CLOEXEC)
 
-    def put(self, row: int, heard: Heard, stamp: Int[np.ndarray, "2"]) -> None:
+    def put(self, row: int, heard: Heard, stamp: Int[np.ndarray, "3"]) -> None:
         """Write one row, and then that it is there.
 
         Raises:
@@ -63,8 +63,8 @@ class RowWriter:
             record["crc"] = zlib.crc32(content)
             self._note(row, record)
 
-    def stamp(self, row: int, stamp: Int[np.ndarray, "2"]) -> None:
-        """Write that a row's file, whose bytes are the same, has another size or time of change."""
+    def stamp(self, row: int, stamp: Int[np.ndarray, "3"]) -> None:
+        """Write that a row's file, whose bytes are the same, has another stamp."""
         record = self.records[row].copy()
         record["stamp"] = stamp
         with said_of(self._path):

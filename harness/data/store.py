@@ -4,7 +4,7 @@
 
 The digest in the name covers the format, the front end, the data set's directory and its keys. A store is filled in
 place, row by row: a preparation that was killed goes on where it was, and a quick study fills only the rows that it
-needs. A row knows the audio file that it was computed from, by size, time of change and SHA-256: where these differ by
+needs. A row knows the audio file that it was computed from, by size, times and SHA-256: where the SHA-256 is another by
 now, that row is computed again and no other.
 """
 

@@ -35,17 +35,17 @@ FEATURES, RECORDS, FILLING = "features.npy", "rows.bin", "filling"
 MISSING, READY, UNREADABLE = 0, 1, 2
 _LOOK_SECONDS = 0.002
 """More than it takes to look whether a store is locked."""
-REASON_BYTES = 200
+REASON_BYTES = 192
 RECORD = np.dtype(
     {
         "names": ["state", "crc", "audio", "stamp", "reason"],
-        "formats": ["u1", "<u4", ("u1", 32), ("<i8", 2), f"S{REASON_BYTES}"],
-        "offsets": [0, 4, 8, 40, 56],
+        "formats": ["u1", "<u4", ("u1", 32), ("<i8", 3), f"S{REASON_BYTES}"],
+        "offsets": [0, 4, 8, 40, 64],
         "itemsize": 256,  # a divisor of a disk's sector and of a page: a record is written as a whole
     }
 )
 """`crc` is the CRC-32 of the row's bytes, or of the reason's if the clip cannot be read. Of the audio file, `audio` is
-the SHA-256, and `stamp` its size in bytes and its time of change in ns."""
+the SHA-256, and `stamp` what it was known by when it was last read, see `harness/data/wanted.py`."""
 
 
 def read_records(path: Path, index: Index) -> np.ndarray:

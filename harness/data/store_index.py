@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.data.frontend import FRONT_END_VERSION, FrontEnd
 
-STORE_FORMAT = 4
+STORE_FORMAT = 5
 INDEX = "index.json"
 
 

@@ -12,20 +12,21 @@ from harness.data.openmic import ClipDataset
 from harness.data.progress import Progress
 from harness.data.store_files import MISSING
 
-_UNKNOWN = (-1, -1)
+_UNKNOWN = (-1, -1, -1)
 _READING_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """Some rows, with the audio file of each and its stamp: size in bytes and time of change in ns.
+    """Some rows, with the audio file of each and its stamp: size in bytes, and in ns when it was modified and changed.
 
-    A stamp is older than what is read of the file then, so that a change in between is seen the next time.
+    The system sets the last of these (ctime) whenever the file's content, mode, names or times change, and nobody can
+    set it back. A stamp is older than what is read of the file then, so that a change in between is seen the next time.
     """
 
     rows: Int[np.ndarray, " row"]
     paths: list[Path]
-    stamps: Int[np.ndarray, "row 2"]
+    stamps: Int[np.ndarray, "row 3"]
 
     def is_missing(self, records: np.ndarray) -> Bool[np.ndarray, " row"]:
         """Return which of the rows have no record."""
@@ -33,8 +34,14 @@ class Wanted:
         return missing
 
     def is_stale(self, records: np.ndarray) -> Bool[np.ndarray, " row"]:
-        """Return which of the rows have a record of a file with another stamp, or whose file cannot be looked at."""
-        is_other: np.ndarray = np.not_equal(records["stamp"][self.rows], self.stamps).any(axis=1)
+        """Return which of the rows have a record of a file with another stamp, or whose file cannot be looked at.
+
+        Changed before what the record says is no other stamp: so machines that share a store and each have a copy of
+        the audio, which came there at another time, do not take turns in holding their files to the record.
+        """
+        known = records["stamp"][self.rows]
+        is_other: np.ndarray = np.not_equal(known[:, :2], self.stamps[:, :2]).any(axis=1)
+        is_other |= self.stamps[:, 2] > known[:, 2]
         stale: np.ndarray = (is_other | (self.stamps[:, 0] < 0)) & ~self.is_missing(records)
         return stale
 
@@ -58,12 +65,12 @@ def look_at(dataset: ClipDataset, rows: Int[np.ndarray, " row"] | None) -> Wante
     """Return these rows of a data set (None: all), with their files as they are now."""
     chosen = np.arange(len(dataset.keys)) if rows is None else np.unique(rows)
     paths = [dataset.audio_path(int(row)) for row in chosen]
-    return Wanted(chosen, paths, np.array([_stamp(path) for path in paths], np.int64).reshape(-1, 2))
+    return Wanted(chosen, paths, np.array([_stamp(path) for path in paths], np.int64).reshape(-1, 3))
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> tuple[int, int, int]:
     try:
         status = path.stat()
     except OSError:  # whoever reads the file will say why
         return _UNKNOWN
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
