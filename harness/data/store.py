@@ -150,10 +150,10 @@ def open_store(path: Path) -> FeatureStore:
     index = read_index(path)
     records = store_files.read_records(path, index)
     features = StoredRows(path / store_files.FEATURES)
-    expected = (len(index.keys), index.front_end.n_frames, index.front_end.n_mels)
-    if features.dtype != np.float16 or features.shape != expected:
+    if features.dtype != np.float16 or features.shape != index.shape:
         raise ValueError(
-            f"{path / store_files.FEATURES}: holds {features.dtype} {features.shape}; its index says float16 {expected}"
+            f"{path / store_files.FEATURES}: holds {features.dtype} {features.shape}; "
+            f"its index says float16 {index.shape}"
         )
     return FeatureStore(path, index, features, records)
 

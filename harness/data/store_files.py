@@ -91,9 +91,7 @@ def _create(path: Path, index: Index) -> None:
 
 
 def _write_files(path: Path, index: Index) -> None:
-    front_end = index.front_end
-    shape = (len(index.keys), front_end.n_frames, front_end.n_mels)
-    np.lib.format.open_memmap(path / FEATURES, mode="w+", dtype=np.float16, shape=shape)
+    np.lib.format.open_memmap(path / FEATURES, mode="w+", dtype=np.float16, shape=index.shape)
     with (path / RECORDS).open("wb") as file:
         file.write(bytes(RECORD.itemsize * len(index.keys)))  # no hole, so that a full disk refuses no record
         os.fsync(file.fileno())

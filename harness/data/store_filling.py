@@ -16,6 +16,7 @@ from harness.data.left_out import LEFT_OUT, write_left_out
 from harness.data.openmic import audio_name
 from harness.data.progress import Progress
 from harness.data.row_writer import RowWriter, filling
+from harness.data.store_elsewhere import heard_elsewhere
 from harness.data.store_files import READY
 from harness.data.store_index import Index
 from harness.data.tables import few
@@ -49,14 +50,9 @@ def fill(
             writer.check(progress)
         try:
             _forget_changed(path, writer, wanted, unopened=unopened, progress=progress)
+            _take_what_others_have(path, index, writer, wanted, progress)
             _compute_missing(
-                path,
-                writer,
-                wanted,
-                front_end=index.front_end,
-                compute=compute,
-                unopened=unopened,
-                progress=progress,
+                writer, wanted, front_end=index.front_end, compute=compute, unopened=unopened, progress=progress
             )
         finally:
             write_left_out(path, index.keys, writer.records, unopened)
@@ -89,8 +85,17 @@ def _forget_changed(
     writer.forget(changed)
 
 
+def _take_what_others_have(path: Path, index: Index, writer: RowWriter, wanted: Wanted, progress: Progress) -> None:
+    """Copy what is missing, and was heard from the same audio elsewhere, from the stores beside this one."""
+    missing = np.flatnonzero(wanted.is_missing(writer.records))
+    if not len(missing):
+        return
+    _check_room(path, len(missing), writer.row_bytes)
+    for position, heard in heard_elsewhere(path, index, wanted, missing, progress):
+        writer.put(int(wanted.rows[position]), heard, wanted.stamps[position])
+
+
 def _compute_missing(
-    path: Path,
     writer: RowWriter,
     wanted: Wanted,
     *,
@@ -102,7 +107,6 @@ def _compute_missing(
     missing = np.flatnonzero(wanted.is_missing(writer.records))
     if not len(missing):
         return
-    _check_room(path, len(missing), writer.row_bytes)
     with closing(compute([wanted.paths[position] for position in missing], front_end)) as found:
         reported = progress(found, total=len(missing), label="features")
         placed = ((int(missing[place]), outcome) for place, outcome in reported)

@@ -22,6 +22,11 @@ class Index:
     keys: tuple[str, ...]
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return the shape of the features: clip, frame, mel."""
+        return len(self.keys), self.front_end.n_frames, self.front_end.n_mels
+
+    @property
     def name(self) -> str:
         """Return the name of the store: a digest of the index, and of the versions that shaped the features."""
         content = [STORE_FORMAT, FRONT_END_VERSION, asdict(self.front_end), str(self.root), self.keys]
