@@ -56,12 +56,19 @@ def test_of_a_copy_only_the_clips_that_are_others_are_heard(first, dataset, tmp_
     assert np.flatnonzero(is_other).tolist() == [3, 6]
 
 
+def test_a_clip_that_could_not_be_read_is_not_tried_again_either(dataset, tmp_path):
+    dataset.audio_path(6).write_bytes(b"no sound")
+    reasons = preparing(dataset, tmp_path / "cache")(skip_corrupt=True).unreadable()
+    dataset.root.rename(tmp_path / "moved")
+    prepare = preparing(read_dataset(tmp_path / "moved"), tmp_path / "cache")
+    assert prepare(compute=no_work, skip_corrupt=True).unreadable() == reasons
+    assert list(reasons) == [dataset.keys[6]]
+
+
 def test_only_the_rows_that_are_asked_for_are_taken(moved):
     seen = []
-    assert moved(rows=np.array([2, 5]), compute=no_work, progress=labels_of(seen)).missing().tolist() == [
-        *(0, 1, 3),
-        *(4, 6, 7),
-    ]
+    store = moved(rows=np.array([2, 5]), compute=no_work, progress=labels_of(seen))
+    assert np.flatnonzero(store.available).tolist() == [2, 5]
     assert seen == [("checking audio", 2)]
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from harness.data.extraction import Heard
 from harness.data.progress import Progress, quiet
 from harness.data.rows import Rows, StoredRows
-from harness.data.store_files import FEATURES, READY, read_records
+from harness.data.store_files import FEATURES, MISSING, READY, read_records
 from harness.data.store_index import Index, read_index
 from harness.data.wanted import Wanted, audio_digests
 
@@ -37,9 +37,10 @@ class _Other:
         if record["audio"].tobytes() != audio:
             return None
         with suppress(OSError):
-            log_mel = self.features[self.rows[key]]
-            if zlib.crc32(log_mel.tobytes()) == record["crc"]:
-                return Heard(log_mel, "", record["audio"].tobytes())
+            log_mel = self.features[self.rows[key]] if record["state"] == READY else None
+            reason = bytes(record["reason"])
+            if zlib.crc32(reason if log_mel is None else log_mel.tobytes()) == record["crc"]:
+                return Heard(log_mel, reason.decode(errors="replace"), record["audio"].tobytes())
         return None
 
 
@@ -84,5 +85,5 @@ def _open(place: Path, index: Index) -> _Other:
     records, features = read_records(place, index), StoredRows(place / FEATURES)
     if features.dtype != np.float16 or features.shape != index.shape:
         raise ValueError(f"{place / FEATURES}: holds {features.dtype} {features.shape}, not float16 {index.shape}")
-    ready = np.flatnonzero(records["state"] == READY)
-    return _Other({index.keys[row]: int(row) for row in ready}, records, features)
+    known = np.flatnonzero(records["state"] != MISSING)
+    return _Other({index.keys[row]: int(row) for row in known}, records, features)
