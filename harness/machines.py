@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from harness.paths import cache_dir
 
 _N_SAMPLES = 16
 
-_Sample = tuple[Path, bytes]
+Sample = tuple[Path, bytes]
 """A clip's file and its SHA-256."""
 
 
@@ -43,10 +44,27 @@ def machines_beside(clips: Sequence[Path]) -> list[Machine]:
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]  # type: ignore[no-untyped-call]
     if not others:
         return []
-    samples = _samples(clips)
+    samples = samples_of(clips)
     with _token() as name:
         asked = [(node, on(node["NodeID"], _find, cpus=0).remote(name, samples)) for node in others]
         return [_machine(node, answer) for node, answer in asked]
+
+
+def samples_of(clips: Sequence[Path]) -> tuple[Sample, ...]:
+    """Return some of the clips that can be opened here."""
+    step = max(1, len(clips) // _N_SAMPLES)
+    found = [(clip, audio_digest(clip)) for clip in clips[::step]]
+    return tuple((clip, digest) for clip, digest in found if not isinstance(digest, Unopened))
+
+
+@cache
+def trouble_with_all(samples: tuple[Sample, ...]) -> str:
+    """Return what is wrong with the first of these on this machine if something is with each, else "".
+
+    Once for each process, so what it says of a few files may be of the past.
+    """
+    trouble = [_difference(*sample) for sample in samples]
+    return trouble[0] if trouble and all(trouble) else ""
 
 
 def on(node: str, function: Callable[..., Any], *, cpus: int) -> Any:
@@ -72,13 +90,6 @@ def _machine(node: dict[str, Any], answer: Any) -> Machine:
     )
 
 
-def _samples(clips: Sequence[Path]) -> list[_Sample]:
-    """Return some of the clips that can be opened here."""
-    step = max(1, len(clips) // _N_SAMPLES)
-    found = [(clip, audio_digest(clip)) for clip in clips[::step]]
-    return [(clip, digest) for clip, digest in found if not isinstance(digest, Unopened)]
-
-
 @contextmanager
 def _token() -> Iterator[str]:
     """Give the name of a file that is in this machine's cache for a while."""
@@ -92,7 +103,7 @@ def _token() -> Iterator[str]:
         file.unlink()
 
 
-def _find(token: str, samples: Sequence[_Sample]) -> tuple[bool, str]:
+def _find(token: str, samples: Sequence[Sample]) -> tuple[bool, str]:
     """Return whether the token is in this machine's cache, and what is wrong with its samples. Runs on any machine."""
     return (cache_dir() / token).exists(), next(filter(None, (_difference(*sample) for sample in samples)), "")
 
@@ -100,5 +111,5 @@ def _find(token: str, samples: Sequence[_Sample]) -> tuple[bool, str]:
 def _difference(clip: Path, expected: bytes) -> str:
     found = audio_digest(clip)
     if isinstance(found, Unopened):
-        return f"{clip} cannot be opened there: {found.reason}"
-    return "" if found == expected else f"{clip} holds other audio there"
+        return f"{clip} cannot be opened: {found.reason}"
+    return "" if found == expected else f"{clip} holds other audio"

@@ -70,7 +70,7 @@ def prepare_everywhere(
     strangers = [machine for machine in machines if not machine.shares_cache]
     deaf = [machine for machine in machines if machine.shares_cache and machine.trouble]
     for machine in deaf:
-        say(f"{machine.host} shares this machine's cache and is given no work: {machine.trouble}")
+        say(f"{machine.host} shares this machine's cache and is given no work, since there {machine.trouble}")
     begun = [(machine, _begin(machine, spec, front_end)) for machine in strangers]
     if begun:
         say(f"{len(begun)} machines that do not share this one's cache fill their own: {_hosts(strangers)}")

@@ -13,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from harness.data.extraction import Heard, Unopened, hear, keep_freed_memory, one_torch_thread
 from harness.data.frontend import FrontEnd
 from harness.data.tables import few
+from harness.machines import Sample, samples_of, trouble_with_all
 
 _CLIPS_OF_A_TASK = 16
 _TASKS_OF_A_CORE = 2
@@ -44,9 +45,11 @@ class RayExtraction:
         )
         # who stops asking leaves these to their end, a second away: a task that is cancelled as it ends kills Ray 2.60
         begun: dict[Any, range] = {}
+        samples = samples_of(paths)
         while True:
             for positions in islice(tasks, max(0, self._room() - len(begun))):
-                begun[self._hear.remote([paths[position] for position in positions], front_end)] = positions
+                asked = [paths[position] for position in positions]
+                begun[self._hear.remote(asked, front_end, samples)] = positions
             if not begun:
                 return
             (done,), _ = ray.wait(list(begun), num_returns=1)
@@ -80,8 +83,15 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
-def _hear(paths: Sequence[Path], front_end: FrontEnd) -> tuple[list[Heard | Unopened], int]:
-    """Return what comes of some clips, and this worker's largest resident memory. Runs on any machine."""
+def _hear(
+    paths: Sequence[Path], front_end: FrontEnd, samples: tuple[Sample, ...]
+) -> tuple[list[Heard | Unopened], int]:
+    """Return what comes of some clips, and this worker's largest resident memory. Runs on any machine.
+
+    None is opened if this machine has none of the samples: it has other audio, and joined after it could be asked.
+    """
+    if trouble := trouble_with_all(samples):
+        return [_said_here(Unopened(trouble)) for _ in paths], resident_bytes()
     keep_freed_memory()
     with one_torch_thread():
         return [_said_here(hear(path, front_end)) for path in paths], resident_bytes()

@@ -293,8 +293,8 @@ def test_a_machine_that_shares_the_cache_but_not_the_audio_is_named_and_given_no
         out, err = process.communicate(timeout=180)
     assert process.returncode == 1, err
     first = sorted(data.glob("audio/*/*.ogg"))[0]
-    trouble = f"{first} cannot be opened there: No such file or directory"
-    assert f"shares this machine's cache and is given no work: {trouble}" in out
+    trouble = f"{first} cannot be opened: No such file or directory"
+    assert f"shares this machine's cache and is given no work, since there {trouble}" in out
     assert "159 of 160 ready; 160 computed in " in out
     assert f": not ready, {trouble}" in out
     store_in(tmp_path / "cache", expected)

@@ -7,6 +7,7 @@ from harness.data import store_filling
 from harness.data.extraction import Heard, Unopened
 from harness.data.openmic import read_dataset
 from harness.data.store import open_store, prepare_features
+from harness.machines import samples_of, trouble_with_all
 from harness.ray_extraction import _hear
 from tests.layouts import Layout, write_tone
 from tests.stores import FRONT_END, counting, forbid, labels_of, no_work, preparing, tones, touch
@@ -122,6 +123,23 @@ def test_after_the_first_clip_a_folder_that_cannot_be_opened_ends_nothing_but_a_
 def test_a_worker_of_ray_says_on_which_machine_a_file_cannot_be_opened_and_hears_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr("platform.node", lambda: "there")
     write_tone(tmp_path / "good.ogg")
-    (unopened, heard), _ = _hear([tmp_path, tmp_path / "good.ogg"], FRONT_END)
+    (unopened, heard), _ = _hear([tmp_path, tmp_path / "good.ogg"], FRONT_END, ())
     assert unopened == Unopened("Is a directory on there")
     assert heard.log_mel.shape == (32, 128)
+
+
+def test_a_worker_of_ray_that_came_later_and_has_other_audio_hears_none_of_it(tmp_path, monkeypatch):
+    """Its node could not be asked when the work was begun; what it heard would be stored as of our files."""
+    monkeypatch.setattr("platform.node", lambda: "there")
+    clips = [tmp_path / f"{row}.ogg" for row in range(3)]
+    for clip in clips:
+        write_tone(clip)
+    samples = samples_of(clips)
+    clips[0].unlink()
+    found, _ = _hear(clips, FRONT_END, samples)
+    assert [isinstance(each, Unopened) for each in found] == [True, False, False]  # it has some of the same audio
+    for row, clip in enumerate(clips):
+        write_tone(clip, hertz=1000 + row)
+    trouble_with_all.cache_clear()  # as another process
+    found, _ = _hear(clips, FRONT_END, samples)
+    assert found == [Unopened(f"{clips[0]} holds other audio on there")] * 3
