@@ -139,8 +139,10 @@ def test_weights_that_do_not_fit_end_a_study_with_what_is_missing(workshop, tmp_
     random_ast(**SMALL).save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     tensors = load_file(file)
-    del tensors["audio_spectrogram_transformer.layernorm.weight"]
-    tensors["audio_spectrogram_transformer.layernorm.bias"] = torch.zeros(7)
+    norm = "audio_spectrogram_transformer.layernorm"
+    del tensors[f"{norm}.weight"]
+    tensors[f"{norm}.bias"] = torch.zeros(7)
     save_file(tensors, file)
     said = refused(workshop, backbone=tmp_path)
-    assert said == f"{file}: 2 tensors do not fit the geometry: missing norm.weight; norm.bias is (7,), must be (48,)"
+    problems = f"missing {norm}.weight; {norm}.bias is (7,), must be (48,)"
+    assert said == f"{file}: 2 tensors do not fit the geometry: {problems}"
