@@ -15,7 +15,7 @@ import torch
 from torchaudio.compliance import kaldi
 
 from harness.benchmarks.front_end import released_front_end
-from harness.data import frontend
+from harness.data import frontend, ogg
 from harness.data.frontend import FRONT_END_VERSION, FrontEnd, decode, decode_bytes, log_mel
 from harness.data.vorbis import decode_vorbis
 from tests.layouts import write_tone
@@ -408,6 +408,24 @@ def test_a_file_truncated_between_two_pages_is_refused(tone):
     tone.write_bytes(whole[: whole.rindex(b"OggS")])
     with pytest.raises(ValueError, match=r"tone\.ogg: truncated"):
         decode(tone)
+
+
+@pytest.mark.parametrize("damage", ["swapped", "repeated instead of the next"])
+def test_pages_that_are_out_of_order_are_refused(music, damage):
+    content = music.read_bytes()
+    ends = [page.end for page in ogg.pages_of(content)]
+    pages = [content[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    pages[5:7] = [pages[6], pages[5]] if damage == "swapped" else [pages[5], pages[5]]
+    with pytest.raises(ValueError, match=r"clip: damaged, \d+ of its 441000 samples can be decoded"):
+        decode_bytes(b"".join(pages), source="clip")
+
+
+def test_a_page_whose_header_is_gone_is_damage_and_no_truncation(music):
+    content = bytearray(music.read_bytes())
+    ends = [page.end for page in ogg.pages_of(bytes(content))]
+    content[ends[5] : ends[5] + 30] = bytes(30)
+    with pytest.raises(ValueError, match=rf"clip: damaged, no Ogg page begins at byte {ends[5]} of its {len(content)}"):
+        decode_bytes(bytes(content), source="clip")
 
 
 def test_a_file_damaged_in_its_middle_is_refused(music, tmp_path):

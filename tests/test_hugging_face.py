@@ -91,3 +91,18 @@ def test_a_name_of_ours_does_not_stand_for_one_of_hugging_face_s(file):
     save_file(tensors, file)
     with pytest.raises(ValueError, match=rf"missing {_PREFIX}layernorm\.weight; unknown norm\.weight$"):
         load_ast(file)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (torch.zeros(48, dtype=torch.int64), "holds int64, must hold floating-point numbers"),
+        (torch.zeros(48, dtype=torch.bool), "holds bool, must hold floating-point numbers"),
+        (torch.full((48,), torch.nan), "holds NaN or infinity"),
+        (torch.full((48,), 1e300, dtype=torch.float64), "holds NaN or infinity"),
+    ],
+)
+def test_values_that_no_weights_have_are_refused(file, values, problem):
+    save_file({**load_file(file), f"{_PREFIX}layernorm.weight": values}, file)
+    with pytest.raises(ValueError, match=rf"1 tensors do not fit the geometry: {_PREFIX}layernorm\.weight {problem}$"):
+        load_ast(file)

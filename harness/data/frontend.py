@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness.data.filterbank import log_mel_energies
+from harness.data.ogg import is_in_order, is_ogg, why_not_whole
 from harness.data.vorbis import MOST_CHANNELS, decode_vorbis
 
 FRONT_END_VERSION = 3
@@ -103,7 +104,8 @@ def decode_bytes(content: bytes, *, source: str) -> tuple[Float[np.ndarray, "sam
     """
     if not content:
         raise ValueError(f"{source}: empty, a file of 0 bytes")
-    _check_whole_ogg(content, source=source)
+    if is_ogg(content) and (lacking := why_not_whole(content)):
+        raise ValueError(f"{source}: {lacking}")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             sample_rate, n_expected = int(file.samplerate), int(file.frames)
@@ -119,8 +121,12 @@ def decode_bytes(content: bytes, *, source: str) -> tuple[Float[np.ndarray, "sam
 
 
 def _samples_of(file: soundfile.SoundFile, content: bytes) -> Float[np.ndarray, "sample channel"]:
-    """Return what a file holds: by a faster decoder, if there is one for its format and that decodes all of it."""
-    if (file.format, file.subtype) == ("OGG", "VORBIS") and file.channels <= MOST_CHANNELS:
+    """Return what a file holds: by a faster decoder, if there is one for its format and that decodes all of it.
+
+    That one has as many samples as there should be where pages are out of order, and makes them up.
+    """
+    is_vorbis = (file.format, file.subtype) == ("OGG", "VORBIS")
+    if is_vorbis and file.channels <= MOST_CHANNELS and is_in_order(content):
         samples = decode_vorbis(content)
         if samples.shape == (file.frames, file.channels):
             return samples
@@ -214,27 +220,3 @@ def _check_samples(samples: np.ndarray, *, source: str) -> None:
 def _reason(error: soundfile.SoundFileError) -> str:
     """Return what libsndfile says, without the name of the stream that we gave it."""
     return str(getattr(error, "error_string", error)).rstrip(".")
-
-
-def _check_whole_ogg(content: bytes, *, source: str) -> None:
-    """Check that an Ogg file has all its pages; other formats pass unread.
-
-    libsndfile decodes a cut Ogg file without complaint and returns a shorter clip.
-
-    Source: RFC 3533, section 6 (page header: 27 bytes, flag 4 = end of stream, byte 26 = number of lengths).
-
-    Raises:
-        ValueError: the last page is incomplete, or is not marked as the last.
-    """
-    if not content.startswith(b"OggS"):
-        return
-    start = flags = 0
-    while content.startswith(b"OggS", start):
-        header = content[start : start + 27]
-        if len(header) < 27:
-            break
-        flags = header[5]
-        lengths = content[start + 27 : start + 27 + header[26]]
-        start += 27 + header[26] + sum(lengths)
-    if start > len(content) or not flags & 4:
-        raise ValueError(f"{source}: truncated, its {len(content)} bytes end before the last Ogg page does")

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 _N_NAMED = 5
 
 
 def check_fit(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse a file that lacks tensors, has others, or has them in another shape than those that are expected.
+    """Refuse a file that lacks tensors, has others, or has them in another shape or of other values than weights are.
 
     Raises:
         ValueError: the message counts all that do not fit, and names the first few.
@@ -21,8 +22,18 @@ def check_fit(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Te
         for key, tensor in expected.items()
         if key in found and found[key].shape != tensor.shape
     ]
+    problems += [f"{key} {odd}" for key in expected if key in found and (odd := _oddness(found[key]))]
     if problems:
         more = f"; and {len(problems) - _N_NAMED} more" if len(problems) > _N_NAMED else ""
         raise ValueError(
             f"{file}: {len(problems)} tensors do not fit the geometry: {'; '.join(problems[:_N_NAMED])}{more}"
         )
+
+
+def _oddness(tensor: Tensor) -> str:
+    """Say why these are no weights; "" if they may be."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return "is no plain tensor"
+    if not tensor.is_floating_point():
+        return f"holds {str(tensor.dtype).removeprefix('torch.')}, must hold floating-point numbers"
+    return "" if tensor.float().isfinite().all() else "holds NaN or infinity"
