@@ -108,7 +108,10 @@ def test_the_report_has_a_line_for_each_machine_that_has_a_store_of_its_own():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Write 160 clips of ten seconds, in four sounds, one of them damaged by being of a track that is known to be."""
+    """Write 160 clips of half a minute, long enough to be interrupted, in four sounds.
+
+    One is damaged, by being of a track that is known to be.
+    """
     root = tmp_path_factory.mktemp("prepare")
     layout = Layout(n_clips=160, n_train=120)
     layout.keys[7] = "095253_40960"
@@ -118,7 +121,7 @@ def data(tmp_path_factory):
     for row, key in enumerate(layout.keys):
         clip, sound = root / "data/audio" / key[:3] / f"{key}.ogg", root / f"{row % 4}.ogg"
         if row < 4:
-            write_tone(sound, hertz=300 * (row + 1), seconds=10)
+            write_tone(sound, hertz=300 * (row + 1), seconds=30)
         if key != "095253_40960":
             clip.unlink()
             clip.hardlink_to(sound)
