@@ -14,10 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.data.extraction import Unopened, audio_digest
 from harness.data.store_files import said_of
+from harness.data.wanted import some_of
 from harness.errors import first_line
 from harness.paths import cache_dir
-
-_N_SAMPLES = 16
 
 Sample = tuple[Path, bytes]
 """A clip's file and its SHA-256."""
@@ -52,8 +51,7 @@ def machines_beside(clips: Sequence[Path]) -> list[Machine]:
 
 def samples_of(clips: Sequence[Path]) -> tuple[Sample, ...]:
     """Return some of the clips that can be opened here."""
-    step = max(1, len(clips) // _N_SAMPLES)
-    found = [(clip, audio_digest(clip)) for clip in clips[::step]]
+    found = [(clip, audio_digest(clip)) for clip in some_of(clips)]
     return tuple((clip, digest) for clip, digest in found if not isinstance(digest, Unopened))
 
 

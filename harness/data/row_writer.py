@@ -22,6 +22,7 @@ from harness.data.store_files import (
     RECORD,
     RECORDS,
     UNREADABLE,
+    is_whole,
     said_of,
     sync_directory,
 )
@@ -156,8 +157,7 @@ def hold_to_records(
 
     def is_true(row: int) -> bool:
         record = records[row]
-        content = bytes(record["reason"]) if record["state"] == UNREADABLE else features[row].tobytes()
-        return bool(zlib.crc32(content) == record["crc"])
+        return is_whole(record, None if record["state"] == UNREADABLE else features[row])
 
     with threads(_CHECKING_THREADS) as pool:
         truth = pool.map(is_true, rows.tolist())

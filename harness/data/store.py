@@ -27,7 +27,7 @@ from harness.data.old_stores import warn_of_old_stores
 from harness.data.openmic import ClipDataset, audio_name
 from harness.data.progress import Progress, quiet
 from harness.data.row_writer import hold_to_records
-from harness.data.rows import Rows, StoredRows
+from harness.data.rows import Rows
 from harness.data.store_files import MISSING, READY, UNREADABLE
 from harness.data.store_filling import fill
 from harness.data.store_index import Index, read_index
@@ -149,13 +149,7 @@ def open_store(path: Path) -> FeatureStore:
     """
     index = read_index(path)
     records = store_files.read_records(path, index)
-    features = StoredRows(path / store_files.FEATURES)
-    if features.dtype != np.float16 or features.shape != index.shape:
-        raise ValueError(
-            f"{path / store_files.FEATURES}: holds {features.dtype} {features.shape}; "
-            f"its index says float16 {index.shape}"
-        )
-    return FeatureStore(path, index, features, records)
+    return FeatureStore(path, index, store_files.open_features(path, index), records)
 
 
 def _open_expected(path: Path, expected: Index) -> FeatureStore:

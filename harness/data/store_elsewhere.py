@@ -4,7 +4,6 @@ A store belongs to a directory. What another one has of a clip of the same key, 
 same SHA-256, is what would be computed; its checksum tells that it is whole, whoever may be writing there.
 """
 
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,12 +14,10 @@ from jaxtyping import Int
 
 from harness.data.extraction import Heard
 from harness.data.progress import Progress, quiet
-from harness.data.rows import Rows, StoredRows
-from harness.data.store_files import FEATURES, MISSING, READY, read_records
+from harness.data.rows import Rows
+from harness.data.store_files import MISSING, READY, is_whole, open_features, read_records
 from harness.data.store_index import Index, read_index
-from harness.data.wanted import Wanted, audio_digests
-
-_N_SAMPLES = 16
+from harness.data.wanted import Wanted, audio_digests, some_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +35,8 @@ class _Other:
             return None
         with suppress(OSError):
             log_mel = self.features[self.rows[key]] if record["state"] == READY else None
-            reason = bytes(record["reason"])
-            if zlib.crc32(reason if log_mel is None else log_mel.tobytes()) == record["crc"]:
-                return Heard(log_mel, reason.decode(errors="replace"), record["audio"].tobytes())
+            if is_whole(record, log_mel):
+                return Heard(log_mel, record["reason"].decode(errors="replace"), record["audio"].tobytes())
         return None
 
 
@@ -51,8 +47,7 @@ def heard_elsewhere(
     left = dict.fromkeys(missing.tolist())
     for other in _others(path, index):
         shared = [position for position in left if wanted.paths[position].stem in other.rows]
-        samples = shared[:: max(1, len(shared) // _N_SAMPLES)]
-        if not any(_found(other, wanted, samples, quiet)):
+        if not any(_found(other, wanted, some_of(shared), quiet)):
             continue  # other audio under the same keys, as a trimmed copy of a data set
         for position, heard in _found(other, wanted, shared, progress):
             del left[position]
@@ -82,8 +77,6 @@ def _open(place: Path, index: Index) -> _Other:
         OSError: it lacks a file.
         ValueError: it is damaged.
     """
-    records, features = read_records(place, index), StoredRows(place / FEATURES)
-    if features.dtype != np.float16 or features.shape != index.shape:
-        raise ValueError(f"{place / FEATURES}: holds {features.dtype} {features.shape}, not float16 {index.shape}")
+    records, features = read_records(place, index), open_features(place, index)
     known = np.flatnonzero(records["state"] != MISSING)
     return _Other({index.keys[row]: int(row) for row in known}, records, features)

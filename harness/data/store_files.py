@@ -20,6 +20,7 @@ import os
 import platform
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import TextIO
 
 import numpy as np
 
+from harness.data.rows import Rows, StoredRows
 from harness.data.store_index import Index, write_index
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,27 @@ def read_records(path: Path, index: Index) -> np.ndarray:
         raise ValueError(f"{path / RECORDS}: damaged ({found} bytes instead of {expected})")
     records[~np.isin(records["state"], [MISSING, READY, UNREADABLE])] = np.zeros((), RECORD)
     return records
+
+
+def open_features(path: Path, index: Index) -> Rows:
+    """Return the features of every row.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are damaged, or of another shape or type than the index says.
+    """
+    features = StoredRows(path / FEATURES)
+    if features.dtype != np.float16 or features.shape != index.shape:
+        raise ValueError(
+            f"{path / FEATURES}: holds {features.dtype} {features.shape}; its index says float16 {index.shape}"
+        )
+    return features
+
+
+def is_whole(record: np.ndarray, log_mel: np.ndarray | None) -> bool:
+    """Return whether a row is what its record was made of: its log-mel, or None if the clip could not be read."""
+    content = bytes(record["reason"]) if log_mel is None else log_mel.tobytes()
+    return bool(zlib.crc32(content) == record["crc"])
 
 
 def create(path: Path, index: Index) -> None:

@@ -9,7 +9,6 @@ from jaxtyping import Float32
 
 _SAMPLES_AT_A_TIME = "16384"
 
-
 MOST_CHANNELS = 2
 """From three on FFmpeg has the channels in an order of its own, and PyAV 18 reads past the last one of eight."""
 
