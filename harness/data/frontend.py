@@ -19,11 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness.data.filterbank import log_mel_energies
-from harness.data.ogg import is_in_order, is_ogg, why_not_whole
+from harness.data.ogg import is_ogg, why_not_whole
 from harness.data.vorbis import MOST_CHANNELS, decode_vorbis
 
-FRONT_END_VERSION = 3
-"""Goes up when `decode` or `log_mel` begins to give other numbers for a file: stores are then rebuilt."""
+FRONT_END_VERSION = 4
+"""Goes up when `decode` or `log_mel` begins to give other numbers for a file, or none: stores are then rebuilt."""
 
 _MOST_BYTES, _MOST_SECONDS = 256_000_000, 3600
 """What one file may hold, what it may decode to, in float32 over all its channels, and how long it may last.
@@ -121,12 +121,9 @@ def decode_bytes(content: bytes, *, source: str) -> tuple[Float[np.ndarray, "sam
 
 
 def _samples_of(file: soundfile.SoundFile, content: bytes) -> Float[np.ndarray, "sample channel"]:
-    """Return what a file holds: by a faster decoder, if there is one for its format and that decodes all of it.
-
-    That one has as many samples as there should be where pages are out of order, and makes them up.
-    """
+    """Return what a file holds: by a faster decoder, if there is one for its format and that decodes all of it."""
     is_vorbis = (file.format, file.subtype) == ("OGG", "VORBIS")
-    if is_vorbis and file.channels <= MOST_CHANNELS and is_in_order(content):
+    if is_vorbis and file.channels <= MOST_CHANNELS:
         samples = decode_vorbis(content)
         if samples.shape == (file.frames, file.channels):
             return samples
