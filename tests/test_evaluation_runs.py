@@ -8,7 +8,7 @@ import pytest
 from harness.config import TrialConfig
 from harness.evaluation.history import notes_on
 from harness.evaluation.run import evaluation_place
-from harness.evaluation.runs import EvaluationPlan, RunList, read_runs, terms_of
+from harness.evaluation.runs import EvaluationPlan, RunList, check_unchanged, read_runs, terms_of
 from harness.spec import DataSpec
 from tests.evaluations import DIGESTS, LABELS, chosen_in, extended, make_spec, make_study, session
 
@@ -171,3 +171,11 @@ def test_nor_does_another_study_in_the_same_evaluation(place):
 def test_a_configuration_that_learned_otherwise_is_another(place, changes):
     under_another_study(place, name="earlier", **changes)
     assert told(None, (), chosen_in(place)[:1], seeds=2, place=evaluation_place(place, None)) == ()
+
+
+def test_what_changed_since_a_configuration_was_chosen_is_named():
+    source = make_spec("s")
+    check_unchanged(source, DIGESTS)
+    for digest, chosen in (("data_digest", "on other data"), ("backbone_digest", "with another backbone")):
+        with pytest.raises(ValueError, match=f"study=s: {digest} is c, the study began with .*were chosen {chosen}$"):
+            check_unchanged(source, {**DIGESTS, digest: "c"})

@@ -51,7 +51,7 @@ def test_the_seed_decides_the_split(kind, dataset):
 @pytest.mark.parametrize("kind", ["random", "artist"])
 @pytest.mark.parametrize("fraction", [0.15, 0.4])
 def test_validation_holds_the_fraction_asked_for(kind, fraction, dataset):
-    split = split_train(dataset, kind=kind, fraction=fraction)
+    split = split_train(dataset, kind=kind, validation_fraction=fraction)
     assert abs(len(split.validation) - fraction * 150) <= 1  # an artist has two clips
 
 
@@ -63,7 +63,7 @@ def test_no_artist_is_on_both_sides(dataset):
 
 
 def test_the_public_split_counts_train_rows_in_key_order(full_size):
-    split = split_train(full_size, kind="public", fraction=0.9, seed=7)
+    split = split_train(full_size, kind="public", validation_fraction=0.9, seed=7)
     assert (len(split.train), len(split.validation)) == (12_678, 2_237)
     with np.load(PUBLIC_SPLIT) as arrays:
         train, validation = arrays["train"], arrays["validation"]
@@ -85,24 +85,25 @@ def test_an_unknown_split_is_refused_with_the_known_ones(dataset):
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 15, float("nan")])
 def test_a_fraction_out_of_range_is_refused(dataset, fraction):
-    with pytest.raises(ValueError, match=f"split fraction={fraction}: it must lie between 0 and 1"):
-        split_train(dataset, fraction=fraction)
+    with pytest.raises(ValueError, match=f"validation-fraction={fraction}: it must lie between 0 and 1"):
+        split_train(dataset, validation_fraction=fraction)
 
 
 def test_a_fraction_that_leaves_no_validation_is_refused(dataset):
     with pytest.raises(ValueError, match="no clip is left for validation out of 150"):
-        split_train(dataset, fraction=0.001)
+        split_train(dataset, validation_fraction=0.001)
 
 
 @pytest.mark.parametrize(("side", "fraction"), [("validation", 0.02), ("train", 0.98)])
 def test_a_side_without_any_label_of_an_instrument_is_refused(tmp_path, side, fraction):
     layout = Layout(n_clips=60, n_train=50)
     layout.observed[:] = True
-    layout.observed[1:50, 1] = False  # one clip alone is annotated for the cello
+    layout.observed[2:50, 1] = False  # two clips alone are annotated for the cello
     dataset = read_dataset(layout.write(tmp_path / "d"))
     assert LABELS[1] == "cello"
-    with pytest.raises(ValueError, match=f"no {side} clip has an observed label for cello; try another seed"):
-        split_train(dataset, fraction=fraction)
+    how = rf"split 'random' with validation-fraction={fraction}, seed=0: no {side} clip"
+    with pytest.raises(ValueError, match=f"{how} has an observed label for cello; try another seed, split or validati"):
+        split_train(dataset, validation_fraction=fraction)
 
 
 def test_an_artist_split_asks_for_artists(tmp_path):

@@ -106,7 +106,7 @@ def test_clips_are_heard_to_hold_what_they_are_annotated_for(place):
 def test_its_tables_suit_both_drawn_splits_and_its_keys_are_objects_as_in_the_official_file(place):
     dataset = check_directory(place).dataset
     for kind in ("random", "artist"):
-        split = split_train(dataset, kind=kind, fraction=0.3, seed=0)
+        split = split_train(dataset, kind=kind, validation_fraction=0.3, seed=0)
         assert len(split.validation) > 50
     assert read_strings(place / "openmic-2018.npz", "sample_key") == dataset.keys
     assert read_vggish(dataset).shape == (400, 10, 128)

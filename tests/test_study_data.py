@@ -42,7 +42,7 @@ def make(root, *, test_hertz=440, test_targets=None):
 
 def open_data(root, cache, **options):
     dataset = read_dataset(root)
-    split = split_train(dataset, fraction=0.4, seed=1)
+    split = split_train(dataset, validation_fraction=0.4, seed=1)
     store = prepare_features(dataset, FRONT_END, cache=cache, **options)
     return dataset, split, study_data(dataset, log_mel_features(dataset, store), split)
 
@@ -62,7 +62,7 @@ def everything(data):
 def test_test_clips_are_in_no_part(tmp_path, front_end):
     make(tmp_path / "data")
     dataset, data = open_root(tmp_path / "data", front_end)
-    split = split_train(dataset, fraction=0.4, seed=1)
+    split = split_train(dataset, validation_fraction=0.4, seed=1)
     assert not {*data.train.rows, *data.validation.rows} & set(dataset.test)
     assert np.array_equal(data.train.rows, split.train)
     assert np.array_equal(data.validation.rows, split.validation)
@@ -138,7 +138,7 @@ def test_a_label_that_no_validation_clip_is_annotated_for_is_refused(tmp_path, f
     spec = DataSpec(source=str(tmp_path / "data"), validation_fraction=0.4, split_seed=1)
     dataset = open_dataset(spec)
     features = open_features(spec, dataset, front_end=front_end)
-    split = split_train(dataset, fraction=0.4, seed=1)
+    split = split_train(dataset, validation_fraction=0.4, seed=1)
     bare = dataset.observed.copy()
     bare[split.validation, 1] = False
     with pytest.raises(ValueError, match="validation split of data: no clip is annotated for cello"):

@@ -35,7 +35,7 @@ def study_split(spec: DataSpec, dataset: ClipDataset) -> Split:
     Raises:
         ValueError: the split does not suit the data set.
     """
-    split = split_train(dataset, kind=spec.split, fraction=spec.validation_fraction, seed=spec.split_seed)
+    split = split_train(dataset, kind=spec.split, validation_fraction=spec.validation_fraction, seed=spec.split_seed)
     positive = dataset.targets >= POSITIVE
     train, validation = (
         stratified(rows, spec.fraction, observed=dataset.observed, positive=positive, seed=spec.split_seed)

@@ -25,23 +25,26 @@ class Split:
     validation: Rows
 
 
-def split_train(dataset: ClipDataset, *, kind: str = "random", fraction: float = 0.15, seed: int = 0) -> Split:
+def split_train(
+    dataset: ClipDataset, *, kind: str = "random", validation_fraction: float = 0.15, seed: int = 0
+) -> Split:
     """Split the official train rows into train and validation.
 
-    `fraction` is the share of the train clips that becomes validation. The public split is fixed: `fraction`
-    and `seed` do not change it.
+    `validation_fraction` is the share of the train clips that becomes validation. The public split is fixed: neither it
+    nor `seed` changes it.
 
     Raises:
-        ValueError: `kind` is unknown, `fraction` is not between 0 and 1, the data set does not suit it, or a
-            side has no observed label for an instrument.
+        ValueError: `kind` is unknown, `validation_fraction` is not between 0 and 1, the data set does not suit it, or
+            a side has no observed label for an instrument.
     """
     if kind not in SPLITS:
         raise ValueError(f"split {kind!r} is unknown; it is one of {', '.join(SPLITS)}")
-    if not 0 < fraction < 1:
-        raise ValueError(f"split fraction={fraction}: it must lie between 0 and 1")
-    validation = np.sort(SPLITS[kind](dataset, fraction, seed))
+    if not 0 < validation_fraction < 1:
+        raise ValueError(f"validation-fraction={validation_fraction}: it must lie between 0 and 1")
+    validation = np.sort(SPLITS[kind](dataset, validation_fraction, seed))
     split = Split(train=np.setdiff1d(dataset.train, validation), validation=validation)
-    _check(dataset, split, how=f"split {kind!r} with fraction={fraction}, seed={seed}")
+    drawn = "" if kind == "public" else f" with validation-fraction={validation_fraction}, seed={seed}"
+    _check(dataset, split, how=f"split {kind!r}{drawn}")
     return split
 
 
@@ -100,7 +103,7 @@ def _check(dataset: ClipDataset, split: Split, *, how: str) -> None:
         if len(unseen):
             raise ValueError(
                 f"{how}: no {name} clip has an observed label for {few(dataset.labels[i] for i in unseen)}; "
-                "try another seed or fraction"
+                "try another seed, split or validation-fraction"
             )
 
 

@@ -223,7 +223,8 @@ def check_unchanged(source: StudySpec, provenance: Mapping[str, str]) -> None:
     for digest, before in source.provenance.items():
         now = provenance.get(digest, before)
         if digest.endswith("_digest") and now != before:
+            chosen = "with another backbone" if digest == "backbone_digest" else "on other data"
             raise ValueError(
                 f"study={source.name}: {digest} is {now[:12]}, the study began with {before[:12]}; its configurations "
-                "were chosen on other data"
+                f"were chosen {chosen}"
             )
