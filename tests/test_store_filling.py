@@ -386,14 +386,16 @@ def test_ctrl_c_ends_a_preparation_at_once(dataset, tmp_path):
 
 @pytest.mark.process
 def test_processes_that_prepare_the_same_store_do_the_work_once(dataset, tmp_path):
-    processes = [start_preparing(dataset, tmp_path, pause=0.2) for _ in range(2)]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    counts = [out.count("computing") for out, _ in outputs]
-    assert sorted(counts) == [0, 8]
-    assert len({out.splitlines()[-1] for out, _ in outputs}) == 1
-    waiting = [err for (_, err), count in zip(outputs, counts, strict=True) if not count]
-    assert any("another process prepares these features; waiting for it" in err for err in waiting)
+    first = start_preparing(dataset, tmp_path, pause=0.1)
+    wait_for(first, "computing 0")
+    first.send_signal(signal.SIGSTOP)  # for as long as the second one takes to start
+    second = start_preparing(dataset, tmp_path, pause=0.1)
+    assert any("another process prepares these features; waiting for it" in line for line in second.stderr)
+    first.send_signal(signal.SIGCONT)
+    outputs = [process.communicate(timeout=120)[0] for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0]
+    assert [output.count("computing") for output in outputs] == [7, 0]  # one was read above
+    assert len({output.splitlines()[-1] for output in outputs}) == 1
     assert kinds(tmp_path / "cache") == [".lock", "store"]
 
 
