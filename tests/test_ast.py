@@ -109,7 +109,7 @@ def test_the_digest_changes_with_one_weight_and_with_the_geometry(tiny_backbone)
     assert backbone_digest(twin) != backbone_digest(tiny_backbone)
 
 
-@pytest.mark.parametrize("kept", [0, 5, -3])
+@pytest.mark.parametrize("kept", [9, 100, -3])
 def test_a_damaged_file_is_named(tmp_path, tiny_backbone, kept):
     file = tmp_path / "tiny.safetensors"
     save_ast(file, tiny_backbone, {})

@@ -92,7 +92,7 @@ def test_nothing_but_tensors_is_unpickled(tmp_path, capsys):
     assert "unpickled" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kept", [0, 100, 5000])
+@pytest.mark.parametrize("kept", [4, 100, 5000])
 def test_a_cut_file_is_named(file, kept):
     file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(ValueError, match=r"audioset\.pth: not a whole checkpoint"):

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from harness.models.ast import GEOMETRIES, Ast, AstGeometry
 from harness.models.fit import check_fit
+from harness.models.formats import SUFFIXES, is_pickled
 from harness.models.hub import CHECKPOINTS, CONFIG, PICKLED, WEIGHTS, fetch, fetch_config, sha256_of
 from harness.models.hugging_face import from_hugging_face, is_hugging_face, read_config
 from harness.models.json_object import parse_object
 from harness.models.original_release import from_release
-from harness.models.pickled import SUFFIXES, read_state
+from harness.models.pickled import read_state
 from harness.models.positions import refitted
 
 BUILT_IN = ("ast-nano",)
@@ -35,9 +36,10 @@ def load_backbone(name: str) -> Ast:
     """Return the named backbone, frozen.
 
     `name` is a built-in (`ast-nano`), a published checkpoint (`ast-base384`), which comes from the Hugging Face hub or
-    its cache, a published geometry with random weights for benchmarks (`ast-base384-random`), a `.safetensors`, `.pth`
-    or `.bin` file, or a directory that holds `model.safetensors` or `pytorch_model.bin`. With `@FRAMES` behind it
-    (`ast-base384@512`), it takes spectrograms of that many frames, its position embeddings cut or interpolated.
+    its cache, a published geometry with random weights for benchmarks (`ast-base384-random`), a file of safetensors
+    or of PyTorch's, whatever its suffix, or a directory that holds `model.safetensors` or `pytorch_model.bin`. With
+    `@FRAMES` behind it (`ast-base384@512`), it takes spectrograms of that many frames, its position embeddings cut or
+    interpolated.
 
     Raises:
         ValueError: the name is none of these, or the file does not hold an AST of its geometry.
@@ -88,11 +90,12 @@ def load_ast(path: Path) -> Ast:
         ValueError: a file is damaged, or tensors are missing, unknown or of another shape than the geometry asks for.
     """
     file = _weights_in(path)
-    tensors, metadata = (read_state(file), {}) if file.suffix in SUFFIXES else _read(file)
+    from_pytorch = is_pickled(file)
+    tensors, metadata = (read_state(file), {}) if from_pytorch else _read(file)
     is_theirs = is_hugging_face(tensors)
     if is_theirs:
         geometry = read_config(file.with_name(CONFIG))
-    elif file.suffix in SUFFIXES:
+    elif from_pytorch:
         geometry, tensors = from_release(file, tensors)
     else:
         geometry = _own_geometry(file, metadata)
@@ -150,28 +153,32 @@ def _find(name: str) -> Path:
         return Path(__file__).parent / "weights" / f"{name}.safetensors"
     if (published := CHECKPOINTS.get(name)) is not None:
         return fetch(name, published)
-    if "/" in name or name.endswith((".safetensors", *SUFFIXES)) or Path(name).exists():
+    if "/" in name or name.lower().endswith(SUFFIXES) or Path(name).exists():
         return Path(name)
     choices = [*BUILT_IN, *CHECKPOINTS, *(f"{known}{RANDOM_SUFFIX}" for known in GEOMETRIES if known not in BUILT_IN)]
     raise ValueError(
-        f"backbone={name!r}: must be one of {', '.join(choices)}, or the path of a .safetensors, .pth or .bin file, "
-        f"or of a directory with {CONFIG} and {WEIGHTS} or {PICKLED}"
+        f"backbone={name!r}: must be one of {', '.join(choices)}, or the path of a file of weights "
+        f"({', '.join(SUFFIXES)}), or of a directory with {CONFIG} and {WEIGHTS} or {PICKLED}"
     )
 
 
 def _weights_in(path: Path) -> Path:
+    file = path
     if path.is_dir():
-        if there := [path / name for name in (WEIGHTS, PICKLED) if (path / name).exists()]:
-            return there[0]
-        raise FileNotFoundError(f"backbone {path}: holds neither {WEIGHTS} nor {PICKLED}")
-    if not path.exists():
-        raise FileNotFoundError(f"backbone {path}: does not exist")
-    return path
+        there = [path / name for name in (WEIGHTS, PICKLED) if (path / name).exists()]
+        if not there:
+            raise FileNotFoundError(f"backbone {path}: holds neither {WEIGHTS} nor {PICKLED}")
+        file = there[0]
+    if not file.exists():
+        raise FileNotFoundError(f"backbone {file}: does not exist")
+    if not file.is_file():
+        raise ValueError(f"backbone {file}: must be a file, and is a directory or the like")
+    return file
 
 
 def _geometry_in(file: Path) -> AstGeometry:
     """Return the geometry of a file's AST; of a `.pth` of the release, that takes all its tensors."""
-    if file.suffix not in SUFFIXES:
+    if not is_pickled(file):
         with _opened(file) as opened:
             keys, metadata = opened.keys(), opened.metadata() or {}
         return read_config(file.with_name(CONFIG)) if is_hugging_face(keys) else _own_geometry(file, metadata)

@@ -82,8 +82,8 @@ def read_config(config_file: Path) -> AstGeometry:
         FileNotFoundError: there is no such file.
         ValueError: it is no JSON object, or tells of a network that `Ast` cannot be; the message names the key.
     """
-    if not config_file.exists():
-        raise FileNotFoundError(f"{config_file}: needed beside the weights, for the geometry")
+    if not config_file.is_file():
+        raise FileNotFoundError(f"{config_file}: a file of this name is needed beside the weights, for the geometry")
     try:
         return _geometry(parse_object(config_file.read_bytes()))
     except ValueError as error:
