@@ -68,6 +68,14 @@ def change(file, edit):
         (lambda s: {"module.v.cls_token": s["module.v.cls_token"]}, r"missing position, head\.weight, so it is not"),
         (lambda s: {**s, "module.v.cls_token": torch.zeros(())}, r"audioset\.pth: class_token is \(\), so it is not"),
         (lambda s: {**s, "module.v.blocks.99999999.x": torch.zeros(1)}, r"audioset\.pth: depth=100000000: must be"),
+        (
+            lambda s: {**s, "v.norm.bias": s["module.v.norm.bias"]},
+            r"audioset\.pth: module\.v\.norm\.bias and v\.norm\.bias name the same tensor",
+        ),
+        (
+            lambda s: {"norm.bias": s["module.v.norm.bias"], **s},
+            r"audioset\.pth: norm\.bias and module\.v\.norm\.bias name the same tensor",
+        ),
         (lambda s: {"epoch": 3}, r"holds no mapping of names to tensors"),
         (lambda s: [1, 2], r"holds no mapping of names to tensors"),
     ],
@@ -87,7 +95,7 @@ class Payload:
 
 def test_nothing_but_tensors_is_unpickled(tmp_path, capsys):
     torch.save({"module.v.cls_token": Payload()}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match=r"evil\.pth: not a whole checkpoint of tensors alone"):
+    with pytest.raises(ValueError, match=r"evil\.pth: holds more than tensors, 'print'"):
         load_ast(tmp_path / "evil.pth")
     assert "unpickled" not in capsys.readouterr().out
 

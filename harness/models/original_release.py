@@ -39,20 +39,25 @@ def from_release(file: Path, state: Mapping[str, Tensor]) -> tuple[AstGeometry, 
     """Return the geometry and the tensors of a release's file, under the names of `Ast.state_dict()`.
 
     Raises:
-        ValueError: the file holds something else, lacks blocks, or its position embeddings fit no grid.
+        ValueError: the file holds something else, a tensor twice, lacks blocks, or its position embeddings fit no grid.
     """
-    tensors = _renamed({key.removeprefix("module."): tensor for key, tensor in state.items()})
+    tensors = _renamed(file, state)
     return _geometry(file, tensors), tensors
 
 
-def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _renamed(file: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors under our names; those of unknown names keep theirs, and are refused later."""
-    renamed = {}
-    for key, tensor in state.items():
+    renamed: dict[str, Tensor] = {}
+    name_of: dict[str, str] = {}
+    for name, tensor in state.items():
+        key = name.removeprefix("module.")
         if key.startswith(_UNUSED):
             continue
         stem = next((stem for stem in _NAMES if key.startswith(stem)), "")
-        renamed[_NAMES.get(stem, "") + key.removeprefix(stem)] = tensor
+        ours = _NAMES.get(stem, "") + key.removeprefix(stem)
+        if (first := name_of.setdefault(ours, name)) != name:
+            raise ValueError(f"{file}: {first} and {name} name the same tensor; save it under one of them")
+        renamed[ours] = tensor
     return renamed
 
 
