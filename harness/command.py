@@ -88,13 +88,18 @@ def checked_uri(uri: str | None) -> str | None:
     return absolute_uri(uri)
 
 
-def absolute_place(place: str) -> str:
+def absolute_place(place: str, *, flag: str) -> str:
     """Return a path that exists as an absolute one, since a worker has another working directory.
 
     A backbone's `@FRAMES` stays behind it.
+
+    Raises:
+        ValueError: nothing was given for the flag, which a path would take for the current directory.
     """
+    if not place:
+        raise ValueError(f"{flag}='': must not be empty; give a name or a path, or leave --{flag} out")
     path = Path(place).expanduser()
     if place in _RESERVED or path.exists():
         return place if place in _RESERVED else str(path.absolute())
     found = re.fullmatch(r"(.+)(@[0-9]+)", place)
-    return place if found is None else absolute_place(found[1]) + found[2]
+    return place if found is None else absolute_place(found[1], flag=flag) + found[2]

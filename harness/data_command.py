@@ -100,13 +100,13 @@ def prepare(
     with said_to_the_user(lambda: "run the same command again to go on"):
         _check_prepare(preset, fraction=fraction, split=split, seed=seed, cpus=cpus, address=address)
         spec = DataSpec(
-            source=absolute_place(data),
+            source=absolute_place(data, flag="data"),
             split=split or "random",
             split_seed=seed or 0,
             fraction=fraction,
             skips_corrupt=skip_corrupt,
         )
-        front_end = _front_end(absolute_place(backbone), preset)
+        front_end = _front_end(absolute_place(backbone, flag="backbone"), preset)
         # Ray reads the environment when it is imported
         from harness.data.progress import track  # noqa: PLC0415
         from harness.data.sources import open_dataset  # noqa: PLC0415

@@ -65,7 +65,7 @@ def main(
 
         wanted = Reproduction.of(
             data=DataSpec(
-                source=absolute_place(data),
+                source=absolute_place(data, flag="data"),
                 demo_clips=demo_clips,
                 split=split,
                 split_seed=seed,
@@ -77,7 +77,7 @@ def main(
             trials=trials,
             epochs=epochs,
             preset=preset,
-            backbone=None if backbone is None else absolute_place(backbone),
+            backbone=None if backbone is None else absolute_place(backbone, flag="backbone"),
             seed=seed,
             precision=precision,
             storage=storage,

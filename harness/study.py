@@ -94,9 +94,9 @@ def main(
                 preset=preset,
                 trials=default_trials(table, fix or ()) if trials is None else trials,
                 epochs=(PRESETS[preset].epochs if preset else DEFAULT_EPOCHS) if epochs is None else epochs,
-                backbone=absolute_place(backbone),
+                backbone=absolute_place(backbone, flag="backbone"),
                 data=DataSpec(
-                    source=absolute_place(data),
+                    source=absolute_place(data, flag="data"),
                     demo_clips=demo_clips,
                     split=split,
                     validation_fraction=validation_fraction,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from harness.command import absolute_place
 from harness.models.ast import GEOMETRIES, Ast, AstGeometry
 from harness.models.checkpoints import backbone_digest, load_ast, load_backbone, metadata_of, save_ast
 from tests.ast_files import SMALL, check_equal, quiet, random_ast, set_eps
@@ -147,6 +148,13 @@ def test_an_unknown_backbone_names_the_known_ones():
         match=r"backbone='ast-huge': must be one of ast-nano, ast-base384, .* or pytorch_model\.bin",
     ):
         load_backbone("ast-huge")
+
+
+def test_an_empty_name_is_not_the_current_directory():
+    with pytest.raises(ValueError, match="backbone='': must be one of"):
+        load_backbone("")
+    with pytest.raises(ValueError, match=r"backbone='': must not be empty"):
+        absolute_place("", flag="backbone")
 
 
 def test_a_missing_file_is_named():

@@ -147,6 +147,8 @@ def test_what_cannot_be_fetched_says_what_to_do(tmp_path, hub, offline, repo, en
     said = fetch(tmp_path, "http://127.0.0.1:9" if endpoint else hub[0], offline=offline, repo=repo)
     assert said.startswith(f"FileNotFoundError: backbone=ast-base384: {repo} is not in the Hugging Face cache")
     assert f"`hf download {repo} --revision {REVISION} config.json model.safetensors --local-dir DIR`" in said
+    assert "HF_HUB_OFFLINE=1" in said
+    assert "HF_HOME" in said
 
 
 @pytest.fixture

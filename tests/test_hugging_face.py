@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.models.checkpoints import load_ast
+from harness.models.checkpoints import geometry_of, load_ast
 from tests.ast_files import SMALL, random_ast
 
 
@@ -106,3 +106,13 @@ def test_values_that_no_weights_have_are_refused(file, values, problem):
     save_file({**load_file(file), f"{_PREFIX}layernorm.weight": values}, file)
     with pytest.raises(ValueError, match=rf"1 tensors do not fit the geometry: {_PREFIX}layernorm\.weight {problem}$"):
         load_ast(file)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_model_without_a_source_head_is_called_so(file, name):
+    bodies = {key.removeprefix(_PREFIX): value for key, value in load_file(file).items() if key.startswith(_PREFIX)}
+    file.unlink()
+    (save_file if name == file.name else torch.save)(bodies, file.with_name(name))
+    for reads in (load_ast, lambda place: geometry_of(str(place))):
+        with pytest.raises(ValueError, match=rf"{re.escape(name)}: an ASTModel, which has no source head; .* mappers"):
+            reads(file.parent)

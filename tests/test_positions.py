@@ -110,10 +110,10 @@ def test_a_backbone_s_name_may_say_for_how_many_frames(tmp_path):
 def test_a_command_s_relative_path_is_made_absolute_and_keeps_its_frames(tmp_path, monkeypatch):
     (tmp_path / "mine.safetensors").touch()
     monkeypatch.chdir(tmp_path)
-    assert absolute_place("mine.safetensors") == str(tmp_path / "mine.safetensors")
-    assert absolute_place("mine.safetensors@48") == f"{tmp_path / 'mine.safetensors'}@48"
-    assert absolute_place("ast-base384@48") == "ast-base384@48"
-    assert absolute_place("yours.safetensors@48") == "yours.safetensors@48"
+    assert absolute_place("mine.safetensors", flag="backbone") == str(tmp_path / "mine.safetensors")
+    assert absolute_place("mine.safetensors@48", flag="backbone") == f"{tmp_path / 'mine.safetensors'}@48"
+    assert absolute_place("ast-base384@48", flag="backbone") == "ast-base384@48"
+    assert absolute_place("yours.safetensors@48", flag="backbone") == "yours.safetensors@48"
 
 
 def test_a_file_whose_name_has_an_at_sign_is_that_file(tmp_path):

@@ -92,7 +92,7 @@ def load_ast(path: Path) -> Ast:
     file = _weights_in(path)
     from_pytorch = is_pickled(file)
     tensors, metadata = (read_state(file), {}) if from_pytorch else _read(file)
-    is_theirs = is_hugging_face(tensors)
+    is_theirs = is_hugging_face(file, tensors)
     if is_theirs:
         geometry = read_config(file.with_name(CONFIG))
     elif from_pytorch:
@@ -153,7 +153,7 @@ def _find(name: str) -> Path:
         return Path(__file__).parent / "weights" / f"{name}.safetensors"
     if (published := CHECKPOINTS.get(name)) is not None:
         return fetch(name, published)
-    if "/" in name or name.lower().endswith(SUFFIXES) or Path(name).exists():
+    if "/" in name or name.lower().endswith(SUFFIXES) or (name and Path(name).exists()):
         return Path(name)
     choices = [*BUILT_IN, *CHECKPOINTS, *(f"{known}{RANDOM_SUFFIX}" for known in GEOMETRIES if known not in BUILT_IN)]
     raise ValueError(
@@ -181,9 +181,9 @@ def _geometry_in(file: Path) -> AstGeometry:
     if not is_pickled(file):
         with _opened(file) as opened:
             keys, metadata = opened.keys(), opened.metadata() or {}
-        return read_config(file.with_name(CONFIG)) if is_hugging_face(keys) else _own_geometry(file, metadata)
+        return read_config(file.with_name(CONFIG)) if is_hugging_face(file, keys) else _own_geometry(file, metadata)
     state = read_state(file)
-    return read_config(file.with_name(CONFIG)) if is_hugging_face(state) else from_release(file, state)[0]
+    return read_config(file.with_name(CONFIG)) if is_hugging_face(file, state) else from_release(file, state)[0]
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -111,5 +111,6 @@ def _not_fetched(name: str, checkpoint: Checkpoint, error: Exception) -> FileNot
     return FileNotFoundError(
         f"backbone={name}: {checkpoint.repo} is not in the Hugging Face cache, and could not be fetched "
         f"({first_line(error)}). Where there is a network, `hf download {checkpoint.repo}{pinned} {CONFIG} "
-        f"{weights} --local-dir DIR` brings it; then give --backbone DIR"
+        f"{weights} --local-dir DIR` brings it; then give --backbone DIR. Or bring the cache of a "
+        f"machine that has it: HF_HOME says where it is, and HF_HUB_OFFLINE=1 that the hub need not be asked"
     )

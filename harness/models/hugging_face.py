@@ -6,7 +6,7 @@ Source: the names that `transformers.ASTForAudioClassification` writes, and the 
 
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,17 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 """What `Ast` builds and no other: a file that says otherwise means another network."""
 
 
-def is_hugging_face(names: Iterable[str]) -> bool:
-    """Return whether a file with tensors of these names is one of Hugging Face's."""
+def is_hugging_face(file: Path, names: Collection[str]) -> bool:
+    """Return whether a file with tensors of these names is one of Hugging Face's.
+
+    Raises:
+        ValueError: it is, but of a network without a source head.
+    """
+    if _NAMES["distillation_token"].removeprefix(_PREFIX) in names:
+        raise ValueError(
+            f"{file}: an ASTModel, which has no source head; save an ASTForAudioClassification, since the mappers fc "
+            "and many_to_one read that head's logits"
+        )
     return any(name.startswith(_PREFIX) for name in names)
 
 
