@@ -167,7 +167,7 @@ def _front_end(backbone: str, preset: str | None) -> "FrontEnd":
 @app.command()
 def check(
     place: Annotated[Path, typer.Argument(help="Directory in OpenMIC-2018's layout.", metavar="DIR")],
-    audio: Annotated[bool, typer.Option("--audio", help="Read the header of every clip. [of a few]")] = False,
+    audio: Annotated[bool, typer.Option("--audio", help="Read every clip, though none is decoded. [a few]")] = False,
     everything: Annotated[bool, typer.Option("--all", help="List all problems. [the first of each kind]")] = False,
     figure: Annotated[Path, typer.Option(help="Where the label statistics are drawn, a .png file.")] = Path(FIGURE),
 ) -> None:

@@ -17,6 +17,7 @@ from harness.data.check_report import N_LISTED, lines_of
 from harness.data.openmic import read_dataset
 from harness.data_command import app
 from tests.layouts import LABELS, Layout, write_csv, write_tone
+from tests.stores import forbid
 
 NPZ, CSV = "openmic-2018.npz", "openmic-2018-aggregated-labels.csv"
 
@@ -79,7 +80,8 @@ def test_the_table_says_what_was_counted(write, layout):
     assert "labels    3; 24 of 24 observed, 20 positive; from openmic-2018.npz" in text
     assert "headers   8 read: 8 at 44,100 Hz stereo; 0.50 to 0.50 s" in text
     assert "artists   4\n" in text
-    assert text.endswith("usable: a study can read it")
+    assert "note: of 8 clips 8 were read and none was decoded; what only decoding shows, " in text
+    assert text.endswith("usable: a study can read its tables, and each clip has a file")
 
 
 def test_the_command_draws_the_counts_and_ends_well(write, layout, tmp_path):
@@ -163,6 +165,55 @@ def test_all_headers_are_read_only_when_asked_for(write):
     found = check_directory(root, reads_all_audio=True)
     assert found.audio.n_read == 49
     assert len(found.problems) == 1
+
+
+def test_a_clip_that_is_cut_is_found_where_all_are_read(write, layout):
+    root = write(layout)
+    clip = root / f"audio/000/{layout.keys[1]}.ogg"
+    os.truncate(clip, clip.stat().st_size - 100)
+    (said,) = problems_of(root, reads_all_audio=True)["unreadable audio"]
+    assert said.startswith(f"000/{layout.keys[1]}.ogg: truncated, its ")
+
+
+KINDS = [
+    (os.mkfifo, "not a regular file but a FIFO"),
+    (os.mkdir, "not a regular file but a directory"),
+    (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+]
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(("make", "kind"), KINDS)
+def test_what_is_named_as_a_clip_and_is_no_file_is_told_to_be_what_it_is(write, layout, make, kind):
+    root = write(layout)
+    clip = root / f"audio/000/{layout.keys[1]}.ogg"
+    clip.unlink()
+    make(clip)
+    assert problems_of(root) == {"audio that cannot be opened": [f"000/{layout.keys[1]}.ogg: {kind}"]}
+    assert "leaves them out" not in told(root).partition("problem:")[2]
+
+
+def test_a_clip_that_may_not_be_read_cannot_be_opened(write, layout, monkeypatch):
+    root = write(layout)
+    forbid(monkeypatch, [root / f"audio/000/{layout.keys[1]}.ogg"])
+    wrong = problems_of(root)
+    assert wrong == {"audio that cannot be opened": [f"000/{layout.keys[1]}.ogg: Permission denied"]}
+
+
+TABLES = ("class-map.json", NPZ, CSV, "openmic-2018-metadata.csv", "partitions/split01_train.csv")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(("make", "kind"), KINDS)
+@pytest.mark.parametrize("name", TABLES)
+def test_what_is_named_as_a_table_and_is_no_file_is_told_to_be_what_it_is(write, layout, name, make, kind):
+    root = write(layout, labels_as="csv")
+    (root / name).unlink(missing_ok=True)
+    make(root / name)
+    (said,) = problems_of(root)[(root / name).name]
+    assert kind in said
+    with pytest.raises(OSError, match=kind):
+        read_dataset(root)
 
 
 @pytest.mark.parametrize("content", [b"damaged", b""])

@@ -64,6 +64,22 @@ def test_a_file_that_cannot_be_opened_has_no_digest(tmp_path):
     assert hear(tmp_path / "none.ogg", FRONT_END) == Unopened("No such file or directory")
 
 
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "not a regular file but a FIFO"),
+        (os.mkdir, "not a regular file but a directory"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a regular file but a device"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+    ],
+)
+def test_what_is_no_regular_file_cannot_be_opened_and_is_not_waited_for(tmp_path, make, reason):
+    make(tmp_path / "clip.ogg")
+    assert audio_digest(tmp_path / "clip.ogg") == Unopened(reason)
+    assert hear(tmp_path / "clip.ogg", FRONT_END) == Unopened(reason)
+
+
 def test_a_store_leaves_it_out_and_once_it_is_touched_has_no_need_to_hear_it_again(tmp_path):
     dataset = read_dataset(tones(tmp_path / "d"))
     prepare, heard = preparing(dataset, tmp_path / "cache"), []

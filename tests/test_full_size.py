@@ -75,7 +75,7 @@ def test_it_is_as_large_as_openmic_2018_and_takes_little_disk(root, place):
     said = run(root, "harness.data", "check", place)
     assert "20,000: 14,915 train, 5,085 test, as many as in OpenMIC-2018 v1.0.0" in said
     assert "20; 41,268 of 400,000 observed, 17,614 positive" in said
-    assert "usable: a study can read it" in said
+    assert "usable: a study can read its tables, and each clip has a file" in said
     blocks = {each.st_ino: each.st_blocks for each in (path.stat() for path in place.rglob("*"))}
     assert 512 * sum(blocks.values()) < 2e8
 

@@ -216,7 +216,8 @@ def test_rays_workers_leave_out_what_they_cannot_open_and_the_command_names_it(d
         clip.rmdir()
         (tmp_path / "away").rename(clip)
     assert process.returncode == 1, err
-    assert f"error: 1 of 160 audio files cannot be opened: {clip.parent.name}/{clip.name}: Is a directory on " in err
+    name = f"{clip.parent.name}/{clip.name}"
+    assert f"error: 1 of 160 audio files cannot be opened: {name}: not a regular file but a directory on " in err
     assert n_stored(tmp_path / "cache/features" / expected[0]) == 159
 
 

@@ -56,7 +56,7 @@ def test_from_the_archive_to_a_resumed_study_with_base384(tmp_path):
     said = here.run(here.module("harness.data", "check", data, "--audio"))
     assert "clips     40: 32 train, 8 test" in said
     assert f"note: damaged, as is known of 10 tracks: {CORRUPTED}; studies leave them out" in said
-    assert "usable: a study can read it" in said
+    assert "usable: a study can read its tables, and each clip has a file" in said
 
     said = here.run(here.module("harness.data", "prepare", "--data", data, "--backbone", backbone))
     assert "clips     39 of 40 ready; 40 computed" in said

@@ -124,7 +124,7 @@ def test_a_worker_of_ray_says_on_which_machine_a_file_cannot_be_opened_and_hears
     monkeypatch.setattr("platform.node", lambda: "there")
     write_tone(tmp_path / "good.ogg")
     (unopened, heard), _ = _hear([tmp_path, tmp_path / "good.ogg"], FRONT_END, ())
-    assert unopened == Unopened("Is a directory on there")
+    assert unopened == Unopened("not a regular file but a directory on there")
     assert heard.log_mel.shape == (32, 128)
 
 

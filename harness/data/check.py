@@ -6,6 +6,7 @@ Reads on after each problem, so that one look finds all of them; whether the dir
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def check_directory(root: Path, *, reads_all_audio: bool = False, progress: Prog
     audio = problems.attempt(
         "audio", lambda: check_audio(root / "audio", keys, problems, reads_all=reads_all_audio, progress=progress)
     )
-    artists = check_metadata(root / METADATA_CSV, problems) if (root / METADATA_CSV).is_file() else None
+    artists = check_metadata(root / METADATA_CSV, problems) if lexists(root / METADATA_CSV) else None
     dataset = _read(root, problems)
     return Found(
         root=root,
@@ -102,7 +103,7 @@ def _check_labels(
     root: Path, labels: Sequence[str] | None, problems: Problems, *, beside: Problems
 ) -> tuple[tuple[str, ...], str]:
     """Look at both files that may hold the labels; return the keys of the one that a study would read, and its name."""
-    has_npz, has_csv = (root / NPZ).is_file(), (root / LABELS_CSV).is_file()
+    has_npz, has_csv = lexists(root / NPZ), lexists(root / LABELS_CSV)
     if has_csv:
         keys = check_label_csv(root / LABELS_CSV, labels, beside if has_npz else problems)
     if has_npz:

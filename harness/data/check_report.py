@@ -1,6 +1,7 @@
 """The lines that tell what was found in a data set's directory."""
 
 from collections.abc import Iterator
+from os.path import lexists
 
 from rich.filesize import decimal
 
@@ -25,15 +26,15 @@ def lines_of(found: Found, *, lists_all: bool = False) -> Iterator[str]:
     yield from (f"note: {note}" for note in _notes(found))
     yield from _problems(found, lists_all=lists_all)
     if found.is_usable:
-        yield "usable: a study can read it"
+        yield "usable: a study can read its tables, and each clip has a file"
     else:
         yield f"not usable: {len(found.problems):,} problems"
 
 
 def _facts(found: Found) -> Iterator[tuple[str, str]]:
     yield "directory", str(found.root.absolute())
-    yield "files", ", ".join(name for name in _FILES if (found.root / name).is_file()) or "none of the layout"
-    if missing := [name for name in _FILES if not (found.root / name).is_file()]:
+    yield "files", ", ".join(name for name in _FILES if lexists(found.root / name)) or "none of the layout"
+    if missing := [name for name in _FILES if not lexists(found.root / name)]:
         yield "not there", ", ".join(missing)
     official = ", as many as in OpenMIC-2018 v1.0.0" if found.n_clips == OFFICIAL else ""
     yield "clips", f"{found.n_keys:,}: {found.n_clips['train']:,} train, {found.n_clips['test']:,} test{official}"
@@ -100,6 +101,11 @@ def _notes(found: Found) -> Iterator[str]:
         yield "clips without an artist: no --split artist"
     if not found.has_vggish:
         yield f"without VGGish features (X in {NPZ}), no system that hears VGGish"
+    if found.audio is not None:
+        yield (
+            f"of {found.n_keys:,} clips {found.audio.n_read:,} were read and none was decoded; what only decoding "
+            "shows, `python -m harness.data prepare` says, and with --skip-corrupt leaves out"
+        )
     if found.audio is not None and found.audio.n_strangers:
         yield f"{found.audio.n_strangers:,} files below audio/ belong to no clip"
     if found.audio is not None and found.audio.damaged:

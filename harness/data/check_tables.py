@@ -5,13 +5,15 @@ The rules are those of `harness.data.tables` and `harness.data.openmic`; what is
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from os.path import lexists
 from pathlib import Path
 
 import numpy as np
 
 from harness.data.npz import member_names, read_array, read_strings
 from harness.data.problems import Problems
-from harness.data.tables import find_repeated
+from harness.data.regular_file import regular_size
+from harness.data.tables import find_repeated, partition_lines
 
 _LABEL_COLUMNS = ("sample_key", "instrument", "relevance")
 
@@ -56,13 +58,14 @@ def check_label_csv(path: Path, labels: Sequence[str] | None, problems: Problems
 
 def check_partition(path: Path, keys: Sequence[str], problems: Problems) -> tuple[str, ...]:
     """Add what is wrong with each line; return the keys that it lists. Without `keys`, none of them is unknown."""
-    if not path.is_file():
+    if not lexists(path):
         problems.add(path.name, f"missing: {path}")
         return ()
-    text = problems.attempt(path.name, lambda: path.read_text(encoding="utf-8-sig", errors="replace")) or ""
+    lines = problems.attempt(path.name, lambda: partition_lines(path))
+    if lines is None:
+        return ()
     known, first_line = set(keys), dict[str, int]()
-    for line, row in enumerate(text.splitlines(), 1):
-        key = row.strip()
+    for line, key in enumerate(lines, 1):
         if key and known and key not in known:
             problems.add(path.name, f"line {line}: key {key!r} has no labels in this data set")
         elif key and (first := first_line.setdefault(key, line)) != line:
@@ -97,6 +100,7 @@ def _is_probability(text: str) -> bool:
 def _rows(path: Path, columns: Sequence[str], problems: Problems) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield the line number and the named columns of each line that has them; add the others."""
     try:
+        regular_size(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = next(reader, [])

@@ -15,6 +15,7 @@ from jaxtyping import Float16
 from torch import Tensor
 
 from harness.data.frontend import FrontEnd, decode_bytes, log_mel, why_too_large
+from harness.data.regular_file import regular_size, why_unopened
 
 _LARGEST = float(np.finfo(np.float16).max)
 _AHEAD = 4
@@ -48,19 +49,20 @@ class Extraction(Protocol):
 def audio_digest(path: Path) -> bytes | Unopened:
     """Return the SHA-256 of a clip's file, however large it is, without having all of it in memory."""
     try:
+        regular_size(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        return _unopened(error)
+        return Unopened(why_unopened(path, error))
 
 
 def hear(path: Path, front_end: FrontEnd) -> Heard | Unopened:
     """Return what comes of one clip, whose file is read once, and not into memory if it is too large for a clip."""
     try:
-        too_large = why_too_large(path.stat().st_size)
+        too_large = why_too_large(regular_size(path))
         data = b"" if too_large else path.read_bytes()
     except OSError as error:
-        return _unopened(error)
+        return Unopened(why_unopened(path, error))
     if too_large:
         audio = audio_digest(path)
         return audio if isinstance(audio, Unopened) else Heard(None, too_large, audio)
@@ -74,10 +76,6 @@ def _heard(path: Path, data: bytes, front_end: FrontEnd) -> Heard:
     except ValueError as error:
         return Heard(None, str(error).removeprefix(f"{path}: "), audio)
     return Heard(halves, "", audio)
-
-
-def _unopened(error: OSError) -> Unopened:
-    return Unopened(error.strerror or str(error))
 
 
 def in_threads(workers: int) -> Extraction:

@@ -15,6 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from harness.data.regular_file import regular_size
+
 _DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError)
 """What is raised for bytes that are not as zip has them; RuntimeError for a flag that says encrypted, or unknown."""
 
@@ -26,6 +28,7 @@ def member_names(path: Path) -> set[str]:
         FileNotFoundError: there is no such file.
         ValueError: it is not a zip archive.
     """
+    regular_size(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}

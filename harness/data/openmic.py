@@ -16,6 +16,7 @@ Source: Humphrey, Durand and McFee, "OpenMIC-2018", ISMIR 2018; the layout of op
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def read_dataset(root: Path) -> ClipDataset:
         ValueError: a file's content breaks the layout's rules; the message names file and row or key.
     """
     root = root.resolve()
-    if not (root / CLASS_MAP).is_file():
+    if not lexists(root / CLASS_MAP):
         raise FileNotFoundError(f"{root}: no {CLASS_MAP} in it, so it is not the root of an OpenMIC-2018 layout")
     labels = read_class_map(root / CLASS_MAP)
     table = _read_labels(root, labels)
@@ -100,7 +101,7 @@ def read_dataset(root: Path) -> ClipDataset:
         observed=table.observed,
         train=train,
         test=test,
-        artists=read_artists(metadata, table.keys) if metadata.is_file() else None,
+        artists=read_artists(metadata, table.keys) if lexists(metadata) else None,
         vggish=table.source if table.source.name == NPZ and "X" in member_names(table.source) else None,
         digest=_digest([*labels, "", *table.keys], arrays=[targets, table.observed, train, test]),
     )
@@ -149,9 +150,9 @@ def _vggish_file(dataset: ClipDataset) -> Path:
 
 
 def _read_labels(root: Path, labels: tuple[str, ...]) -> LabelTable:
-    if (root / NPZ).is_file():
+    if lexists(root / NPZ):
         return read_label_npz(root / NPZ, labels)
-    if (root / LABELS_CSV).is_file():
+    if lexists(root / LABELS_CSV):
         return read_label_csv(root / LABELS_CSV, labels)
     raise FileNotFoundError(f"{root}: neither {NPZ} nor {LABELS_CSV} is in it; one of them must hold the labels")
 

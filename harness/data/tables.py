@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from harness.data.npz import read_array, read_strings
+from harness.data.regular_file import regular_size
 
 UNOBSERVED = 0.5
 """The target of a label that nobody annotated."""
@@ -33,6 +34,7 @@ def read_class_map(path: Path) -> tuple[str, ...]:
         FileNotFoundError: there is no such file.
         ValueError: not a JSON object of name: index, or the indices are not 0 to n-1.
     """
+    regular_size(path)
     try:
         index_of = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -104,8 +106,7 @@ def read_partition(path: Path, keys: tuple[str, ...]) -> Int[np.ndarray, " row"]
     """
     row_of = {key: row for row, key in enumerate(keys)}
     rows: dict[int, int] = {}
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
-        key = text.strip()
+    for line, key in enumerate(partition_lines(path), 1):
         if not key:
             continue
         if key not in row_of:
@@ -115,6 +116,16 @@ def read_partition(path: Path, keys: tuple[str, ...]) -> Int[np.ndarray, " row"]
     if not rows:
         raise ValueError(f"{path}: lists no key; a split must not be empty")
     return np.array(sorted(rows), dtype=np.int64)
+
+
+def partition_lines(path: Path) -> list[str]:
+    """Return the key on each line of a partition, "" where there is none.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    regular_size(path)
+    return [line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
 
 
 def read_artists(path: Path, keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -131,6 +142,7 @@ def read_artists(path: Path, keys: tuple[str, ...]) -> tuple[str, ...]:
 
 def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield the line number and the named columns of each row of a CSV file with a header."""
+    regular_size(path)
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
         try:
