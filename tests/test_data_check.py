@@ -250,6 +250,22 @@ def test_every_wrong_line_of_the_label_csv_is_told(write, layout):
     assert any(text.startswith(f"line {n + 5}: ") and text.endswith("already on line 2") for text in wrong)
 
 
+@pytest.mark.parametrize("labels_as", ["npz", "csv"])
+def test_a_key_that_is_no_plain_name_is_told_in_each_file(write, layout, labels_as):
+    root = write(layout)
+    layout.keys[2] = layout.train[2] = "../../x"
+    layout.write_csv(root)
+    layout.write_npz(root)
+    (root / (NPZ if labels_as == "csv" else CSV)).unlink()
+    (root / "partitions/split01_train.csv").write_text("\n".join(layout.train))
+    wrong = problems_of(root)
+    place = "sample_key[2]: " if labels_as == "npz" else "line "
+    said = [text for text in wrong[NPZ if labels_as == "npz" else CSV] if "key '../../x' is no plain name" in text]
+    assert said
+    assert all(text.startswith(place) for text in said)
+    assert any(text.startswith("line 3: key '../../x' is no plain name") for text in wrong["split01_train.csv"])
+
+
 def test_a_missing_column_is_told_with_those_that_are_there(write, layout):
     root = write(layout, labels_as="csv")
     write_csv(root / CSV, [("sample_key", "instrument"), ("a", "voice")])
@@ -298,17 +314,35 @@ def test_every_wrong_line_of_the_partitions_is_told(write, layout):
     ]
 
 
-def test_a_label_that_no_train_clip_was_asked_for_is_a_problem(write, layout):
-    layout.observed[:6, 2] = False
-    assert problems_of(write(layout))["labels"] == [
-        "no train clip has an observed label for voice; each needs at least one"
-    ]
+def test_a_label_of_which_a_split_would_lack_a_clip_on_one_side_is_a_problem(write, layout):
+    layout.observed[:6, 1:] = False
+    layout.observed[3, 1] = True
+    why = "of the train clips; each label needs two, one to learn from and one to validate by"
+    assert problems_of(write(layout)) == {
+        "labels": [f"cello is observed for 1 {why}", f"voice is observed for 0 {why}"],
+    }
 
 
-def test_vggish_of_another_shape_is_a_problem_and_none_is_a_note(write, layout):
+def test_vggish_that_is_damaged_keeps_only_those_who_hear_it_from_a_study(write, layout):
+    root = write(layout)
+    content = bytearray((root / NPZ).read_bytes())
+    content[2000] ^= 1  # X is the first and by far the largest member
+    (root / NPZ).write_bytes(content)
+    found = check_directory(root)
+    assert found.is_usable
+    assert not found.has_vggish
+    text = told(root)
+    assert f"note: X in {NPZ}, which only systems that hear VGGish read: 1 wrong, as " in text
+    assert "VGGish    there, but cannot be used" in text
+    assert "without VGGish" not in text
+
+
+def test_vggish_of_another_shape_and_none_are_notes(write, layout):
     layout.vggish = np.zeros((8, 128))
     root = write(layout)
-    assert "X has shape (8, 128)" in problems_of(root)[NPZ][0]
+    assert check_directory(root).is_usable
+    assert f"note: X in {NPZ}, which only systems that hear VGGish read: 1 wrong, as " in told(root)
+    assert "X has shape (8, 128)" in told(root)
     np.savez(root / NPZ, sample_key=np.array(layout.keys), Y_true=layout.targets, Y_mask=layout.observed)
     assert check_directory(root).is_usable
     assert "no system that hears VGGish" in told(root)

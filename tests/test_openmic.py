@@ -1,6 +1,7 @@
 """The layout is read whole and checked; every broken rule is named with its file and row."""
 
 import pickle
+import re
 import time
 import tracemalloc
 
@@ -234,6 +235,26 @@ def test_a_key_of_a_split_without_labels_is_refused(tmp_path, layout):
     refuse(layout, tmp_path, r"split01_test\.csv line 3: key '999999_0' has no labels")
 
 
+NO_NAMES = ["../../x", "a/b", "a\\b", "/etc/x", "", ".", "..", "a\0b", "a\nb", "a\x7f"]
+
+
+@pytest.mark.parametrize("key", NO_NAMES)
+@pytest.mark.parametrize("labels_as", ["npz", "csv"])
+def test_a_key_that_is_no_plain_name_is_refused(tmp_path, layout, labels_as, key):
+    root = layout.write(tmp_path / "d", labels_as=labels_as)
+    layout.keys[2] = layout.train[2] = key
+    layout.write_npz(root) if labels_as == "npz" else layout.write_csv(root)
+    where = r"npz: sample_key\[2\]" if labels_as == "npz" else r"labels\.csv line \d+"
+    with pytest.raises(ValueError, match=rf"{where}: key {re.escape(repr(key))} is no plain name"):
+        read_dataset(root)
+
+
+@pytest.mark.parametrize("key", ["..a", "a..", ".hidden", "a", "an ordinary name", "Stück 1 - é音", "a:b*c?"])
+def test_any_other_name_is_a_key(tmp_path, layout, key):
+    layout.keys[2] = layout.train[2] = key
+    assert key in read_dataset(layout.write(tmp_path / "d", labels_as="csv")).keys
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_an_empty_split_is_refused(tmp_path, layout, split):
     other = layout.test if split == "train" else layout.train
@@ -274,7 +295,15 @@ def test_a_mask_that_is_not_boolean_is_refused(tmp_path, layout, kind):
 
 def test_an_instrument_that_nobody_annotated_in_train_is_refused(tmp_path, layout):
     layout.observed[:6, 2] = False
-    refuse(layout, tmp_path, r"npz: no train clip has an observed label for voice")
+    refuse(layout, tmp_path, r"npz: voice is observed for 0 of the train clips; each label needs two")
+
+
+def test_an_instrument_that_was_annotated_in_one_train_clip_is_refused_since_no_split_has_it_on_both_sides(
+    tmp_path, layout
+):
+    layout.observed[:6, 2] = False
+    layout.observed[4, 2] = True
+    refuse(layout, tmp_path, r"npz: voice is observed for 1 of the train clips; each label needs two")
 
 
 @pytest.mark.parametrize(

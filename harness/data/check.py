@@ -22,8 +22,10 @@ from harness.data.check_tables import (
 )
 from harness.data.openmic import (
     CLASS_MAP,
+    EACH_NEEDS,
     LABELS_CSV,
     METADATA_CSV,
+    N_OBSERVED,
     NPZ,
     POSITIVE,
     ClipDataset,
@@ -36,6 +38,7 @@ from harness.data.tables import LabelTable, read_class_map, read_label_csv, read
 
 LabelCounts = Mapping[str, Mapping[str, tuple[int, int]]]
 """By split and label: in how many clips it was annotated as positive, and in how many as negative."""
+VGGISH = f"X in {NPZ}"
 _SPLITS = {"train": "split01_train.csv", "test": "split01_test.csv"}
 
 
@@ -43,9 +46,9 @@ _SPLITS = {"train": "split01_train.csv", "test": "split01_test.csv"}
 class Found:
     """What a directory holds.
 
-    `problems` keep a study from using it; those `beside` are of a file that it does not read. `n_clips` are by split;
-    `artists` by key, None without metadata; `has_vggish` says that the array is there and whole; `dataset` is None if
-    it cannot be read.
+    `problems` keep a study from using it; those `beside` are of what it does not read, or few studies do. `n_clips`
+    are by split; `artists` by key, None without metadata; `has_vggish` says that the array is there and whole;
+    `dataset` is None if it cannot be read.
     """
 
     root: Path
@@ -76,7 +79,7 @@ def check_directory(root: Path, *, reads_all_audio: bool = False, progress: Prog
     parts = _check_partitions(root / "partitions", keys, problems)
     keys = keys or tuple(sorted({key for part in parts.values() for key in part}))
     counts = _counts(root, labels, source, parts)
-    _check_every_label_is_observed(counts, problems)
+    _check_every_label_can_be_split(counts, problems)
     audio = problems.attempt(
         "audio", lambda: check_audio(root / "audio", keys, problems, reads_all=reads_all_audio, progress=progress)
     )
@@ -93,7 +96,7 @@ def check_directory(root: Path, *, reads_all_audio: bool = False, progress: Prog
         counts=counts,
         audio=audio,
         artists=None if artists is None else {key: artists.get(key, "") for key in keys},
-        has_vggish=_has_vggish(dataset, problems),
+        has_vggish=_has_vggish(dataset, beside),
         fetched=read_marker(root),
         dataset=dataset,
     )
@@ -121,10 +124,10 @@ def _check_partitions(folder: Path, keys: Sequence[str], problems: Problems) -> 
     return parts
 
 
-def _check_every_label_is_observed(counts: LabelCounts | None, problems: Problems) -> None:
+def _check_every_label_can_be_split(counts: LabelCounts | None, problems: Problems) -> None:
     for label, pair in (counts or {}).get("train", {}).items():
-        if not sum(pair):
-            problems.add("labels", f"no train clip has an observed label for {label}; each needs at least one")
+        if sum(pair) < N_OBSERVED:
+            problems.add("labels", f"{label} is observed for {sum(pair)} of the train clips; {EACH_NEEDS}")
 
 
 def _counts(
@@ -157,7 +160,7 @@ def _read(root: Path, problems: Problems) -> ClipDataset | None:
     return dataset
 
 
-def _has_vggish(dataset: ClipDataset | None, problems: Problems) -> bool:
+def _has_vggish(dataset: ClipDataset | None, beside: Problems) -> bool:
     if dataset is None or dataset.vggish is None:
         return False
-    return problems.attempt(NPZ, lambda: sum(map(len, vggish_blocks(dataset)))) is not None
+    return beside.attempt(VGGISH, lambda: sum(map(len, vggish_blocks(dataset)))) is not None

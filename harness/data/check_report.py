@@ -5,7 +5,7 @@ from os.path import lexists
 
 from rich.filesize import decimal
 
-from harness.data.check import Found, LabelCounts
+from harness.data.check import VGGISH, Found, LabelCounts
 from harness.data.check_audio import CORRUPTED_TRACKS, UNREADABLE
 from harness.data.openmic import CLASS_MAP, LABELS_CSV, METADATA_CSV, NPZ
 
@@ -13,6 +13,10 @@ N_LISTED = 10
 OFFICIAL = {"train": 14_915, "test": 5_085}
 """Clips of OpenMIC-2018 v1.0.0."""
 _FILES = (CLASS_MAP, NPZ, LABELS_CSV, METADATA_CSV, "partitions/split01_train.csv", "partitions/split01_test.csv")
+_WHO_READS = {
+    LABELS_CSV: f"which a study does not read beside {NPZ}",
+    VGGISH: "which only systems that hear VGGish read",
+}
 
 
 def lines_of(found: Found, *, lists_all: bool = False) -> Iterator[str]:
@@ -60,7 +64,8 @@ def _other_facts(found: Found) -> Iterator[tuple[str, str]]:
         artists = set(found.artists.values()) - {""}
         unnamed = sum(not artist for artist in found.artists.values())
         yield "artists", f"{len(artists):,}" + (f"; {unnamed:,} clips name none" if unnamed else "")
-    yield "VGGish", "there" if found.has_vggish else "not there"
+    is_wrong = VGGISH in found.beside.by_place
+    yield "VGGish", "there" if found.has_vggish else "there, but cannot be used" if is_wrong else "not there"
     if found.fetched is not None:
         yield "fetched", f"{found.fetched.get('archive')}, md5 {found.fetched.get('md5')}"
     yield "digest", found.dataset.digest if found.dataset is not None else "none, since it cannot be read"
@@ -94,13 +99,13 @@ def _table(counts: LabelCounts) -> Iterator[str]:
 def _notes(found: Found) -> Iterator[str]:
     """Yield what is no problem, and yet good to know."""
     for place, texts in found.beside.by_place.items():
-        yield f"{place}, which a study does not read beside {found.labels_from}: {len(texts):,} wrong, as {texts[0]}"
+        yield f"{place}, {_WHO_READS[place]}: {len(texts):,} wrong, as {texts[0]}"
     if found.artists is None:
         yield f"without {METADATA_CSV}, no --split artist"
     elif not all(found.artists.values()):
         yield "clips without an artist: no --split artist"
-    if not found.has_vggish:
-        yield f"without VGGish features (X in {NPZ}), no system that hears VGGish"
+    if not found.has_vggish and VGGISH not in found.beside.by_place:
+        yield f"without VGGish features ({VGGISH}), no system that hears VGGish"
     if found.audio is not None:
         yield (
             f"of {found.n_keys:,} clips {found.audio.n_read:,} were read and none was decoded; what only decoding "

@@ -13,7 +13,7 @@ import numpy as np
 from harness.data.npz import member_names, read_array, read_strings
 from harness.data.problems import Problems
 from harness.data.regular_file import regular_size
-from harness.data.tables import find_repeated, partition_lines
+from harness.data.tables import find_repeated, partition_lines, why_no_name
 
 _LABEL_COLUMNS = ("sample_key", "instrument", "relevance")
 
@@ -27,6 +27,9 @@ def check_label_npz(path: Path, labels: Sequence[str] | None, problems: Problems
     observed = problems.attempt(path.name, lambda: read_array(path, "Y_mask"))
     if keys is None:
         return ()
+    for row, key in enumerate(keys):
+        if unfit := why_no_name(key):
+            problems.add(path.name, f"sample_key[{row}]: {unfit}")
     for key in find_repeated(keys):
         problems.add(path.name, f"sample_key lists {key} more than once")
     expected = (len(keys), len(labels)) if labels is not None else None
@@ -47,6 +50,8 @@ def check_label_csv(path: Path, labels: Sequence[str] | None, problems: Problems
     """Add what is wrong with each line; return the keys that occur."""
     first_line: dict[tuple[str, str], int] = {}
     for line, (key, instrument, relevance) in _rows(path, _LABEL_COLUMNS, problems):
+        if unfit := why_no_name(key):
+            problems.add(path.name, f"line {line}: {unfit}")
         if labels is not None and instrument not in labels:
             problems.add(path.name, f"line {line}: unknown instrument {instrument!r}")
         if (first := first_line.setdefault((key, instrument), line)) != line:
@@ -66,6 +71,8 @@ def check_partition(path: Path, keys: Sequence[str], problems: Problems) -> tupl
         return ()
     known, first_line = set(keys), dict[str, int]()
     for line, key in enumerate(lines, 1):
+        if key and (unfit := why_no_name(key)):
+            problems.add(path.name, f"line {line}: {unfit}")
         if key and known and key not in known:
             problems.add(path.name, f"line {line}: key {key!r} has no labels in this data set")
         elif key and (first := first_line.setdefault(key, line)) != line:

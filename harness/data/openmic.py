@@ -40,6 +40,9 @@ METADATA_CSV = "openmic-2018-metadata.csv"
 CLASS_MAP = "class-map.json"
 POSITIVE = 0.5
 """From this probability on, an instrument counts as playing."""
+N_OBSERVED = 2
+"""For so many train clips at least each label must be observed."""
+EACH_NEEDS = "each label needs two, one to learn from and one to validate by"
 _VGGISH_SHAPE = (10, 128)
 
 
@@ -87,7 +90,7 @@ def read_dataset(root: Path) -> ClipDataset:
     table = _read_labels(root, labels)
     targets = _checked_targets(table, labels)
     train, test = _read_partitions(root / "partitions", table.keys)
-    _check_every_label_is_observed(table.observed[train], labels=labels, source=table.source)
+    _check_every_label_can_be_split(table.observed[train], labels=labels, source=table.source)
     _check_audio(root / "audio", table.keys)
     metadata = root / METADATA_CSV
     for array in (targets, table.observed, train, test):
@@ -182,12 +185,12 @@ def _read_partitions(folder: Path, keys: tuple[str, ...]) -> tuple[Int[np.ndarra
     return train, test
 
 
-def _check_every_label_is_observed(
+def _check_every_label_can_be_split(
     observed: Bool[np.ndarray, "clip label"], *, labels: tuple[str, ...], source: Path
 ) -> None:
-    unseen = [labels[column] for column in np.flatnonzero(observed.sum(axis=0) == 0)]
-    if unseen:
-        raise ValueError(f"{source}: no train clip has an observed label for {few(unseen)}; each needs at least one")
+    counts = zip(labels, observed.sum(axis=0).tolist(), strict=True)
+    if rare := [f"{label} is observed for {count} of the train clips" for label, count in counts if count < N_OBSERVED]:
+        raise ValueError(f"{source}: {few(rare)}; {EACH_NEEDS}")
 
 
 def _check_audio(folder: Path, keys: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from harness.data.regular_file import regular_size
 
 UNOBSERVED = 0.5
 """The target of a label that nobody annotated."""
+_NO_NAME = re.compile(r"\.{0,2}|.*[/\\\x00-\x1f\x7f-\x9f].*", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +52,13 @@ def read_label_npz(path: Path, labels: tuple[str, ...]) -> LabelTable:
     """Read `sample_key`, `Y_true` and `Y_mask`; sort them by key.
 
     Raises:
-        ValueError: shapes do not fit, targets are not numbers, the mask is not boolean, a key occurs twice.
+        ValueError: shapes do not fit, targets are not numbers, the mask is not boolean, a key is no plain name or
+            occurs twice.
     """
     keys = read_strings(path, "sample_key")
+    for row, key in enumerate(keys):
+        if unfit := why_no_name(key):
+            raise ValueError(f"{path}: sample_key[{row}]: {unfit}")
     targets, observed = read_array(path, "Y_true"), read_array(path, "Y_mask")
     for name, array in (("Y_true", targets), ("Y_mask", observed)):
         if array.shape != (len(keys), len(labels)):
@@ -74,11 +80,14 @@ def read_label_csv(path: Path, labels: tuple[str, ...]) -> LabelTable:
     """Read the aggregated labels: `relevance` is the probability; a pair that is not listed is not observed.
 
     Raises:
-        ValueError: a column is missing, an instrument is unknown, a relevance is not a number, a pair twice.
+        ValueError: a column is missing, a key is no plain name, an instrument is unknown, a relevance is not a number,
+            a pair occurs twice.
     """
     index_of = {name: index for index, name in enumerate(labels)}
     listed: dict[tuple[str, int], float] = {}
     for line, (key, instrument, relevance) in _csv_rows(path, ("sample_key", "instrument", "relevance")):
+        if unfit := why_no_name(key):
+            raise ValueError(f"{path} line {line}: {unfit}")
         if instrument not in index_of:
             raise ValueError(f"{path} line {line}: unknown instrument {instrument!r}; it is one of {labels}")
         if (key, index_of[instrument]) in listed:
@@ -157,6 +166,16 @@ def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple
                     yield reader.line_num, tuple(row[place] for place in places)
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} after line {reader.line_num}: not CSV in UTF-8 ({error})") from error
+
+
+def why_no_name(key: str) -> str:
+    """Say what keeps a key from naming a clip's file, and no other place; "" if nothing does."""
+    if _NO_NAME.fullmatch(key) is None:
+        return ""
+    return (
+        f"key {key!r} is no plain name; a key names the clip's file, so it must not be empty, . or .., and have no /, "
+        "no \\ and no control character in it"
+    )
 
 
 def key_order(keys: tuple[str, ...]) -> Int[np.ndarray, " row"]:
