@@ -16,6 +16,19 @@ def cache_dir() -> Path:
     return Path(override).absolute() if override else platformdirs.user_cache_path("reprogramming-harness")
 
 
+def make_directory(place: Path) -> None:
+    """Make a directory, and those above it, unless they are there.
+
+    Raises:
+        NotADirectoryError: a file is in the place of one of them.
+        OSError: one cannot be made.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(f"{place}: it, or what is above it, is a file; give a directory") from error
+
+
 def write_whole(file: Path, text: str) -> None:
     """Write a file so that, whenever this process is killed, it holds the old text or the new one."""
     temporary = unfinished(file)

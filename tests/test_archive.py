@@ -109,6 +109,19 @@ def test_a_member_that_could_touch_anything_outside_is_refused_before_anything_i
     assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
 
 
+@pytest.mark.parametrize("name", [f"{ROOT}/class-map.json", f"./{ROOT}/class-map.json"])
+def test_a_file_that_is_in_it_twice_is_refused_before_anything_is_written(tmp_path, open_up, name):
+    archive = pack(tmp_path / "a.tgz", [GOOD, (name, b"others")])
+    with pytest.raises(ValueError, match=rf"a\.tgz: member '{name}' is in it twice"):
+        open_up(archive)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
+
+
+def test_a_folder_may_be_in_it_twice(tmp_path, open_up):
+    folder = special(f"{ROOT}/audio", tarfile.DIRTYPE)
+    assert (open_up(pack(tmp_path / "a.tgz", [GOOD, folder, folder])) / "audio").is_dir()
+
+
 def test_unpacking_looks_at_each_member_again(tmp_path):
     """Were the archive exchanged in between, it would be refused as well, and what came before it removed."""
     archive = pack(tmp_path / "a.tgz", [GOOD, ("../outside", b"x")])

@@ -288,6 +288,18 @@ def test_a_read_only_directory_is_named(archive, fetching, tmp_path):
     assert server.log == []
 
 
+@pytest.mark.parametrize("below", ["", "new"])
+def test_a_file_where_the_directory_should_be_is_told(archive, fetching, tmp_path, below):
+    (tmp_path / "file").touch()
+    to = tmp_path / "file" / below
+    with (
+        serving(archive) as server,
+        pytest.raises(NotADirectoryError, match=rf"^{to}: it, or what is above it, is a file"),
+    ):
+        fetching(server, to=to)[0].run()
+    assert server.log == []
+
+
 # Several processes, and processes that are ended
 
 

@@ -42,21 +42,25 @@ def check_members(path: Path, *, root: str, progress: ByteProgress = quiet_bytes
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no whole .tgz; a member's path leads out of the folder; one is neither a file nor a folder;
-            or no file is below `root`.
+            one is there twice; or no file is below `root`.
     """
-    n_files = disk_bytes = n_outside = 0
+    disk_bytes = n_outside = 0
+    files = set[PurePosixPath]()
     with _opened(path, progress) as (archive, members):
         for member in members:
             _check_member(member, path)
             if not _is_below(member, root):
                 n_outside += not member.isdir()
                 continue
-            n_files += member.isfile()
+            if (name := PurePosixPath(member.name)) in files:
+                raise ValueError(f"{path}: member {member.name!r} is in it twice, and which of them counts is not said")
+            if member.isfile():
+                files.add(name)
             disk_bytes += -(-member.size // BLOCK_BYTES) * BLOCK_BYTES + BLOCK_BYTES * member.isdir()
         _check_end(archive, path)
-    if not n_files:
+    if not files:
         raise ValueError(f"{path}: holds no file below {root}/, so it is not an archive of this data set")
-    return Contents(n_files, disk_bytes, n_outside)
+    return Contents(len(files), disk_bytes, n_outside)
 
 
 def unpack(

@@ -20,6 +20,7 @@ from rich.filesize import decimal
 from harness.data.archive import check_members, read_marker, unpack
 from harness.data.byte_progress import ByteProgress, quiet_bytes
 from harness.data.download import ResumingDownloader
+from harness.paths import make_directory
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Fetch:
             ValueError: the archive is not the one that was published, or could write outside its folder; or something
                 else bears the directory's name.
         """
-        self.to.mkdir(parents=True, exist_ok=True)
+        make_directory(self.to)
         with self._alone():
             if self._is_there():
                 self.say(f"{self._target}: already there and whole; nothing to do")
