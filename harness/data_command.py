@@ -19,10 +19,12 @@ from harness.command import (
     said_to_the_user,
 )
 from harness.parts.checks import one_of
+from harness.paths import make_directory
 from harness.spec import DataSpec
 from search_spaces import PRESETS
 
 if TYPE_CHECKING:
+    from harness.data.check import LabelCounts
     from harness.data.frontend import FrontEnd
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -171,30 +173,52 @@ def check(
     everything: Annotated[bool, typer.Option("--all", help="List all problems. [the first of each kind]")] = False,
     figure: Annotated[Path, typer.Option(help="Where the label statistics are drawn, a .png file.")] = Path(FIGURE),
 ) -> None:
-    """Tell what is in a data set's directory and what is missing. Exit status 1 if a study could not use it."""
+    """Tell what is in a data set's directory and what is missing. Exit status 1 if a study could not use it.
+
+    2 if nothing there looks like a data set.
+    """
     with said_to_the_user(lambda: "run the same command again"):
         if figure.suffix != ".png":
             raise ValueError(f"figure={figure}: must end in .png")
-        from harness.data.check import check_directory  # noqa: PLC0415
+        from harness.data.check import check_directory, why_not_checked  # noqa: PLC0415
         from harness.data.check_report import lines_of  # noqa: PLC0415
         from harness.data.progress import track  # noqa: PLC0415
 
-        found = check_directory(place.expanduser(), reads_all_audio=audio, progress=track)
+        place = place.expanduser()
+        if nothing := why_not_checked(place):
+            raise typer.BadParameter(nothing, param_hint="DIR")
+        found = check_directory(place, reads_all_audio=audio, progress=track)
         for line in lines_of(found, lists_all=everything):
             typer.echo(line)
         if found.counts is not None:
-            from tracking.paper_figures import label_distribution  # noqa: PLC0415
-
-            stem, counts, title = figure.with_suffix(""), found.counts, found.root.absolute().name
-            drawn = label_distribution(stem, counts["train"], test=counts["test"], title=title, suffixes=[".png"])
-            typer.echo(f"figure    {drawn[0]}")
+            _draw(figure, found.counts, title=place.absolute().name)
+            typer.echo(f"figure    {figure}")
     raise typer.Exit(DONE if found.is_usable else FELL_SHORT)
+
+
+def _draw(figure: Path, counts: "LabelCounts", *, title: str) -> None:
+    """Draw the label statistics.
+
+    Raises:
+        OSError: the figure cannot be written; the message says that nothing else went wrong.
+    """
+    from tracking.paper_figures import label_distribution  # noqa: PLC0415
+
+    stem = figure.with_suffix("")
+    try:
+        make_directory(figure.parent)
+        label_distribution(stem, counts["train"], test=counts["test"], title=title, suffixes=[figure.suffix])
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"figure={figure}: only this could not be written ({reason}); what was found is as above"
+        ) from error
 
 
 @app.command()
 def generate(
     to: Annotated[Path, typer.Option(help="Directory that the data set's own directory is put in.")],
-    clips: Annotated[int, typer.Option(help="How many clips.")] = 20_000,
+    clips: Annotated[int, typer.Option(help="How many clips, at least 200.")] = 20_000,
     seed: Annotated[int, typer.Option(help="Whatever is random.")] = 0,
 ) -> None:
     """Make a stand-in of OpenMIC-2018, as large as the real one but for the disk: to see what the real one will ask."""

@@ -101,16 +101,51 @@ def test_the_command_fails_where_a_study_would(write, layout, tmp_path):
     assert CliRunner().invoke(app, ["check", str(root), "--figure", "a.pdf"]).exit_code == 1
 
 
-def test_a_folder_that_is_not_there_is_told_as_everything_missing(tmp_path):
-    found = check_directory(tmp_path / "nowhere")
-    assert found.problems.by_place.keys() == {
-        "class-map.json",
-        "labels",
-        "split01_train.csv",
-        "split01_test.csv",
-        "missing audio",
-    }
-    assert "not usable" in "\n".join(lines_of(found))
+def checked(place, *flags):
+    """Return the command's exit code and what it says on stderr, on one line."""
+    result = CliRunner().invoke(app, ["check", str(place), *flags], terminal_width=1000)
+    return result.exit_code, " ".join(result.stderr.split()), result.stdout
+
+
+def test_a_place_without_a_data_set_is_no_argument_to_the_command(write, layout, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    code, said, out = checked(tmp_path / "nowhere")
+    assert (code, out) == (2, "")
+    assert said.endswith(f"{tmp_path}/nowhere: no such directory")
+    code, said, out = checked(tmp_path / "file")
+    assert (code, out) == (2, "")
+    assert said.endswith(f"{tmp_path}/file: is there, but is no directory")
+    code, said, out = checked(tmp_path / "empty")
+    assert (code, out) == (2, "")
+    assert said.endswith("no class-map.json in it, so it is not the root of an OpenMIC-2018 layout")
+    root = write(layout)
+    code, said, out = checked(tmp_path)
+    assert (code, out) == (2, "")
+    assert said.endswith(f"; did you mean {root}?")
+
+
+@pytest.mark.parametrize("kept", ["audio", "partitions", NPZ])
+def test_a_data_set_of_which_something_is_there_is_told_of_in_full(write, layout, tmp_path, kept):
+    root = write(layout)
+    (tmp_path / "part").mkdir()
+    (root / kept).rename(tmp_path / "part" / kept)
+    code, _, out = checked(tmp_path / "part", "--figure", str(tmp_path / "a.png"))
+    assert code == 1
+    assert "problem: class-map.json" in out
+
+
+def test_a_figure_that_cannot_be_written_is_told_with_what_holds_all_the_same(write, layout, tmp_path):
+    (tmp_path / "a.png").mkdir()
+    (tmp_path / "file").touch()
+    root = write(layout)
+    below = f"{tmp_path}/file: it, or what is above it, is a file; give a directory"
+    for figure, why in ((tmp_path / "a.png", "Is a directory"), (tmp_path / "file/a.png", below)):
+        code, said, out = checked(root, "--figure", str(figure))
+        assert code == 1
+        assert "usable: a study can read its tables" in out
+        message = f"error: figure={figure}: only this could not be written ({why}); what was found is as above"
+        assert said.endswith(message)
 
 
 # Each broken rule, with its file and row

@@ -166,6 +166,12 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
         read_dataset(tmp_path)
 
 
+def test_the_folder_above_a_data_set_is_refused_with_the_one_that_may_be_meant(tmp_path, layout):
+    root = layout.write(tmp_path / "openmic-2018")
+    with pytest.raises(FileNotFoundError, match=rf"no class-map\.json in it, .*; did you mean {root}\?$"):
+        read_dataset(tmp_path)
+
+
 def test_labels_are_asked_for_by_both_their_names(tmp_path, layout):
     root = layout.write(tmp_path / "d")
     (root / NPZ).unlink()

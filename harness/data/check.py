@@ -31,6 +31,7 @@ from harness.data.openmic import (
     ClipDataset,
     read_dataset,
     vggish_blocks,
+    why_no_root,
 )
 from harness.data.problems import Problems
 from harness.data.progress import Progress, quiet
@@ -69,6 +70,12 @@ class Found:
     def is_usable(self) -> bool:
         """Whether a study can read it."""
         return self.dataset is not None and not len(self.problems)
+
+
+def why_not_checked(root: Path) -> str:
+    """Say why there is nothing to check: a path is no directory, or has nothing of a layout in it; "" if there is."""
+    has_any = any(lexists(root / name) for name in (NPZ, LABELS_CSV, METADATA_CSV, "partitions", "audio"))
+    return "" if has_any else why_no_root(root)
 
 
 def check_directory(root: Path, *, reads_all_audio: bool = False, progress: Progress = quiet) -> Found:

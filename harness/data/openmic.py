@@ -76,6 +76,17 @@ def audio_name(key: str) -> str:
     return f"{key[:3]}/{key}.ogg"
 
 
+def why_no_root(place: Path) -> str:
+    """Say what keeps a path from being a layout's root, and which folder in it may be meant; "" if nothing does."""
+    if not place.is_dir():
+        return f"{place}: " + ("is there, but is no directory" if lexists(place) else "no such directory")
+    if lexists(place / CLASS_MAP):
+        return ""
+    meant = next((folder for folder in sorted(place.iterdir()) if lexists(folder / CLASS_MAP)), None)
+    hint = f"; did you mean {meant}?" if meant else ""
+    return f"{place}: no {CLASS_MAP} in it, so it is not the root of an OpenMIC-2018 layout{hint}"
+
+
 def read_dataset(root: Path) -> ClipDataset:
     """Read and check everything about a data set but its audio, of which it checks that it is there.
 
@@ -84,8 +95,8 @@ def read_dataset(root: Path) -> ClipDataset:
         ValueError: a file's content breaks the layout's rules; the message names file and row or key.
     """
     root = root.resolve()
-    if not lexists(root / CLASS_MAP):
-        raise FileNotFoundError(f"{root}: no {CLASS_MAP} in it, so it is not the root of an OpenMIC-2018 layout")
+    if unfit := why_no_root(root):
+        raise FileNotFoundError(unfit)
     labels = read_class_map(root / CLASS_MAP)
     table = _read_labels(root, labels)
     targets = _checked_targets(table, labels)

@@ -25,6 +25,7 @@ from harness.data.openmic import NPZ, audio_name
 from harness.data.processes import map_in_processes
 from harness.data.progress import Progress
 from harness.data.renderer import SAMPLE_RATE, render
+from harness.paths import make_directory
 
 NAME = "openmic-2018-stand-in"
 FULL_SIZE = 20_000
@@ -79,7 +80,7 @@ def write_stand_in(
         raise FileExistsError(f"{root}: is there already; remove it, or choose another directory")
     if n_clips < 10 * len(LABELS):
         raise ValueError(f"clips={n_clips}: must be at least {10 * len(LABELS)}, ten for each instrument")
-    to.mkdir(parents=True, exist_ok=True)
+    make_directory(to)
     with tempfile.TemporaryDirectory(dir=to, prefix=f".unfinished-{NAME}-") as scratch:
         unfinished = Path(scratch) / NAME
         pool = plan_clips(max(pool_size, MIN_CLIPS), seed)[:pool_size]
