@@ -15,7 +15,7 @@ from harness.test_reading import READS, RESULT
 from tests.studies import make_workshop, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
-SEEDS, EPOCHS = 3, 80
+SEEDS, EPOCHS = 3, 50
 KILLED = ("long", "--seeds", str(SEEDS), "--concurrent", "1")
 
 
