@@ -104,7 +104,8 @@ def paper_config(name: str) -> TrialConfig:
 
 def meta_model(config: TrialConfig, ast: Ast, *, n_labels: int) -> Model:
     """Return the modules that a trial of this configuration trains, without memory for their values."""
-    nothing = Part(*(np.empty((0, *shape), np.float32) for shape in ((1, 1), (), (n_labels,), (n_labels,))))
+    no_labels = np.empty((0, n_labels), np.float32)
+    nothing = Part(np.empty((0, 1, 1), np.float16), np.empty(0, np.int64), no_labels, no_labels > 0)
     labels = tuple(map(str, range(n_labels)))
     data = StudyData(labels, nothing, nothing, mean=0.0, std=1.0, front_end=None)
     return build_model(config, ast, data=data, seed=0, device=_META)

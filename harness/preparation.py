@@ -55,8 +55,7 @@ def prepare_for(
     dataset = open_dataset(spec.data, workers=cpu_count(), progress=track)
     ways = _ways_to_hear(backbone.geometry.front_end, configs)
     heard = _open_all(spec, dataset, ways)
-    if reads_test:
-        _hear_test_clips(spec, dataset, ways)
+    heard_on_test = _hear_test_clips(spec, dataset, ways) if reads_test else {}
     data = next(iter(heard.values()))
     floor = _floor(data)
     sizes = f"{len(data.train)} to train on, {len(data.validation)} to validate on, {len(data.labels)} labels"
@@ -70,6 +69,7 @@ def prepare_for(
     provenance = {
         "data_digest": dataset.digest,
         **{f"{inputs}_digest": data.digest for inputs, data in heard.items()},
+        **{f"{inputs}_test_digest": digest for inputs, digest in heard_on_test.items()},
         "backbone_digest": backbone_digest(backbone),
         **origin_of(spec.backbone),
         "git_commit": git_commit(),
@@ -128,13 +128,19 @@ def _open_all(
     }
 
 
-def _hear_test_clips(spec: StudySpec, dataset: ClipDataset, ways: Sequence[tuple[str, FrontEnd | None]]) -> None:
-    """Compute the features of the test clips that are missing, all of them after a study of a fraction; no label."""
-    for _, front_end in ways:
-        if front_end is not None:
-            open_features(
-                spec.data, dataset, front_end=front_end, rows=dataset.test, workers=cpu_count(), progress=track
-            )
+def _hear_test_clips(
+    spec: StudySpec, dataset: ClipDataset, ways: Sequence[tuple[str, FrontEnd | None]]
+) -> dict[str, str]:
+    """Compute the features of the test clips that are missing, all of them after a study of a fraction.
+
+    Return their digests by inputs; nothing is learned or told of a label.
+    """
+    return {
+        inputs: open_features(
+            spec.data, dataset, front_end=front_end, rows=dataset.test, workers=cpu_count(), progress=track
+        ).digest
+        for inputs, front_end in ways
+    }
 
 
 def _floor(data: StudyData) -> float:

@@ -27,12 +27,13 @@ Predict = Callable[[Part], Float[np.ndarray, "clip label"]]
 
 
 def read_test_once(
-    files: TrialFiles, dataset: ClipDataset, *, predict: Predict, open_part: Callable[[], Part]
+    files: TrialFiles, dataset: ClipDataset, *, inputs: str, predict: Predict, open_part: Callable[[], Part]
 ) -> dict[str, Any]:
     """Return a trial's figures on the test split; they are computed if, and only if, none are stored.
 
     The figures are those of `harness.metrics`. `floor` holds those of always giving each label's more frequent answer
-    in the data set's whole train split; `clips` is a digest of which of its clips these are; `n_left_out` counts the
+    in the data set's whole train split; `clips` is a digest of which of its clips these are, `log_mel_digest` or
+    `vggish_digest`, by the `inputs` that the system hears, one of their labels and sound; `n_left_out` counts the
     annotated test clips that could not be read; `one_sided` names the labels whose annotated clips all have the same
     answer; `reads` counts the readings, `read_at` is the time of the last one.
 
@@ -61,6 +62,7 @@ def read_test_once(
         "n_clips": len(part),
         "n_left_out": int(dataset.observed[dataset.test].any(axis=1).sum()) - len(part),
         "clips": hashlib.sha256(part.rows.astype("<i8").tobytes()).hexdigest(),
+        f"{inputs}_digest": part.digest,
         "one_sided": list(one_sided_labels(part, dataset.labels)),
         "read_at": read_at,
         "reads": len(readings),

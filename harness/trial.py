@@ -23,6 +23,7 @@ from ray import tune
 
 from harness.config import TrialConfig
 from harness.data.frontend import FrontEnd
+from harness.data.rows import UnreadableRowsError
 from harness.data.sources import open_dataset, open_study_data
 from harness.data.study_data import Part, StudyData
 from harness.learners import Learner, make_learner
@@ -83,12 +84,30 @@ def reports(task: TrialTask) -> Iterator[dict[str, Any]]:
     """Yield what `run_trial` reports: one mapping an epoch, or one with `failed` if the trial cannot go on."""
     files = TrialFiles(task.shared, task.number)
     try:
-        yield from _epochs(task, files)
+        yield from _epochs_of_data_that_may_break(task, files)
     except Exception as error:
         logger.warning("trial %d failed: %s", task.number, error)
         with contextlib.suppress(OSError):  # the storage itself may be what failed
             files.write("error.txt", traceback.format_exc().encode())
         yield {"number": task.number, "failed": f"{type(error).__name__}: {error}"}
+
+
+def _epochs_of_data_that_may_break(task: TrialTask, files: TrialFiles) -> Iterator[dict[str, Any]]:
+    """Yield what `_epochs` does; where the data can no longer be read, once more from there, with the data opened anew.
+
+    Who opens a store makes anew what is missing of it or damaged. This worker would otherwise hold on to the broken one
+    for as long as it lives, and fail each trial that it is given.
+    """
+    for is_last_try in (False, True):
+        try:
+            yield from _epochs(task, files)
+        except UnreadableRowsError as error:
+            _data.cache_clear()
+            if is_last_try:
+                raise
+            logger.warning("trial %d goes on from its last epoch, with its data opened anew: %s", task.number, error)
+        else:
+            return
 
 
 def _epochs(task: TrialTask, files: TrialFiles) -> Iterator[dict[str, Any]]:
@@ -109,7 +128,7 @@ def _epochs(task: TrialTask, files: TrialFiles) -> Iterator[dict[str, Any]]:
     log = TrialLog(task.number, learner.parameter_counts())
 
     def report() -> dict[str, Any]:
-        return {**log.report(), **_test_result(task, files, learner=learner, log=log, data=data)}
+        return {**log.report(), **_test_result(task, files, config=config, learner=learner, log=log, data=data)}
 
     if (state := files.load(LAST)) is not None:
         learner.restore(state["trainer"])
@@ -139,7 +158,7 @@ def _hearing(task: TrialTask, config: TrialConfig, device: torch.device) -> tupl
 
 
 def _test_result(
-    task: TrialTask, files: TrialFiles, *, learner: Learner, log: TrialLog, data: StudyData
+    task: TrialTask, files: TrialFiles, *, config: TrialConfig, learner: Learner, log: TrialLog, data: StudyData
 ) -> dict[str, str]:
     """Return what the best weights came to on the test clips, as JSON under `test`, if this is the time to know.
 
@@ -162,7 +181,8 @@ def _test_result(
     def open_part() -> Part:
         return open_test_part(spec, dataset, front_end=data.front_end, workers=torch.get_num_threads())
 
-    return {"test": json.dumps(read_test_once(files, dataset, predict=learner.predict, open_part=open_part))}
+    result = read_test_once(files, dataset, inputs=config.system.inputs, predict=learner.predict, open_part=open_part)
+    return {"test": json.dumps(result)}
 
 
 def _reset_process(task: TrialTask) -> torch.device:

@@ -1,9 +1,12 @@
 """Test clips that a study of a fraction never read, and that cannot be read: from the flag to the figures."""
 
+import json
 from dataclasses import asdict, replace
 
 import numpy as np
+import optuna
 import pytest
+from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from harness import evaluate as command
@@ -14,7 +17,9 @@ from harness.evaluation import run as evaluation_run
 from harness.evaluation.run import evaluate
 from harness.evaluation.runs import EvaluationPlan, read_runs
 from harness.preparation import prepare_for
+from harness.searcher import SUMMARY, TEST
 from harness.spec import DataSpec, StudyPlace
+from harness.study_storage import open_storage
 from harness.test_reading import open_test_part, read_test_once
 from harness.trial_files import TrialFiles
 from tests.conftest import TINY
@@ -47,6 +52,22 @@ def evaluated(place, **flags):
     return evaluate([place], seeds=2, systems=["unet"], console=StudyConsole(), **flags)
 
 
+def read(terms, place, *, number):
+    """Return the figures of a run that has read the test split; they are in Optuna's trial of that number too."""
+    dataset = open_dataset(terms)
+    found = read_test_once(
+        TrialFiles(place.shared, number),
+        dataset,
+        inputs="log_mel",
+        predict=lambda part: np.zeros(part.targets.shape),
+        open_part=lambda: open_test_part(terms, dataset, front_end=TINY.front_end),
+    )
+    attributes = {SUMMARY: json.dumps({"best": found}), TEST: json.dumps(found)}
+    trial = optuna.trial.create_trial(state=TrialState.COMPLETE, value=0.5, user_attrs=attributes)
+    optuna.load_study(study_name=place.home.name, storage=open_storage(place.home)).add_trial(trial)
+    return found
+
+
 @pytest.mark.parametrize("words", [[], ["--skip-corrupt"]])
 def test_the_command_hands_the_flag_on(monkeypatch, words):
     asked = []
@@ -72,13 +93,7 @@ def test_with_the_flag_the_runs_read_the_others_and_the_figures_say_so(study, un
     plan = EvaluationPlan(read_runs(result.place.home))
     terms = DataSpec(**asdict(plan.terms(0).data))
     assert terms == replace(study.read_spec().data, skips_corrupt=True)
-    dataset = open_dataset(terms)
-    found = read_test_once(
-        TrialFiles(result.place.shared, 0),
-        dataset,
-        predict=lambda part: np.zeros(part.targets.shape),
-        open_part=lambda: open_test_part(terms, dataset, front_end=TINY.front_end),
-    )
+    found = read(terms, result.place, number=0)
     assert (found["n_clips"], found["n_left_out"]) == (7, 1)
 
 
@@ -87,3 +102,22 @@ def test_what_was_begun_with_the_flag_does_not_go_on_without_it(study, unrun):
     with pytest.raises(ValueError, match="skip-corrupt: the evaluation of study s began with it"):
         evaluated(study)
     assert StudyPlace.of(str(study.home.parent), "s").read_spec().data.skips_corrupt is False
+
+
+def test_other_sound_in_test_clips_than_earlier_runs_were_tested_on_is_refused(study, unrun):
+    """A study of a fraction does not know what the test clips sound like: only those runs do."""
+    place = evaluated(study, skip_corrupt=True).place
+    terms = EvaluationPlan(read_runs(place.home)).terms(0).data
+    found = [read(terms, place, number=0)]
+    evaluated(study, skip_corrupt=True)
+    dataset = open_dataset(terms)
+    one, other = (dataset.audio_path(int(dataset.test[i])) for i in (0, 1))
+    kept = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match=r"name=s.evaluation: the test clips are not what 1 of its 1 runs were tested"):
+        evaluated(study, skip_corrupt=True)
+    evaluated(study, skip_corrupt=True, name="another")
+    one.write_bytes(kept)
+    found.append(read(terms, place, number=1))
+    assert found[0]["log_mel_digest"] == found[1]["log_mel_digest"]
+    evaluated(study, skip_corrupt=True)

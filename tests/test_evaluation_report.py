@@ -112,6 +112,11 @@ def test_configurations_that_were_tested_on_other_clips_are_not_compared_and_it_
     assert said.startswith("s trial 1 and s trial 2 are not paired: 6 and 5 test clips, not the same, since unreadable")
     assert said in write_report(result, session(chosen_in(place)))[1].read_text()
     assert result_of(place, first=log_mel, second={**log_mel, "clips": "b"}).comparisons() == []
+    heard, otherwise = ({**log_mel, "log_mel_digest": digest} for digest in "de")
+    result = result_of(place, first=heard, second=otherwise)
+    assert result.comparisons() == []
+    assert "5 and 5 test clips, not the same, since what is heard of them changed in between" in remarks(result)[1]
+    assert len(result_of(place, first=heard, second={**log_mel, "vggish_digest": "v"}).comparisons()) == 1
     for second in (log_mel, {"n_clips": 5}):  # what an earlier version stored has no digest
         result = result_of(place, first=log_mel, second=second)
         assert len(result.comparisons()) == 1
@@ -132,10 +137,11 @@ def test_test_clips_that_could_not_be_read_are_told(place):
     assert not any("cannot be read" in line for line in remarks(result_of(place)))
 
 
-def test_seeds_that_were_tested_on_other_clips_are_told(place):
+@pytest.mark.parametrize("told_by", ["n_clips", "clips", "log_mel_digest", "vggish_digest"])
+def test_seeds_that_were_tested_on_other_clips_are_told(place, told_by):
     result = result_of(place)
     first, other = result.configurations
-    seeds = [replace(seed, test={**seed.test, "n_clips": 7 - seed.seed_index}) for seed in first.seeds]
+    seeds = [replace(seed, test={**seed.test, told_by: 7 - seed.seed_index}) for seed in first.seeds]
     changed = replace(result, configurations=(replace(first, seeds=tuple(seeds)), other))
     told = [line for line in remarks(changed) if line.endswith("that their mean is of no one test set")]
     assert [line.partition(":")[0] for line in told] == ["s trial 1"]

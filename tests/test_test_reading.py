@@ -46,7 +46,7 @@ class Reader:
 
     def read(self, files, *, predict=None):
         predict = predict or (lambda part: self.scores)
-        return read_test_once(files, self.dataset, predict=predict, open_part=self.open)
+        return read_test_once(files, self.dataset, inputs="log_mel", predict=predict, open_part=self.open)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_the_reading_is_noted_before_the_split_is_opened(files):
         raise InterruptedError("killed")
 
     with pytest.raises(InterruptedError, match="killed"):
-        read_test_once(files, Reader().dataset, predict=lambda part: None, open_part=open_part)
+        read_test_once(files, Reader().dataset, inputs="log_mel", predict=lambda part: None, open_part=open_part)
     assert files.read(RESULT) is None
 
 

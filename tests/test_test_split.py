@@ -100,6 +100,7 @@ def test_a_reading_tells_the_clips_of_vggish_from_those_of_log_mel_where_audio_i
             read_test_once(
                 TrialFiles(str(tmp_path / "study"), number),
                 dataset,
+                inputs="vggish" if front_end is None else "log_mel",
                 predict=lambda part: np.zeros(part.targets.shape),
                 open_part=lambda test=test: test,
             )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from harness import trial as trial_module
+from harness.data.rows import UnreadableRowsError
 from harness.published import SYSTEMS
 from harness.train import Trainer
 from harness.trial import TrialTask, reports
@@ -270,3 +271,49 @@ def test_a_process_keeps_the_data_of_several_front_ends(monkeypatch):
 def test_labels_of_the_data_are_the_tests(tmp_path, on_tiny, test_clips):
     found = list(reports(replace(task(tmp_path), reads_test=True)))
     assert set(json.loads(found[-1]["test"])["f1_by_label"]) == set(LABELS)
+
+
+class Breaking:
+    """Rows in memory that can be read a number of times."""
+
+    def __init__(self, rows, n_reads):
+        self.rows, self.n_reads = rows, n_reads
+        self.shape, self.dtype = rows.shape, rows.dtype
+
+    def __getitem__(self, rows):
+        self.n_reads -= 1
+        if self.n_reads < 0:
+            raise UnreadableRowsError("features.npy: cannot be read (Stale file handle)")
+        return self.rows[rows]
+
+
+def breaking_after(monkeypatch, *n_reads):
+    """Let the data break after so many reads, each time that they are opened."""
+    left = list(n_reads)
+
+    @lru_cache
+    def data(_spec, _digest, _front_end):
+        whole = make_data(seed=0)
+        return replace(whole, train=replace(whole.train, features=Breaking(whole.train.features, left.pop(0))))
+
+    monkeypatch.setattr(trial_module, "_data", data)
+    return left
+
+
+def test_data_that_break_are_opened_anew_and_the_trial_comes_to_what_it_would_have(tmp_path, on_tiny, monkeypatch):
+    whole = figures(reports(task(tmp_path / "whole")))
+    left = breaking_after(monkeypatch, 20, 1000)
+    found = figures(reports(task(tmp_path / "broken")))
+    assert left == []
+    epochs = [report["epoch"] for report in found]
+    assert epochs == [1, 1, 2, 3]  # 12 batches an epoch; the last one before it broke is reported once more
+    assert found[-1] == whole[-1]
+    assert found[1:] == whole
+
+
+def test_data_that_break_again_and_again_fail_a_trial_and_not_the_next_one(tmp_path, on_tiny, monkeypatch):
+    left = breaking_after(monkeypatch, 5, 5, 5, 1000)
+    found = list(reports(task(tmp_path)))
+    assert found == [{"number": 0, "failed": "UnreadableRowsError: features.npy: cannot be read (Stale file handle)"}]
+    assert left == [5, 1000]
+    assert "failed" not in list(reports(task(tmp_path, number=1)))[-1]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
+from harness.data.checked_rows import CheckedRows
 from harness.data.frontend import FrontEnd
 from harness.data.openmic import ClipDataset, read_vggish
 from harness.data.rows import Rows
@@ -43,7 +44,8 @@ def log_mel_features(
     if rows is not None:
         # what else may be in the store is none of this study's
         available = available & np.isin(np.arange(len(available)), rows)
-    return Features(store.features, available, store.front_end, _sha256([*content, *_some_keys(dataset, rows)]))
+    digest = _sha256([*content, *_some_keys(dataset, rows)])
+    return Features(CheckedRows(store), available, store.front_end, digest)
 
 
 def vggish_features(

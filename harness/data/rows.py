@@ -15,6 +15,10 @@ _HEADER_BYTES = 1 << 16
 """More than NumPy takes for a header."""
 
 
+class UnreadableRowsError(OSError):
+    """Rows that were there cannot be read, or are not what was written; it may help to open them again."""
+
+
 class Rows(Protocol):
     """What features are to those who read them: an array in memory, or the rows of a file."""
 
@@ -70,7 +74,7 @@ class StoredRows:
 
         Raises:
             IndexError: there is no such row.
-            OSError: the file cannot be read, or has become shorter.
+            UnreadableRowsError: the file cannot be read, or has become shorter.
         """
         chosen = np.arange(len(self))[rows]
         copies = np.empty((*chosen.shape, *self.shape[1:]), self.dtype)
@@ -85,9 +89,14 @@ class StoredRows:
     def _fill(self, target: memoryview, start: int) -> None:
         done = 0
         while done < len(target):
-            count = os.preadv(self._file, [target[done:]], start + done)
+            try:
+                count = os.preadv(self._file, [target[done:]], start + done)
+            except OSError as error:
+                raise UnreadableRowsError(f"{self.path}: cannot be read ({error.strerror})") from error
             if count == 0:
-                raise OSError(f"{self.path}: ends before byte {start + len(target)}; it was cut while it was in use")
+                raise UnreadableRowsError(
+                    f"{self.path}: ends before byte {start + len(target)}; it was cut while it was in use"
+                )
             done += count
 
     def _check_length(self) -> None:

@@ -25,13 +25,15 @@ class Part:
     """The clips of one split: rows of all clips' features, with their labels.
 
     `features` is log-mel, (stored, frame, mel) in float16, of which a batch is read at a time from its file, or VGGish,
-    (stored, second, feature) in float32 from 0 to 255.
+    (stored, second, feature) in float32 from 0 to 255. `digest` is that of all the features that were opened with them;
+    "" for clips that were made in memory.
     """
 
     features: Rows
     rows: Int[np.ndarray, " clip"]
     targets: Float[np.ndarray, "clip label"]
     observed: Bool[np.ndarray, "clip label"]
+    digest: str = ""
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -122,7 +124,7 @@ def select_part(dataset: ClipDataset, features: Features, rows: Int[np.ndarray, 
     bare = [label for column, label in enumerate(dataset.labels) if not observed[:, column].any()]
     if bare:
         raise ValueError(f"{name} split of {dataset.name}: no clip is annotated for {', '.join(bare)}")
-    return Part(features.values, kept, dataset.targets[kept], observed)
+    return Part(features.values, kept, dataset.targets[kept], observed, features.digest)
 
 
 def _statistics(part: Part, *, clips: int = 500) -> tuple[float, float]:

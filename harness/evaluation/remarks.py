@@ -88,10 +88,12 @@ def _other_clips(result: EvaluationResult) -> list[str]:
         left, right = ({seed.seed_index: seed for seed in c.finished} for c in (one, other))
         if unpaired := sorted((left.keys() & right.keys()) - {*paired_seeds(one, other)}):
             n, m = ((seeds[unpaired[0]].test or {})["n_clips"] for seeds in (left, right))
-            lines.append(
-                f"{one.title} and {other.title} are not paired: {n} and {m} test clips, not the same, since unreadable "
-                "audio is left out for systems that hear log-mel, and only for them"
+            why = (
+                "since unreadable audio is left out for systems that hear log-mel, and only for them"
+                if n != m
+                else "since what is heard of them changed in between"
             )
+            lines.append(f"{one.title} and {other.title} are not paired: {n} and {m} test clips, not the same, {why}")
     return lines
 
 

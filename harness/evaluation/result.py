@@ -20,15 +20,17 @@ from harness.trial_files import TrialFiles
 
 FIGURES = {"macro_f1": "macro-F1", "positive_f1": "positive F1", "map": "mAP"}
 """The figures of a split, with their names for people."""
+_TELL_CLIPS = ("n_clips", "clips", "log_mel_digest", "vggish_digest")
 
 
 @dataclass(frozen=True)
 class SeedResult:
     """One retraining. `test` and `validation` hold macro_f1, positive_f1, map and f1_by_label, those of the best epoch.
 
-    Both are None if it has none. `test` says besides which clips these were, by `n_clips` and their digest `clips`, how
-    many could not be read, by `n_left_out`, which labels are `one_sided` there, and what always guessing comes to, by
-    `floor`. `reads` counts how often the test split was read for this configuration and seed.
+    Both are None if it has none. `test` says besides which clips these were, by `n_clips` and their digest `clips`,
+    what was heard of them, by `log_mel_digest` or `vggish_digest`, how many could not be read, by `n_left_out`, which
+    labels are `one_sided` there, and what always guessing comes to, by `floor`. `reads` counts how often the test split
+    was read for this configuration and seed.
     """
 
     seed_index: int
@@ -43,9 +45,12 @@ class SeedResult:
     reason: str
 
     def has_same_test_clips(self, other: "SeedResult") -> bool:
-        """Tell whether both were tested on the same clips, as far as what is stored of them tells."""
+        """Tell whether both were tested on the same clips, as far as what is stored of them tells.
+
+        What one system hears as log-mel and another as VGGish is taken to be the same sound.
+        """
         one, two = self.test or {}, other.test or {}
-        return all(one[key] == two[key] for key in ("n_clips", "clips") if key in one and key in two)
+        return all(one[key] == two[key] for key in _TELL_CLIPS if key in one and key in two)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from harness.evaluation.runs import (
     EvaluationPlan,
     RunList,
     Session,
+    check_same_test_clips,
     check_unchanged,
     read_runs,
     terms_of,
@@ -126,6 +127,7 @@ def _carry_out(
     _announce(console, spec, place, chosen=chosen, session=session, notes=notes)
     if len(finished) + len(failed) < len(listed.runs):
         listed, spec = _prepare(listed, spec, place, console=console)
+        check_same_test_clips(trials, spec.provenance, name=spec.name)
     listed.write(place)
     study, plan = _open(place), EvaluationPlan(listed)
     tracker = Tracker(study, spec, place, plan=plan, labels=listed.labels)

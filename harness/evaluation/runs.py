@@ -5,16 +5,17 @@ something, so that what has been read of the test split stays known.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FrozenTrial
 
 from harness.config import TrialConfig
 from harness.evaluation.choosing import Candidate
 from harness.paths import read_with, write_whole
+from harness.searcher import TEST
 from harness.spec import StudyPlace, StudySpec
 from tracking import names
 
@@ -212,6 +213,23 @@ def _check_same(before: StudySpec, now: StudySpec) -> None:
             f"study={now.name}: differs in {', '.join(differing)} from the study of this name that was evaluated "
             "before; give the evaluation another --name"
         )
+
+
+def check_same_test_clips(trials: Iterable[FrozenTrial], provenance: Mapping[str, str], *, name: str) -> None:
+    """Refuse to test further runs on clips that are not heard as those of the runs that have finished were.
+
+    Raises:
+        ValueError: they sound otherwise, have other labels, or others of them cannot be read.
+    """
+    tests = [json.loads(trial.user_attrs[TEST]) for trial in trials if TEST in trial.user_attrs]
+    for inputs in ("log_mel", "vggish"):
+        now = provenance.get(f"{inputs}_test_digest")
+        n_other = sum(now is not None and test.get(f"{inputs}_digest", now) != now for test in tests)
+        if n_other:
+            raise ValueError(
+                f"name={name}: the test clips are not what {n_other} of its {len(tests)} runs were tested on, by their "
+                "sound or their labels; bring those back, or give the evaluation another --name"
+            )
 
 
 def check_unchanged(source: StudySpec, provenance: Mapping[str, str]) -> None:
