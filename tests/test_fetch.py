@@ -160,6 +160,21 @@ def test_a_given_archive_must_be_the_published_one(archive, fetching, tmp_path, 
     assert not (to / "openmic-2018").exists()
 
 
+def test_a_part_of_the_archive_that_lies_beside_is_told_to_be_in_the_way_and_without_it_the_archive_comes(
+    archive, fetching, to
+):
+    to.mkdir()
+    mine = to / OPENMIC_2018.archive_name
+    mine.write_bytes(archive[:1000])
+    with serving(archive) as server:
+        fetch, _ = fetching(server)
+        with pytest.raises(ValueError, match=rf"^{mine}: its md5 is .*: move or remove it, and fetch downloads"):
+            fetch.run()
+        assert mine.stat().st_size == 1000
+        mine.unlink()
+        assert read_dataset(fetch.run())
+
+
 def test_a_wrong_file_is_removed_with_both_checksums_told_and_the_right_one_then_comes(archive, fetching, to):
     with serving(archive) as server:
         fetch, _ = fetching(server)

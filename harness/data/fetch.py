@@ -213,9 +213,12 @@ class Fetch:
         self.say(f"{archive}: checking its md5")
         found = pooch.file_hash(str(archive), alg="md5")
         if found != self.release.md5:
+            mend = (
+                "download it again" if archive == self.archive else "move or remove it, and fetch downloads the archive"
+            )
             raise ValueError(
                 f"{archive}: its md5 is {found}, that of the published archive {self.release.md5} "
-                f"({decimal(archive.stat().st_size)} are there); it is another file or not whole: download it again"
+                f"({decimal(archive.stat().st_size)} are there); it is another file or not whole: {mend}"
             )
         return archive
 
