@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 import requests
 
+from harness.data.answer import PAGE_BYTES
 from harness.data.download import GOOD_GO_BYTES, ResumingDownloader
 from tests.mounts import small_disk
 from tests.servers import proxying, serving
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
 OTHER = np.random.default_rng(1).bytes(700_000)
+
+
+PAGE = b"<html>Welcome to the network of this hotel</html>"
 
 
 @pytest.fixture
@@ -199,6 +203,55 @@ def test_what_is_longer_than_the_archive_can_be_is_not_taken(part, bring):
         assert list(part.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_what_another_place_sends_that_is_too_long_costs_nothing_of_what_had_come(part, bring, has_ranges):
+    with serving(CONTENT) as server, serving(OTHER + OTHER, has_ranges=has_ranges) as other:
+        begin(part, server, n_bytes=600_000)
+        there = part.stat().st_size
+        with pytest.raises(ValueError, match=r"sends more than the 700\.0 kB"):
+            bring(other.url, limit=len(CONTENT))
+        assert bring(server.url, limit=len(CONTENT)) == CONTENT
+    assert [(asked.range, asked.status) for asked in server.log] == [(f"bytes={there}-", 206)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "tells_length", "why"),
+    [
+        ("text/html; charset=utf-8", True, "a web page came, 49 bytes of text/html"),
+        ("application/problem+json", False, r"a web page came, application/problem\+json"),
+        ("application/octet-stream", True, "another file came, of 49 bytes"),
+    ],
+)
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_a_page_in_place_of_the_file_costs_nothing_of_what_had_come(part, bring, kind, tells_length, why, has_ranges):
+    with serving(CONTENT) as server:
+        begin(part, server, n_bytes=600_000)
+        there = part.stat().st_size
+        headers = {"Content-Type": kind}
+        with (
+            serving(PAGE, headers=headers, tells_length=tells_length, has_ranges=has_ranges, etag=None) as portal,
+            pytest.raises(ConnectionError, match=rf"{why}; .* are kept in .*: .*--mirror URL, or .*--archive"),
+        ):
+            bring(portal.url, goes=2)
+        assert bring(server.url) == CONTENT
+    assert [(asked.range, asked.status) for asked in server.log] == [(f"bytes={there}-", 206)]
+
+
+def test_a_page_in_place_of_all_of_the_file_is_not_kept(part, bring):
+    with (
+        serving(PAGE, headers={"Content-Type": "text/html"}) as portal,
+        pytest.raises(ConnectionError, match=r"a web page came, .* Nothing came: look at it in a browser, log in"),
+    ):
+        bring(portal.url, goes=2)
+    assert list(part.parent.iterdir()) == []
+
+
+def test_an_archive_that_its_server_calls_text_is_taken_if_it_is_as_long_as_no_page_is(bring):
+    content = np.random.default_rng(4).bytes(PAGE_BYTES)
+    with serving(content, headers={"Content-Type": "text/plain"}) as server:
+        assert bring(server.url) == content
+
+
 def test_room_is_asked_for_before_anything_is_written(part, bring):
     asked = []
 
@@ -244,6 +297,16 @@ def test_a_server_without_ranges_that_breaks_off_early_costs_nothing_of_what_ano
         assert part.read_bytes() == CONTENT[:there]
         assert bring(server.url) == CONTENT
     assert [(asked.range, asked.status) for asked in server.log] == [(f"bytes={there}-", 206)]
+
+
+def test_a_server_that_cannot_resume_and_breaks_off_each_time_is_told_as_such(part, bring):
+    with serving(CONTENT, has_ranges=False, disconnects=[300_000] * 3) as server:
+        with pytest.raises(
+            ConnectionError,
+            match=r"3 attempts .*a\.tgz\.part: the server sends everything from the beginning .* --mirror .* --archive",
+        ):
+            bring(server.url, goes=3)
+        assert bring(server.url) == CONTENT
 
 
 @pytest.mark.parametrize("same", [0, 100, 300_000, 500_000])

@@ -20,28 +20,16 @@ from typing import BinaryIO
 
 import requests
 from rich.filesize import decimal
-from urllib3.exceptions import HTTPError
 
+from harness.data.answer import BrokenOffError, answered, check_is_no_page
 from harness.data.byte_progress import ByteProgress, ByteReport, quiet_bytes
 from harness.data.origin import Origin, continues, origin_of
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 18
-TIMEOUT_SECONDS = (15.0, 60.0)
-"""To connect, and between two pieces."""
 GOOD_GO_BYTES = 1 << 20
 """A go that brought this much shows that the connection is worth another `goes`."""
-_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-_LONGEST_PAUSE_SECONDS = 60.0
-
-
-class _BrokenOffError(Exception):
-    """The connection broke, or the server asked for patience; another go may bring the rest."""
-
-    def __init__(self, reason: str, *, pause_seconds: float = 0.0) -> None:
-        super().__init__(reason)
-        self.pause_seconds = pause_seconds
 
 
 @dataclass(frozen=True)
@@ -65,9 +53,9 @@ class ResumingDownloader:
         """Bring the file at `url` and give it the name `output_file`, in the directory of the part.
 
         Raises:
-            ConnectionError: the connection broke too often; the part stays.
+            ConnectionError: the connection broke too often, or a page came in place of the file; the part stays.
             OSError: the server refuses, the disk is full, or the part cannot be written.
-            ValueError: the URL is none, or the file is longer than `limit`.
+            ValueError: the URL is none, or the file is longer than `limit`; if that is told beforehand, the part stays.
         """
         with requests.Session() as session, self.progress(Path(self.part).stem) as report:
             self._bring(session, url, report)
@@ -85,12 +73,14 @@ class ResumingDownloader:
             before = _size(self.part)
             try:
                 self._go(session, url, report)
-            except _BrokenOffError as error:
+            except BrokenOffError as error:
                 barren = 1 if _size(self.part) - before >= GOOD_GO_BYTES else barren + 1
                 if barren >= self.goes:
+                    came = _size(self.part)
+                    kept = f"The {decimal(came)} that came are kept in {self.part}" if came else "Nothing came"
                     raise ConnectionError(
-                        f"{url}: {error}; {barren} attempts in a row brought next to nothing. The "
-                        f"{decimal(_size(self.part))} that came are kept in {self.part}: run the same command again"
+                        f"{url}: {error}; {barren} attempts in a row brought next to nothing new. {kept}: "
+                        f"{error.remedy}"
                     ) from error
                 pause = max(error.pause_seconds, self.pause_seconds * 2 ** (barren - 1))
                 logger.warning("%s: %s; going on in %.0f s", url, error, pause)
@@ -99,25 +89,28 @@ class ResumingDownloader:
                 return
 
     def _go(self, session: requests.Session, url: str, report: ByteReport) -> None:
-        """Ask for what is missing, and append it.
+        """Ask for what is missing, and for all where that turns out to be of another file than what is there.
 
         Raises:
-            _BrokenOffError: it did not come to its end.
+            BrokenOffError: it did not come to its end.
         """
         had = self._origin()
         if had is not None and had.length == _size(self.part):
             return
-        try:
-            with session.get(url, headers=self._headers(url, had), stream=True, timeout=TIMEOUT_SECONDS) as response:
-                if response.status_code == requests.codes.requested_range_not_satisfiable:
-                    self._settle_unsatisfiable(response, url)
-                    return
-                _check_status(response, url)
-                self._receive(response, url, had, report)
-        except (requests.exceptions.InvalidProxyURL, requests.exceptions.SSLError):
-            raise  # no other go would help
-        except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, HTTPError) as error:
-            raise _BrokenOffError(f"the connection broke ({_cause(error)})") from error
+        if not self._ask(session, url, had, report):
+            self._ask(session, url, None, report)
+
+    def _ask(self, session: requests.Session, url: str, had: Origin | None, report: ByteReport) -> bool:
+        """Bring what is missing of the file that the part is of, or all; return False if there is another file."""
+        with answered(session, url, self._headers(url, had)) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable:
+                return response.headers.get("Content-Range", "") == f"bytes */{_size(self.part)}"  # it is whole
+            start = _size(self.part) if response.status_code == requests.codes.partial_content else 0
+            origin = origin_of(response, url, start)
+            if start and not continues(response, had, origin, start):
+                return False
+            self._receive(response, origin, start, report)
+        return True
 
     def _headers(self, url: str, had: Origin | None) -> dict[str, str]:
         """Return what asks for the missing bytes of the very file whose first bytes are there."""
@@ -136,21 +129,10 @@ class ResumingDownloader:
             return None
         return origin if _size(self.part) else None
 
-    def _settle_unsatisfiable(self, response: requests.Response, url: str) -> None:
-        """Take "nothing from there on" to mean that the part is whole, if the server's length says so."""
-        if response.headers.get("Content-Range", "") == f"bytes */{_size(self.part)}":
-            return
-        self._forget()
-        raise _BrokenOffError(f"{url} is shorter than what had come of it, so it starts anew")
-
-    def _receive(self, response: requests.Response, url: str, had: Origin | None, report: ByteReport) -> None:
-        start = _size(self.part) if response.status_code == requests.codes.partial_content else 0
-        origin = origin_of(response, url, start)
-        if start and not continues(response, had, origin, start):
-            self._forget()
-            raise _BrokenOffError("the file there is another one than that whose beginning had come, so it starts anew")
+    def _receive(self, response: requests.Response, origin: Origin, start: int, report: ByteReport) -> None:
+        check_is_no_page(response, origin, n_bytes_came=_size(self.part))
         if origin.length is not None:
-            self._check_limit(url, origin.length)
+            self._check_limit(origin.url, origin.length)
             self.check_room(origin.length - _size(self.part), origin.length)  # an old part gives its room back
         try:
             with self.part.open("r+b" if self.part.exists() else "w+b") as file:
@@ -158,8 +140,11 @@ class ResumingDownloader:
                 done = self._put(response, file, origin, report)
         except OSError as error:
             raise _told_where(error, self.part) from error
+        except ValueError:  # too long, which nobody had told
+            self._forget()
+            raise
         if origin.length is not None and done != origin.length:
-            raise _BrokenOffError(f"{done} of {origin.length} bytes came")
+            raise BrokenOffError(f"{done} of {origin.length} bytes came")
 
     def _put(self, response: requests.Response, file: BinaryIO, origin: Origin, report: ByteReport) -> int:
         """Write what comes from where the file is at; return where it ends.
@@ -188,7 +173,6 @@ class ResumingDownloader:
 
     def _check_limit(self, url: str, length: int) -> None:
         if self.limit is not None and length > self.limit:
-            self._forget()
             raise ValueError(
                 f"{url}: sends more than the {decimal(self.limit)} that the archive can have, so it is another file; "
                 "check the URL"
@@ -199,31 +183,12 @@ class ResumingDownloader:
         self._note.unlink(missing_ok=True)
 
 
-def _check_status(response: requests.Response, url: str) -> None:
-    if response.status_code in _TRANSIENT:
-        wait = response.headers.get("Retry-After", "")
-        pause = min(float(wait), _LONGEST_PAUSE_SECONDS) if wait.isdecimal() else 0.0
-        raise _BrokenOffError(f"the server answers {response.status_code} {response.reason}", pause_seconds=pause)
-    if response.status_code not in {requests.codes.ok, requests.codes.partial_content}:
-        raise OSError(
-            f"{url}: the server answers {response.status_code} {response.reason}; give another place with --mirror "
-            "URL, or download it by hand and give --archive FILE"
-        )
-
-
 def _told_where(error: OSError, path: Path) -> OSError:
     """Return the error with the file, and for a full disk with what to do."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         kept = f"the {decimal(_size(path))} that came are kept: make room and run the same command again"
         return OSError(f"{path}: {error.strerror}; {kept}")
     return OSError(f"{path}: {error.strerror or error}")
-
-
-def _cause(error: BaseException) -> str:
-    """Return what an error of urllib3's or of requests' says, without the others that it is wrapped in."""
-    wrapped = (getattr(error, "reason", None), *error.args)
-    inner = next((other for other in wrapped if isinstance(other, BaseException)), None)
-    return (str(error) or type(error).__name__) if inner is None else _cause(inner)
 
 
 def _size(path: Path) -> int:
