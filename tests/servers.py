@@ -26,6 +26,7 @@ class Server:
     """What is served and how it goes wrong; may be changed between requests.
 
     `disconnects` and `statuses` are used up one a request: break off after so many bytes, or answer with that status.
+    `is_silent_after_redirects` keeps the connection of a redirection, and ends it when the next request comes.
     """
 
     content: bytes
@@ -38,6 +39,7 @@ class Server:
     statuses: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
+    is_silent_after_redirects: bool = False
     bytes_per_second: float | None = None
     log: list[Asked] = field(default_factory=list)
     url: str = ""
@@ -55,14 +57,19 @@ class Server:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: Server
+    was_redirected = False
 
     def do_GET(self):
         state = self.state
+        self.close_connection = True
+        if self.was_redirected:  # its connection seemed to be kept, and ends without an answer
+            return None
         asked = Asked(self.path, self.headers.get("Range"), self.headers.get("If-Range"), self.headers.get("Via"))
         state.log.append(asked)
-        self.close_connection = True
         if self.path in state.redirects:
-            return self._answer(asked, 302, b"", {"Location": state.redirects[self.path]})
+            self.was_redirected = state.is_silent_after_redirects
+            self.close_connection = not self.was_redirected
+            return self._answer(asked, 302, b"", {"Location": state.redirects[self.path], "Content-Length": "0"})
         if state.statuses and (status := state.statuses.pop(0)) != 200:
             return self._answer(asked, status, b"no", {"Content-Length": "2", **state.headers})
         return self._serve(asked)

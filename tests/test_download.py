@@ -174,6 +174,14 @@ def test_a_redirection_is_followed_with_the_range(part, bring):
     assert [asked.status for asked in server.log] == [302, 206]
 
 
+def test_a_server_that_closes_the_connection_of_a_redirection_without_a_word_is_asked_again(part, bring):
+    with serving(CONTENT, is_silent_after_redirects=True) as server:
+        begin(part, server, n_bytes=600_000)
+        server.redirects["/records/1"] = server.url
+        assert bring(server.url.replace("/openmic-2018-v1.0.0.tgz", "/records/1"), goes=1) == CONTENT
+    assert [asked.status for asked in server.log] == [302, 206]
+
+
 def test_a_busy_server_is_given_time(bring):
     with serving(CONTENT, statuses=[503, 429, 200], headers={"Retry-After": "1"}) as server:
         started = time.monotonic()

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import requests
+from requests.adapters import HTTPAdapter
 from rich.filesize import decimal
 from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
 
 from harness.data.origin import Origin
 
@@ -32,6 +34,17 @@ class BrokenOffError(Exception):
         super().__init__(reason)
         self.remedy = remedy
         self.pause_seconds = pause_seconds
+
+
+def opened_session() -> requests.Session:
+    """Return a session that asks again if a server closed, without a word, the connection of its last answer.
+
+    Some do so after a redirection, and each go would meet it anew.
+    """
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=Retry(total=None, connect=0, read=1, other=0)))
+    return session
 
 
 @contextmanager

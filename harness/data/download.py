@@ -21,7 +21,7 @@ from typing import BinaryIO
 import requests
 from rich.filesize import decimal
 
-from harness.data.answer import BrokenOffError, answered, check_is_no_page
+from harness.data.answer import BrokenOffError, answered, check_is_no_page, opened_session
 from harness.data.byte_progress import ByteProgress, ByteReport, quiet_bytes
 from harness.data.origin import Origin, continues, origin_of
 
@@ -57,7 +57,7 @@ class ResumingDownloader:
             OSError: the server refuses, the disk is full, or the part cannot be written.
             ValueError: the URL is none, or the file is longer than `limit`; if that is told beforehand, the part stays.
         """
-        with requests.Session() as session, self.progress(Path(self.part).stem) as report:
+        with opened_session() as session, self.progress(Path(self.part).stem) as report:
             self._bring(session, url, report)
         self.part.replace(output_file)
         self._note.unlink(missing_ok=True)
