@@ -10,7 +10,6 @@ import time
 
 import numpy as np
 import pytest
-import requests
 
 from harness.data.answer import PAGE_BYTES
 from harness.data.download import GOOD_GO_BYTES, ResumingDownloader
@@ -36,6 +35,19 @@ def bring(part):
         return part.with_name("whole").read_bytes()
 
     return bring
+
+
+@pytest.fixture
+def through(monkeypatch):
+    """Return what makes a proxy that of the environment."""
+
+    def through(proxy):
+        for name in ("NO_PROXY", "no_proxy", "HTTPS_PROXY", "https_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, proxy)
+
+    return through
 
 
 def begin(part, server, *, n_bytes):
@@ -180,6 +192,17 @@ def test_a_server_that_closes_the_connection_of_a_redirection_without_a_word_is_
         server.redirects["/records/1"] = server.url
         assert bring(server.url.replace("/openmic-2018-v1.0.0.tgz", "/records/1"), goes=1) == CONTENT
     assert [asked.status for asked in server.log] == [302, 206]
+
+
+@pytest.mark.parametrize(
+    ("place", "why"), [("/records/1", "Exceeded 30 redirects"), ("ftp://a/b", "No connection adapters .* 'ftp://a/b'")]
+)
+def test_a_redirection_that_leads_nowhere_is_told_with_what_else_there_is(bring, place, why):
+    with serving(CONTENT) as server:
+        server.redirects["/records/1"] = place
+        url = server.url.replace("/openmic-2018-v1.0.0.tgz", "/records/1")
+        with pytest.raises(OSError, match=rf"^{url}: {why}; give another place with --mirror URL, or .*--archive"):
+            bring(url)
 
 
 def test_a_busy_server_is_given_time(bring):
@@ -349,15 +372,41 @@ def test_on_a_disk_with_room_for_one_file_a_server_without_ranges_sends_it_over_
     assert [asked.status for asked in server.log] == [200]
 
 
-def test_a_proxy_of_the_environment_is_used(bring, monkeypatch):
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
+def test_a_proxy_of_the_environment_is_used(bring, through):
     with serving(CONTENT) as server, proxying() as (proxy, seen):
-        monkeypatch.setenv("HTTP_PROXY", proxy)
-        monkeypatch.setenv("http_proxy", proxy)
+        through(proxy)
         assert bring(server.url) == CONTENT
     assert seen == [server.url]
     assert [asked.via for asked in server.log] == ["1.1 test"]
+
+
+def test_a_proxy_that_is_not_there_is_named_without_its_password(bring, through, caplog):
+    with serving() as gone, serving(CONTENT) as server:
+        pass
+    proxy = gone.url.rpartition("/")[0]
+    through(proxy.replace("//", "//me:secret@"))
+    with pytest.raises(
+        ConnectionError, match=rf"no way through the proxy {proxy} \(.*refused.* check HTTPS_PROXY and HTTP_PROXY"
+    ) as told:
+        bring(server.url, goes=2)
+    assert f"through the proxy {proxy}" in caplog.text
+    assert "secret" not in f"{told.value} {caplog.text}"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "why"),
+    [("socks5://me:secret@a:1080", "Missing dependencies for SOCKS"), ("http://me:secret@a:99999", "Failed to parse")],
+)
+def test_a_proxy_that_cannot_be_one_is_named_without_its_password(bring, through, proxy, why):
+    through(proxy)
+    shown = proxy.replace("me:secret@", "")
+    with (
+        serving(CONTENT) as server,
+        pytest.raises(OSError, match=rf"^{server.url}: {why}.*; .* another proxy than {shown} in HTTPS_PROXY") as told,
+    ):
+        bring(server.url)
+    assert "secret" not in str(told.value)
+    assert server.log == []
 
 
 def test_https_goes_through_the_tunnel_of_the_https_proxy(bring, monkeypatch):
@@ -382,7 +431,7 @@ def test_https_goes_through_the_tunnel_of_the_https_proxy(bring, monkeypatch):
 
 
 def test_a_url_that_is_none_is_refused(bring):
-    with pytest.raises(requests.exceptions.MissingSchema, match="Perhaps you meant"):
+    with pytest.raises(OSError, match=r"Perhaps you meant https://archive\.org/a\.tgz; give another place"):
         bring("archive.org/a.tgz")
 
 

@@ -3,11 +3,13 @@
 What another go may mend is a `BrokenOffError`, everything else an OSError that is the user's to settle.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
 from rich.filesize import decimal
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
@@ -52,8 +54,8 @@ def answered(session: requests.Session, url: str, headers: Mapping[str, str]) ->
     """Give the answer: 200, or, if a range was asked for, 206 or 416. What breaks while it is read is told as well.
 
     Raises:
-        BrokenOffError: the connection broke, or the server asks for patience.
-        OSError: the server refuses.
+        BrokenOffError: the connection broke, a proxy is not there, or the server asks for patience.
+        OSError: the server refuses, or cannot be asked at all.
     """
     remedy = _AGAIN
     try:
@@ -62,10 +64,8 @@ def answered(session: requests.Session, url: str, headers: Mapping[str, str]) ->
             if "Range" in headers and response.status_code == requests.codes.ok:
                 remedy = f"the server sends everything from the beginning and cannot go on from there; {_ELSEWHERE}"
             yield response
-    except (requests.exceptions.InvalidProxyURL, requests.exceptions.SSLError):
-        raise  # no other go would help
-    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, HTTPError) as error:
-        raise BrokenOffError(f"the connection broke ({_cause(error)})", remedy=remedy) from error
+    except (requests.RequestException, HTTPError) as error:
+        raise _told(error, url, remedy) from error
 
 
 def check_is_no_page(response: requests.Response, origin: Origin, *, n_bytes_came: int) -> None:
@@ -96,6 +96,31 @@ def _check_status(response: requests.Response, url: str, *, asked_range: bool) -
         raise BrokenOffError(f"the server answers {response.status_code} {response.reason}", pause_seconds=pause)
     if response.status_code not in ({200, 206, 416} if asked_range else {200}):
         raise OSError(f"{url}: the server answers {response.status_code} {response.reason}; {_ELSEWHERE}")
+
+
+def _told(error: requests.RequestException | HTTPError, url: str, remedy: str) -> BrokenOffError | OSError:
+    """Return the error as a sentence, and as one that another go may mend if it may."""
+    cause = _without_password(_cause(error)).rstrip(".?")
+    request = getattr(error, "request", None)
+    proxy = _proxy_for(getattr(request, "url", None) or url)  # of where a redirection led
+    is_broken = isinstance(error, (requests.ConnectionError, requests.Timeout, HTTPError))
+    if not is_broken or isinstance(error, requests.exceptions.SSLError):
+        through = f", or another proxy than {proxy} in HTTPS_PROXY and HTTP_PROXY" if proxy else ""
+        return OSError(f"{url}: {cause}; {_ELSEWHERE}{through}")
+    if isinstance(error, requests.exceptions.ProxyError):
+        check = f"check HTTPS_PROXY and HTTP_PROXY, which name the proxy, and {_AGAIN}"
+        return BrokenOffError(f"no way through the proxy {proxy} ({cause})", remedy=check)
+    return BrokenOffError(f"the connection broke ({cause})", remedy=remedy)
+
+
+def _proxy_for(url: str) -> str:
+    """Return the address of the proxy of the environment, "" for none."""
+    return _without_password(select_proxy(url, get_environ_proxies(url)) or "")
+
+
+def _without_password(text: str) -> str:
+    """Return a text in which no URL has a user and a password."""
+    return re.sub(r"(\w+://)?\S*@", r"\1", text)
 
 
 def _cause(error: BaseException) -> str:

@@ -54,8 +54,8 @@ class ResumingDownloader:
 
         Raises:
             ConnectionError: the connection broke too often, or a page came in place of the file; the part stays.
-            OSError: the server refuses, the disk is full, or the part cannot be written.
-            ValueError: the URL is none, or the file is longer than `limit`; if that is told beforehand, the part stays.
+            OSError: the server refuses or cannot be asked, the disk is full, or the part cannot be written.
+            ValueError: the file is longer than `limit`; if that is told beforehand, the part stays.
         """
         with opened_session() as session, self.progress(Path(self.part).stem) as report:
             self._bring(session, url, report)
