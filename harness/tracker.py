@@ -16,6 +16,7 @@ from harness.config import TrialConfig
 from harness.plan import Plan
 from harness.searcher import PATHS, REASON, SUMMARY, TEST, values_by_epoch
 from harness.spec import StudyPlace, StudySpec
+from harness.terms import named_terms, terms_of_all
 from harness.trial_artifacts import FIGURES
 from harness.trial_files import BEST, TrialFiles
 from tracking import names, records, ui, views
@@ -48,16 +49,13 @@ class Tracker:
         load_mlflow()
         self._outbox = Outbox(place.home, self._uri, experiment=experiment_of(spec))
         self._tags = {"study": spec.name, "space": spec.space, "seed": spec.seed, **spec.provenance}
-        facts = {"trials": plan.n_trials, "epochs": spec.epochs, "scheduler": spec.scheduler}
-        facts |= {"objective": spec.objective, "fraction": spec.data.fraction}
-        params = {**facts, "backbone": spec.backbone, "data": spec.data.source, "split": spec.data.split}
-        params |= _ceiling(spec)
+        terms = {"trials": plan.n_trials, **terms_of_all(plan.terms(number) for number in range(plan.n_trials))}
         self._outbox.add(
             records.open_study(
                 self._outbox.study_key,
                 name=spec.name,
-                params={} if plan.reads_test else params,
-                tags={**self._tags, **(params if plan.reads_test else _ceiling(spec))},
+                params={} if plan.reads_test else terms,
+                tags={**self._tags, **(terms if plan.reads_test else {})},  # an evaluation may be given more studies
                 labels=labels,
                 kind=self._kind,
             )
@@ -137,16 +135,16 @@ class Tracker:
 
     def _open(self, trial: FrozenTrial) -> None:
         config = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS]))
-        ceiling = _ceiling(self._plan.terms(trial.number))
+        terms = self._plan.terms(trial.number)
         self._outbox.add(
             records.open_trial(
                 self._outbox.study_key,
                 trial.number,
                 name=self._plan.run_name(trial.number, config),
-                params={**config.to_paths(), **ceiling},
+                params={**config.to_paths(), **named_terms(terms)},
                 tags={
                     **self._tags,
-                    **ceiling,
+                    "space": terms.space,
                     names.SYSTEM: config.name,
                     "trial_seed": self._plan.seed(trial.number),
                     **self._plan.tags(trial.number),
@@ -198,15 +196,11 @@ def _overall(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: record[name] for name in ("macro_f1", "positive_f1", "map") if name in record}
 
 
-def _ceiling(spec: StudySpec) -> dict[str, bool]:
-    """Return what tells a study that was told all that plays from the honest ones."""
-    return {names.REVEALS_ALL: True} if spec.data.reveals_all else {}
-
-
 def experiment_of(spec: StudySpec) -> str:
     """Return the name of the experiment that compares what is comparable: one data set, or fraction, one backbone.
 
-    What was told all that plays in the training clips has one of its own.
+    What was told all that plays in the training clips has one of its own. All else that sets studies apart, such as
+    the split, is a parameter of every run, and a column of the views where it differs.
     """
     data = f"{Path(spec.data.source).name}-{spec.provenance['data_digest'][:6]}"
     if spec.data.fraction < 1:

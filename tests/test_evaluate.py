@@ -169,6 +169,8 @@ def test_an_evaluation_is_a_run_of_its_own_in_mlflow_beside_the_study(workshop, 
         assert (run.data.tags["source_study"], run.data.tags["source_trial"]) == ("short", str(best))
         assert run.data.tags["config_digest"]
         assert run.data.params["reprogrammer/kind"] == "noise"
+        assert (run.data.params["validation_fraction"], run.data.params["scheduler"]) == ("0.4", "none")
+    assert (parent.data.tags["validation_fraction"], parent.data.tags["precision"]) == ("0.4", "fp32")
     mean = sum(run.data.metrics["test/macro_f1"] for run in children) / 2
     assert parent.data.metrics[f"test_mean/short trial {best}"] == pytest.approx(mean, abs=1e-4)
     artifacts = workshop.client().list_artifacts(parent.info.run_id, "report")

@@ -38,7 +38,7 @@ def test_a_run_is_its_source_trial_on_the_terms_of_its_study(place):
     assert plan.n_trials == 6
     trial = SimpleNamespace(number=0)
     assert TrialConfig.from_paths(plan.suggest(trial)).optimiser.lr == 0.1
-    assert plan.terms(0) == make_spec("s")
+    assert plan.terms(0) == make_spec("s", scheduler="none")
     assert (plan.title(0), plan.tags(0)["source_trial"], plan.tags(0)["seed_index"]) == ("s trial 2, seed 0", 2, 0)
 
 

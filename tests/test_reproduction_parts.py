@@ -1,6 +1,7 @@
 """The parts of a reproduction that were interrupted or failed, without training anything."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from optuna.trial import TrialState
 
 from harness import driver
 from harness.console import StudyConsole
+from harness.evaluation.result import EvaluationResult
 from harness.plan import StudyPlan
 from harness.reproduction import parts, run
 from harness.reproduction.parts import run_part, why_unfinished, with_another_try
@@ -16,6 +18,11 @@ from harness.searcher import REASON
 from harness.spec import DataSpec, Resources
 from search_spaces import load
 from tests.layouts import Layout
+from tests.test_tracking_outbox import new_store
+from tracking.store import mlflow_client
+
+# MLflow 3.17 still uses what SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 
 
 @pytest.fixture
@@ -81,3 +88,18 @@ def test_where_every_part_failed_the_report_says_why_and_has_rows_all_the_same(w
     for part in wanted.parts:
         assert f"- {part}: none of its trials has finished, so it is not evaluated; trial 0 failed: no memory" in report
     assert "the same command tries again" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_the_run_that_holds_the_report_says_on_what_terms_its_studies_were(wanted, tmp_path_factory):
+    uri = new_store(wanted.place.home.parent, tmp_path_factory)
+    wanted = replace(wanted, tracking_uri=uri, precision="bf16", systems=("none", "random_forest"))
+    for part in wanted.parts:
+        place, digests = wanted.place_of(part), dict.fromkeys(("data_digest", "backbone_digest"), "d" * 64)
+        place.home.mkdir()
+        place.spec_file.write_text(replace(wanted.spec(part), provenance=digests).to_json())
+    run._log(wanted, EvaluationResult("e", wanted.place, (), (), None, (), is_interrupted=False), files=())
+    client = mlflow_client(uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (found,) = client.search_runs(experiments, "tags.study = 'r'")
+    told = {"precision": "bf16", "split": "random", "validation_fraction": "0.15", "epochs": "3, 1"}
+    assert told.items() <= found.data.tags.items()

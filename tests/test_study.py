@@ -70,7 +70,10 @@ def test_one_parent_run_holds_the_trials_of_a_study(workshop, first):
     experiments = [e.experiment_id for e in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)]
     parents = client.search_runs(experiments, "tags.kind = 'study' and tags.study = 'first'")
     assert len(parents) == 1
-    assert {r.data.tags["mlflow.parentRunId"] for r in workshop.runs("first")} == {parents[0].info.run_id}
+    trials = workshop.runs("first")
+    assert {r.data.tags["mlflow.parentRunId"] for r in trials} == {parents[0].info.run_id}
+    terms = {"validation_fraction": "0.4", "precision": "fp32", "epochs": "2", "scheduler": "asha", "fixed": "none"}
+    assert all(terms.items() <= run.data.params.items() for run in (*parents, *trials))
 
 
 def test_trials_of_a_study_share_one_worker(workshop, first):

@@ -1,6 +1,7 @@
-"""What a study's tracking records tell a ceiling from honest studies by."""
+"""What a study's tracking records tell its figures from those of other studies by."""
 
 import json
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -14,10 +15,30 @@ from harness.searcher import PATHS
 from harness.spec import DataSpec, StudyPlace
 from harness.tracker import Tracker, experiment_of
 from tests.evaluations import make_spec, make_study
-from tracking import names
+from tests.test_tracking_outbox import new_store
 from tracking.records import trial_key
+from tracking.store import mlflow_client
+
+# MLflow 3.17 still uses what SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 
 CEILING = DataSpec(reveals_all=True)
+OTHER = {
+    "data": DataSpec(validation_fraction=0.4, split="artist", split_seed=7, skips_corrupt=True),
+    "precision": "bf16",
+    "preset": "paper",
+    "fixed": {"reprogrammer/shape": "mel", "mapper/kind": "linear"},
+    "trials": 1,
+}
+OTHERS_TERMS = {
+    "validation_fraction": "0.4",
+    "split": "artist",
+    "split_seed": "7",
+    "skips_corrupt": "True",
+    "precision": "bf16",
+    "preset": "paper",
+    "fixed": "mapper/kind=linear reprogrammer/shape=mel",
+}
 
 
 class Notebook:
@@ -32,9 +53,9 @@ class Notebook:
     def has_ended(self, _number):
         return False
 
-    def tags_of(self, number):
-        (record,) = [r for r in self.records if r.op == "run" and r.key == trial_key(self.study_key, number)]
-        return record.body["tags"]
+    def params_of(self, number):
+        (record,) = [r for r in self.records if r.op == "params" and r.key == trial_key(self.study_key, number)]
+        return record.body["values"]
 
 
 @pytest.fixture
@@ -43,17 +64,35 @@ def tracked(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.tracker.load_mlflow", lambda: None)
     monkeypatch.setattr("harness.tracker.Outbox", Notebook)
 
-    def write(spec, plan, *, n_trials=1):
-        study = optuna.create_study()
-        for _ in range(n_trials):
-            paths = {PATHS: json.dumps({"reprogrammer/kind": "unet"})}
-            study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=paths))
-        tracker = Tracker(study, spec, StudyPlace.of(str(tmp_path), spec.name), plan=plan, labels=("banjo",))
-        for number in range(n_trials):
-            tracker.start(number)
-        return tracker._outbox
+    return lambda spec, plan, **kwargs: track(spec, plan, tmp_path, **kwargs)._outbox
+
+
+@pytest.fixture
+def stored(tmp_path, tmp_path_factory):
+    """Return what MLflow finds, by a filter, once these studies and evaluations have been tracked."""
+    uri = new_store(tmp_path, tmp_path_factory)
+
+    def write(*tracked):
+        for spec, plan in tracked:
+            tracker = track(replace(spec, tracking_uri=uri), plan, tmp_path, n_trials=plan.n_trials)
+            assert tracker._outbox.close(timeout_s=60).message == ""
+        client = mlflow_client(uri)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return lambda condition: client.search_runs(experiments, condition, order_by=["tags.harness_key ASC"])
 
     return write
+
+
+def track(spec, plan, storage, *, n_trials=1):
+    """Return the tracker of a study or an evaluation whose trials have started."""
+    study = optuna.create_study()
+    for _ in range(n_trials):
+        paths = {PATHS: json.dumps({"reprogrammer/kind": "unet"})}
+        study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=paths))
+    tracker = Tracker(study, spec, StudyPlace.of(str(storage), spec.name), plan=plan, labels=("banjo",))
+    for number in range(n_trials):
+        tracker.start(number)
+    return tracker
 
 
 def test_a_ceiling_has_an_experiment_of_its_own():
@@ -62,15 +101,44 @@ def test_a_ceiling_has_an_experiment_of_its_own():
     assert experiment_of(ceiling) == "reprogramming demo-dddddd all positives known ast-nano"
 
 
-def test_the_runs_of_a_ceiling_are_tagged_and_have_a_parameter_and_those_of_honest_studies_do_not(tracked):
-    for data, told in ((DataSpec(), None), (CEILING, "True")):
-        spec = make_spec("s", data=data)
-        kept = tracked(spec, StudyPlan(spec))
-        assert kept.experiment == experiment_of(spec)
-        runs = [record for record in kept.records if record.op == "run"]
-        assert [record.body["tags"].get(names.REVEALS_ALL) for record in runs] == [told, told]
-        params = [record.body["values"] for record in kept.records if record.op == "params"]
-        assert [values.get(names.REVEALS_ALL) for values in params] == [told, told]
+def test_what_makes_studies_of_one_experiment_differ_is_found_on_each_of_their_runs(stored):
+    plain, other = make_spec("plain", trials=1), make_spec("other", **OTHER)
+    assert experiment_of(plain) == experiment_of(other)
+    search = stored(*((spec, StudyPlan(spec)) for spec in (plain, other)))
+    for name, value in OTHERS_TERMS.items():
+        found = search(f"params.{name} = '{value}'")
+        assert [(run.data.tags["study"], run.data.tags["kind"]) for run in found] == [
+            ("other", "study"),
+            ("other", "trial"),
+        ]
+    for run in search("tags.study = 'plain'"):
+        defaults = {"split": "random", "validation_fraction": "0.15", "split_seed": "0", "skips_corrupt": "False"}
+        defaults |= {"fraction": "1.0", "precision": "fp32", "preset": "none", "fixed": "none", "reveals_all": "False"}
+        assert defaults.items() <= run.data.params.items()
+
+
+def test_a_run_says_nothing_twice(stored):
+    spec = make_spec("s", trials=1, data=CEILING)
+    listed = RunList({"s": spec}, (Run("s", 0, "unet", "c", 0, {}),))
+    runs = stored((spec, StudyPlan(spec)), (replace(spec, name="e"), EvaluationPlan(listed)))("")
+    assert len(runs) == 4
+    assert all(run.data.params.keys().isdisjoint(run.data.tags) for run in runs)
+
+
+def test_the_runs_of_an_evaluation_are_on_the_terms_of_their_study_but_stopped_by_none(stored, tmp_path):
+    other = make_spec("b", **{**OTHER, "data": DataSpec()}, space="unet")
+    sources = {"a": make_spec("a"), "b": other}
+    listed = RunList(sources, tuple(Run(name, 0, "unet", "c", 0, {}) for name in sources))
+    spec = _spec_of(listed, StudyPlace.of(str(tmp_path), "e"), tracking_uri=None)
+    search = stored((spec, EvaluationPlan(listed)))
+    (parent,), (first, second) = search("tags.kind = 'evaluation'"), search("tags.kind = 'evaluation-run'")
+    for name in ("precision", "preset", "fixed"):
+        assert first.data.params[name] in ("fp32", "none")
+        assert second.data.params[name] == OTHERS_TERMS[name]
+        assert parent.data.tags[name] == f"{first.data.params[name]}, {OTHERS_TERMS[name]}"
+    assert [run.data.params["scheduler"] for run in (first, second)] == ["none", "none"]
+    assert [run.data.tags["space"] for run in (first, second)] == ["noise", "unet"]
+    assert (parent.data.tags["split"], parent.data.tags["scheduler"]) == ("random", "none")
 
 
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
@@ -81,7 +149,7 @@ def test_an_evaluation_of_both_is_among_the_honest_and_tells_its_runs_apart(trac
     spec = _spec_of(listed, StudyPlace.of(str(tmp_path), "e"), tracking_uri=None)
     kept = tracked(spec, EvaluationPlan(listed), n_trials=2)
     assert kept.experiment == experiment_of(sources["a"])
-    assert [kept.tags_of(number).get(names.REVEALS_ALL) for number in (0, 1)] == [None, "True"]
+    assert [kept.params_of(number)["reveals_all"] for number in (0, 1)] == ["False", "True"]
 
 
 def test_a_ceiling_is_named_as_one_where_it_is_evaluated(tmp_path):

@@ -43,6 +43,26 @@ def test_what_never_differs_was_not_searched():
     assert searched.shared == ()
 
 
+def test_the_terms_in_which_studies_differ_are_columns_and_no_axes():
+    shared = {"optimiser/lr": "0.1", "split": "random", "note": "n"}
+    trials = [
+        _trial("unet", **{**shared, "precision": "fp32", "optimiser/lr": "0.2"}),
+        _trial("unet", **{**shared, "precision": "bf16"}),
+        _trial("unet", **shared),  # of a study that began before its terms were recorded
+    ]
+    states = _states(views.searched_paths(trials))
+    assert [path for chart in states[views.SEARCHED]["compareRunCharts"] for path in chart["selectedParams"]] == [
+        "optimiser/lr"
+    ]
+    for view in (views.RANKED, views.EVALUATED):
+        columns = states[view]["selectedColumns"]
+        assert "params.`precision`" in columns
+        assert columns.index("params.`precision`") < columns.index(
+            "metrics.`params`" if view == views.EVALUATED else "params.`mapper/kind`"
+        )
+        assert not {"params.`split`", "params.`note`"} & set(columns)
+
+
 def test_without_trials_there_are_views_all_the_same():
     assert set(_states(views.searched_paths([]))) == set(views.TITLES)
 

@@ -1,8 +1,9 @@
 """Every metric, tag and parameter name that MLflow gets to see.
 
 Conventions: `split/name` for what is measured each epoch (`step` is the epoch, from 1), bare names for what a
-trial ends with (`step` is 0, which makes the UI draw bars). F1 and mAP are fractions, losses nats. The UI groups
-its charts by what stands before the last `/` and has no logarithmic axes, hence the `log10` twins.
+trial ends with (`step` is 0, which makes the UI draw bars). A parameter `part/name` is of a trial's configuration, one
+with a bare name is a term of its study, such as `precision`. F1 and mAP are fractions, losses nats. The UI groups its
+charts by what stands before the last `/` and has no logarithmic axes, hence the `log10` twins.
 """
 
 import hashlib
@@ -39,7 +40,6 @@ SOURCE_STUDY = "source_study"
 SOURCE_TRIAL = "source_trial"
 SEED_INDEX = "seed_index"
 CONFIG_DIGEST = "config_digest"
-REVEALS_ALL = "reveals_all"  # a parameter too; of a ceiling, which learned from the true value of every label
 
 # Parameter paths of which the views make columns and axes.
 SYSTEM_KIND = "system/kind"
@@ -111,6 +111,11 @@ def log10_path(path: str) -> str:
     """Name the decimal logarithm of a parameter: `optimiser/lr` becomes `optimiser/log10_lr`."""
     head, slash, last = path.rpartition("/")
     return f"{head}{slash}log10_{last}"
+
+
+def is_term(param: str) -> bool:
+    """Tell whether a parameter is a term of a study, which none of its trials draws."""
+    return "/" not in param
 
 
 def is_learning_rate(path: str) -> bool:

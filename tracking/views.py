@@ -30,7 +30,6 @@ TITLES = {
 }
 _AXES_PER_CHART = 4
 _MAX_RUNS = 100
-_UNSEARCHED = ("seed",)
 _FIGURES = (
     names.MACRO_F1,
     names.PARAMS,
@@ -48,12 +47,14 @@ _Params = Mapping[str, str]
 class Searched:
     """The parameter paths that differ between trials.
 
-    `shared` are those that all trials have, `by_system` those that all trials of one system have besides.
+    `shared` are those that all trials have, `by_system` those that all trials of one system have besides. `terms` are
+    no paths: in these the studies differ that the trials are of, so that their figures may not compare.
     """
 
     systems: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     by_system: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    terms: tuple[str, ...] = ()
 
 
 def searched_paths(trials: Iterable[_Params]) -> Searched:
@@ -66,7 +67,7 @@ def searched_paths(trials: Iterable[_Params]) -> Searched:
         differing = _differing([trial for trial in trials if _system_of(trial) == system])
         if own := tuple(path for path in differing if path not in shared):
             by_system.append((system, own))
-    return Searched(tuple(systems), shared, tuple(by_system))
+    return Searched(tuple(systems), shared, tuple(by_system), _differing_terms(trials))
 
 
 def view_tags(labels: Sequence[str], searched: Searched) -> dict[str, str]:
@@ -77,7 +78,7 @@ def view_tags(labels: Sequence[str], searched: Searched) -> dict[str, str]:
         SIZE: _charts(*_size_sections()),
         SEARCHED: _charts(*_searched_sections(searched)),
         GROUPED: _grouped(labels, searched),
-        EVALUATED: _evaluated(labels),
+        EVALUATED: _evaluated(labels, searched),
     }
     return {
         f"mlflow.sharedViewState.{view}": _tag(TITLES[view], {**_STATE, **columns, **state})
@@ -120,14 +121,14 @@ _STATE: dict[str, Any] = {
 
 
 def _columns(labels: Sequence[str], searched: Searched) -> dict[str, Any]:
-    """Put first what a stranger asks: how good, with which reprogrammer, at what size."""
+    """Put first what a stranger asks: how good, with which reprogrammer, at what size, and is that comparable."""
     own = [path for _, paths in searched.by_system for path in paths]
     searched_first_to_last = dict.fromkeys([*searched.shared, *own])
     selected = [
         f"metrics.`{names.MACRO_F1}`",
         f"tags.`{names.SYSTEM}`",
         f"metrics.`{names.PARAMS}`",
-        *(f"params.`{path}`" for path in (names.MAPPER, names.SCHEDULE)),
+        *(f"params.`{path}`" for path in (*searched.terms, names.MAPPER, names.SCHEDULE)),
         *(f"metrics.`{name}`" for name in (names.EPOCHS, names.SECONDS)),
         f"tags.`{names.OPTUNA_STATE}`",
         *(f"metrics.`{name}`" for name in (names.POSITIVE_F1, names.MEAN_AVERAGE_PRECISION)),
@@ -192,7 +193,7 @@ def _grouped(labels: Sequence[str], searched: Searched) -> dict[str, Any]:
     }
 
 
-def _evaluated(labels: Sequence[str]) -> dict[str, Any]:
+def _evaluated(labels: Sequence[str], searched: Searched) -> dict[str, Any]:
     """Show the runs of evaluations, which the other views leave out: the test split is no place to search."""
     columns = [
         *(f"tags.`{name}`" for name in (names.SYSTEM, names.SOURCE_STUDY, names.SOURCE_TRIAL, names.SEED_INDEX)),
@@ -200,6 +201,7 @@ def _evaluated(labels: Sequence[str]) -> dict[str, Any]:
             f"metrics.`{names.test(name)}`"
             for name in (names.MACRO_F1, names.POSITIVE_F1, names.MEAN_AVERAGE_PRECISION)
         ),
+        *(f"params.`{term}`" for term in searched.terms),
         *(f"metrics.`{name}`" for name in (names.MACRO_F1, names.PARAMS, names.SECONDS)),
         *(f"metrics.`{names.test_f1(label)}`" for label in labels),
     ]
@@ -247,8 +249,14 @@ def _differing(trials: Sequence[_Params]) -> tuple[str, ...]:
     common = set.intersection(*(set(trial) for trial in trials))
     differing = [path for path in trials[0] if path in common and len({trial[path] for trial in trials}) > 1]
     twins = {path for path in differing if names.log10_path(path) in differing}
-    searched = [path for path in differing if path not in twins and path not in _UNSEARCHED]
+    searched = [path for path in differing if path not in twins and not names.is_term(path)]
     return tuple(sorted(searched, key=lambda path: (not path.endswith("/kind"), "log10_" not in path)))
+
+
+def _differing_terms(trials: Sequence[_Params]) -> tuple[str, ...]:
+    """Return the terms in which those trials differ that have them: older ones may not."""
+    found = sorted({name for trial in trials for name in trial if names.is_term(name)})
+    return tuple(name for name in found if len({trial[name] for trial in trials if name in trial}) > 1)
 
 
 def _tag(title: str, state: Mapping[str, Any]) -> str:

@@ -166,8 +166,8 @@ class EvaluationPlan:
         return self.listed.runs[trial.number].paths
 
     def terms(self, number: int) -> StudySpec:
-        """Return the study that the run's configuration comes from."""
-        return self.listed.sources[self.listed.runs[number].study]
+        """Return the study that the run's configuration comes from, but that no run is stopped early."""
+        return replace(self.listed.sources[self.listed.runs[number].study], scheduler="none")
 
     def seed(self, number: int) -> int:
         """Return the seed of a run's weights and batches."""

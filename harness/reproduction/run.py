@@ -26,6 +26,7 @@ from harness.reproduction.told import differences, notes_of, system_result
 from harness.reproduction.wanted import CEILING, VGGISH_SYSTEMS, Reproduction, describe
 from harness.run_study import claimed, connected
 from harness.spec import STUDY_FILE, Resources
+from harness.terms import terms_of_all
 from harness.tracker import experiment_of
 from tracking import records
 from tracking.outbox import Outbox
@@ -169,10 +170,12 @@ def _counts(dataset: ClipDataset, rows: np.ndarray) -> dict[str, tuple[int, int]
 
 def _log(wanted: Reproduction, result: EvaluationResult, files: Sequence[Path]) -> None:
     """Log the report to MLflow, in the experiment of the studies."""
-    first = wanted.place_of(wanted.systems[0]).read_spec()
+    specs = [wanted.place_of(part).read_spec() for part in wanted.parts]
+    first = specs[0]
     uri = wanted.tracking_uri or wanted.place.default_tracking_uri
     outbox = Outbox(wanted.place.home, uri, experiment=experiment_of(first), head_start_s=0)
-    outbox.add(records.open_study(outbox.study_key, name=wanted.name, tags={"seed": wanted.seed, **first.provenance}))
+    tags = {"seed": wanted.seed, **first.provenance, **terms_of_all(specs)}
+    outbox.add(records.open_study(outbox.study_key, name=wanted.name, tags=tags))
     metrics = {"runs": sum(len(configuration.finished) for configuration in result.configurations)}
     outbox.add(records.finish_study(outbox.study_key, status="FINISHED", metrics=metrics, artifacts={"report": files}))
     outbox.close()
