@@ -283,6 +283,11 @@ def test_an_archive_that_its_server_calls_text_is_taken_if_it_is_as_long_as_no_p
         assert bring(server.url) == content
 
 
+def test_an_archive_that_its_server_calls_plain_text_is_taken_though_its_length_is_not_told(bring):
+    with serving(CONTENT, headers={"Content-Type": "text/plain"}, tells_length=False) as server:
+        assert bring(server.url) == CONTENT
+
+
 def test_room_is_asked_for_before_anything_is_written(part, bring):
     asked = []
 

@@ -1,6 +1,7 @@
 """Test clips that a study of a fraction never read, and that cannot be read: from the flag to the figures."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -121,3 +122,29 @@ def test_other_sound_in_test_clips_than_earlier_runs_were_tested_on_is_refused(s
     found.append(read(terms, place, number=1))
     assert found[0]["log_mel_digest"] == found[1]["log_mel_digest"]
     evaluated(study, skip_corrupt=True)
+
+
+def test_runs_are_held_to_the_test_clips_of_their_own_study(study, unrun, tmp_path):
+    """Two copies of a data set, of which one was denoised, have the same tables; what they sound like may differ."""
+    spec = study.read_spec()
+    copy = tmp_path / "denoised"
+    shutil.copytree(spec.data.source, copy)
+    data = replace(spec.data, source=str(copy))
+    dataset = open_dataset(data)
+    one, other = (dataset.audio_path(int(dataset.test[i])) for i in (0, 1))
+    one.write_bytes(other.read_bytes())
+    place = StudyPlace.of(str(tmp_path), "t")
+    shutil.copytree(study.home, place.home)
+    optuna.copy_study(
+        from_study_name="s",
+        from_storage=open_storage(study.home),
+        to_storage=open_storage(place.home),
+        to_study_name="t",
+    )
+    place.spec_file.write_text(replace(spec, name="t", data=data).to_json())
+    flags = {"seeds": 1, "systems": ["unet"], "skip_corrupt": True, "console": StudyConsole()}
+    found = evaluate([study, place], **flags)
+    terms = EvaluationPlan(read_runs(found.place.home))
+    digests = {read(terms.terms(number).data, found.place, number=number)["log_mel_digest"] for number in (0, 1)}
+    assert len(digests) == 2
+    evaluate([study, place], **{**flags, "seeds": 2})

@@ -448,6 +448,10 @@ def test_recordings_one_after_another_are_no_clip(music, tone):
     first, second = tone.read_bytes(), music.read_bytes()
     with pytest.raises(ValueError, match=rf"clip: several recordings .* from byte {len(first)} on; a clip is one"):
         decode_bytes(first + second, source="clip")
+    for n_kept in (4, 27, 40):  # of the second one's first page
+        with pytest.raises(ValueError, match=r"clip: truncated"):
+            decode_bytes(first + second[:n_kept], source="clip")
+    assert len(decode_bytes(first + b"TAG and no page", source="clip")[0]) == len(decode(tone)[0])
 
 
 def test_a_page_whose_header_is_gone_is_damage_and_no_truncation(music):

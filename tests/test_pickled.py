@@ -130,3 +130,12 @@ def test_a_tensor_that_has_no_plain_array_of_values_is_named(tmp_path, make):
     file = write(tmp_path, {"bias": torch.zeros(2), "weight": make()})
     with pytest.raises(ValueError, match=r"a\.pth: 'weight' is sparse, nested or without values; save plain tensors$"):
         read_state(file)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_pickle_of_another_protocol_is_told_as_perhaps_that(tmp_path, protocol):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "a.pth", pickle_protocol=protocol)
+    with pytest.raises(
+        ValueError, match=r"a\.pth: .* or of another pickle protocol than `torch\.save` writes by default"
+    ):
+        read_state(tmp_path / "a.pth")

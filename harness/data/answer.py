@@ -76,8 +76,9 @@ def check_is_no_page(response: requests.Response, origin: Origin, *, n_bytes_cam
     """
     length = origin.length
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    is_text = kind.startswith("text/") or kind.endswith(("json", "xml"))
-    if is_text and (length is None or length < PAGE_BYTES):
+    is_markup = kind.endswith(("html", "json", "xml"))
+    is_short_text = length is not None and length < PAGE_BYTES and (is_markup or kind.startswith("text/"))
+    if is_short_text or (is_markup and length is None):
         raise BrokenOffError(
             f"a web page came, {'' if length is None else f'{decimal(length)} of '}{kind}",
             remedy=f"look at it in a browser, log in to the network if it asks for that, and {_AGAIN}; or {_ELSEWHERE}",

@@ -80,7 +80,10 @@ def why_not_whole(content: bytes) -> str:
             return f"damaged, {where} is number {page.number} of its stream, where number {number} should be"
         numbers[page.stream] = page.number + 1
         last = page
-    return "" if last is not None and last.is_last else _why_it_ends(content, 0 if last is None else last.end)
+    end = 0 if last is None else last.end
+    if last is not None and last.is_last and not content.startswith(b"OggS", end):
+        return ""  # what may follow is of no recording
+    return _why_it_ends(content, end)
 
 
 def _why_it_ends(content: bytes, end: int) -> str:

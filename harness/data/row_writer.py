@@ -12,8 +12,9 @@ from jaxtyping import Bool, Int
 
 from harness.data.extraction import Heard, threads
 from harness.data.progress import Progress
-from harness.data.rows import Rows, StoredRows, layout
+from harness.data.rows import Rows, StoredRows, UnreadableRowsError, layout
 from harness.data.store_files import (
+    DAMAGED,
     FEATURES,
     FILLING,
     MISSING,
@@ -22,6 +23,7 @@ from harness.data.store_files import (
     RECORD,
     RECORDS,
     UNREADABLE,
+    is_doubtful,
     is_whole,
     said_of,
     sync_directory,
@@ -131,15 +133,17 @@ class RowWriter:
 def filling(path: Path, records: np.ndarray) -> Iterator[RowWriter]:
     """Open a store for writing, with a mark on it until all that was written is on the disk. Its lock is held.
 
-    A mark that was there stays until the store has been checked, whatever ends this.
+    A mark that was there stays until the store has been checked, whatever ends this. One of damage that is made
+    meanwhile is for who comes next.
     """
     mark = path / FILLING
     with said_of(path):
-        is_left_behind = mark.exists()
+        is_in_doubt = is_doubtful(path)
         mark.touch()
         sync_directory(path)
+        (path / DAMAGED).unlink(missing_ok=True)
         (path / _COPY).unlink(missing_ok=True)  # of a process that was killed
-        writer = RowWriter(path, records, is_checked=not is_left_behind)
+        writer = RowWriter(path, records, is_checked=not is_in_doubt)
     try:
         yield writer
     finally:
@@ -153,11 +157,14 @@ def filling(path: Path, records: np.ndarray) -> Iterator[RowWriter]:
 def hold_to_records(
     features: Rows, records: np.ndarray, rows: Int[np.ndarray, " row"], progress: Progress
 ) -> Bool[np.ndarray, " row"]:
-    """Return which of these rows, all of which have a record, are what it says."""
+    """Return which of these rows, all of which have a record, can be read and are what it says."""
 
     def is_true(row: int) -> bool:
         record = records[row]
-        return is_whole(record, None if record["state"] == UNREADABLE else features[row])
+        try:
+            return is_whole(record, None if record["state"] == UNREADABLE else features[row])
+        except UnreadableRowsError:
+            return False
 
     with threads(_CHECKING_THREADS) as pool:
         truth = pool.map(is_true, rows.tolist())

@@ -1,6 +1,7 @@
 """From what a study names as its data to clips with features."""
 
 import hashlib
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,13 @@ from harness.data.fraction import study_split
 from harness.data.frontend import FrontEnd
 from harness.data.openmic import ClipDataset, read_dataset
 from harness.data.progress import Progress, quiet
+from harness.data.rows import UnreadableRowsError
 from harness.data.store import FeatureStore, prepare_features
 from harness.data.study_data import StudyData, study_data
 from harness.paths import cache_dir
 from harness.spec import DataSpec
+
+logger = logging.getLogger(__name__)
 
 DEMO, OPENMIC = "demo", "openmic"
 
@@ -41,14 +45,25 @@ def open_study_data(
 ) -> StudyData:
     """Return the training and validation clips with their log-mel, or with their VGGish if `front_end` is None.
 
+    Some clips are read, for their statistics; if they are damaged, they are computed anew.
+
     Raises:
+        UnreadableRowsError: what is stored of them cannot be read, and opening the store again does not mend it.
         ValueError: the split does not suit the data set, a clip cannot be read and `skips_corrupt` is False, or the
             data set has no VGGish.
     """
-    features = open_features(
-        spec, dataset, front_end=front_end, rows=study_rows(spec, dataset), workers=workers, progress=progress
-    )
-    data = study_data(dataset, features, study_split(spec, dataset))
+
+    def opened() -> StudyData:
+        features = open_features(
+            spec, dataset, front_end=front_end, rows=study_rows(spec, dataset), workers=workers, progress=progress
+        )
+        return study_data(dataset, features, study_split(spec, dataset))
+
+    try:
+        data = opened()
+    except UnreadableRowsError as error:
+        logger.warning("%s", error)
+        data = opened()
     return _revealed(data, dataset) if spec.reveals_all else data
 
 

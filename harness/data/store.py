@@ -160,12 +160,11 @@ def _open_expected(path: Path, expected: Index) -> FeatureStore:
 
 
 def _open_if_complete(path: Path, expected: Index, wanted: Wanted) -> FeatureStore | None:
-    """Return the store if it has all of the rows as they are now, and nobody fills it or was killed while doing so."""
-    mark = path / store_files.FILLING
+    """Return the store if it has all of the rows as they are now, and nobody fills it or left it in doubt."""
     with suppress(ValueError, FileNotFoundError):
-        if not mark.exists():
+        if not store_files.is_doubtful(path):
             store = _open_expected(path, expected)
-            return store if wanted.are_there(store.records) and not mark.exists() else None
+            return store if wanted.are_there(store.records) and not store_files.is_doubtful(path) else None
     return None
 
 

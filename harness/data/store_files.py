@@ -5,10 +5,11 @@
     index.json     what the store is of, see `harness/data/store_index.py`
     left_out.csv   the clips that cannot be read, and why; there is none if all can, see `harness/data/left_out.py`
     filling        there while a process fills the store, and left behind if it was killed
+    damaged        there once who read the store has met a row that is not what its record says, or cannot be read
 
 A row's record is written after the row, so a process that is killed leaves no record without its row. A machine that
 loses its power may write them in any other order. So `filling` is taken away once all is on the disk, and where it is
-still found, each row is held to its checksum before it is believed.
+still found, or `damaged` is, each row is held to its checksum before it is believed.
 
 A row that is ready is never written over in the file that it is in, since a study may be reading it: first a copy takes
 the file's place.
@@ -33,7 +34,7 @@ from harness.data.store_index import Index, write_index
 
 logger = logging.getLogger(__name__)
 
-FEATURES, RECORDS, FILLING = "features.npy", "rows.bin", "filling"
+FEATURES, RECORDS, FILLING, DAMAGED = "features.npy", "rows.bin", "filling", "damaged"
 MISSING, READY, UNREADABLE = 0, 1, 2
 _LOOK_SECONDS = 0.002
 """More than it takes to look whether a store is locked."""
@@ -78,6 +79,11 @@ def open_features(path: Path, index: Index) -> Rows:
             f"{path / FEATURES}: holds {features.dtype} {features.shape}; its index says float16 {index.shape}"
         )
     return features
+
+
+def is_doubtful(path: Path) -> bool:
+    """Return whether no row of a store is to be believed before it has been held to its checksum."""
+    return (path / FILLING).exists() or (path / DAMAGED).exists()
 
 
 def is_whole(record: np.ndarray, log_mel: np.ndarray | None) -> bool:

@@ -46,7 +46,9 @@ def fill(
     unopened: dict[str, str] = {}
     with filling(path, records) as writer:
         if not writer.is_checked:
-            logger.warning("%s: the last preparation did not come to its end; what it wrote is checked first", path)
+            logger.warning(
+                "%s: checked first, since the last preparation did not come to its end or a row was found damaged", path
+            )
             writer.check(progress)
         try:
             _forget_changed(path, writer, wanted, unopened=unopened, progress=progress)

@@ -20,11 +20,11 @@ def is_true(path: Path, features: Rows, records: np.ndarray, wanted: Wanted, pro
     """Return whether a store has all of these rows as their files are now.
 
     What who fills it would do once is done each time, since there is nowhere to note it: files that were touched are
-    read, and rows are held to their checksums if a process that wrote them was killed.
+    read, and rows are held to their checksums if a process that wrote them was killed, or one was found damaged.
     """
     if wanted.is_missing(records).any() or not _is_same_audio(path, records, wanted, progress):
         return False
-    if (path / store_files.FILLING).exists():
+    if store_files.is_doubtful(path):
         return bool(hold_to_records(features, records, wanted.rows, progress).all())
     return True
 

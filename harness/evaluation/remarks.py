@@ -42,8 +42,8 @@ def _choices(result: EvaluationResult) -> list[str]:
 
 def _readings(result: EvaluationResult) -> list[str]:
     return [
-        f"{c.title}, seed {seed.seed_index}: test was read {seed.reads} times, since a worker was lost or the run "
-        "failed after a reading"
+        f"{c.title}, seed {seed.seed_index}: test was read {seed.reads} times, since a worker was lost, the run "
+        "failed after a reading, or the features could not be read to their end"
         for c in result.configurations
         for seed in c.seeds
         if seed.reads > 1
@@ -91,7 +91,7 @@ def _other_clips(result: EvaluationResult) -> list[str]:
             why = (
                 "since unreadable audio is left out for systems that hear log-mel, and only for them"
                 if n != m
-                else "since what is heard of them changed in between"
+                else "since they do not sound the same"
             )
             lines.append(f"{one.title} and {other.title} are not paired: {n} and {m} test clips, not the same, {why}")
     return lines

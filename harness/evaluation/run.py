@@ -126,8 +126,7 @@ def _carry_out(
     listed = replace(listed, tracking_uri=spec.tracking_uri)
     _announce(console, spec, place, chosen=chosen, session=session, notes=notes)
     if len(finished) + len(failed) < len(listed.runs):
-        listed, spec = _prepare(listed, spec, place, console=console)
-        check_same_test_clips(trials, spec.provenance, name=spec.name)
+        listed, spec = _prepare(listed, spec, place, trials=trials, console=console)
     listed.write(place)
     study, plan = _open(place), EvaluationPlan(listed)
     tracker = Tracker(study, spec, place, plan=plan, labels=listed.labels)
@@ -220,12 +219,14 @@ def _choice(candidate: Candidate, by: str) -> str:
 
 
 def _prepare(
-    listed: RunList, spec: StudySpec, place: StudyPlace, *, console: StudyConsole
+    listed: RunList, spec: StudySpec, place: StudyPlace, *, trials: Sequence[FrozenTrial], console: StudyConsole
 ) -> tuple[RunList, StudySpec]:
     """Compute the features that the runs hear, on test too; return list and spec with what that told.
 
+    `trials` are those of the runs that have begun.
+
     Raises:
-        ValueError: the data or the backbone are no longer those of a study.
+        ValueError: the data or the backbone are no longer those of a study, or the test clips those of its runs.
     """
     wanted = {run.study for run in listed.runs}
     groups: dict[tuple[str, DataSpec], list[StudySpec]] = {}
@@ -237,6 +238,8 @@ def _prepare(
         prepared = prepare_for(sources[0], place, configs, console=console, reads_test=True)
         for source in sources:
             check_unchanged(source, prepared.spec.provenance)
+        tested = [trial for trial in trials if listed.runs[trial.number].study in studies]
+        check_same_test_clips(tested, prepared.spec.provenance, name=spec.name)
         listed = replace(listed, labels=prepared.labels, floor=prepared.floor)
         spec = replace(spec, provenance={**spec.provenance, **prepared.spec.provenance})
     return listed, spec

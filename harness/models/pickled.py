@@ -35,7 +35,10 @@ def _in_our_words(error: Exception) -> str:
     """Say what is wrong with a file that cannot be unpickled; PyTorch's own words advise to run whatever it holds."""
     if refused := re.search(r"GLOBAL (\S+) ", str(error)):
         return f"holds more than tensors, {refused[1]!r}, which is not unpickled; save the `state_dict()` alone"
-    why = "" if "weights_only" in str(error) else f" ({first_line(error)})"
+    if "Unsupported operand" in str(error):
+        why = ", or of another pickle protocol than `torch.save` writes by default"
+    else:
+        why = "" if "weights_only" in str(error) else f" ({first_line(error)})"
     return f"not a whole checkpoint of tensors alone{why}"
 
 
