@@ -190,7 +190,7 @@ def test_after_a_kill_only_what_is_missing_is_computed_and_sigterm_or_a_lost_wor
     process.terminate()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the last preparation did not come to its end; what it wrote is checked first" in err
+    assert "checked first, since the last preparation did not come to its end" in err
     assert "interrupted; nothing that was computed is lost: run the same command again to go on" in err
     assert not (path / "filling").exists()
     n_before = n_stored(path)
