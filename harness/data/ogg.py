@@ -72,7 +72,8 @@ def why_not_whole(content: bytes) -> str:
         number = numbers.get(page.stream, page.number)
         if page.end > len(content):
             break
-        if checksum(content[page.start : page.end]) != content[page.start :][_CHECKSUM]:
+        whole = content[page.start : page.end]
+        if checksum(whole) != whole[_CHECKSUM]:
             return f"damaged, {where} fails its checksum"
         if page.is_first and last is not None and not last.is_first:
             return f"several recordings one after another, the next one from byte {page.start} on; a clip is one"

@@ -96,9 +96,8 @@ def open_features(
     Raises:
         ValueError: a clip cannot be read and `skips_corrupt` is False, or the data set has no VGGish.
     """
-    rendered = demo_digest(dataset.root) if spec.source == DEMO else None
     if front_end is None:
-        return vggish_features(dataset, rows=rows, sound_digest=rendered)
+        return vggish_features(dataset, rows=rows, sound_digest=_rendered_digest(spec, dataset))
     store = prepare_features(
         dataset,
         front_end,

@@ -16,7 +16,7 @@ from harness.data.regular_file import regular_size
 
 UNOBSERVED = 0.5
 """The target of a label that nobody annotated."""
-_NO_NAME = re.compile(r"\.{0,2}|.*[/\\\x00-\x1f\x7f-\x9f].*", re.DOTALL)
+_IN_NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +170,7 @@ def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple
 
 def why_no_name(key: str) -> str:
     """Say what keeps a key from naming a clip's file, and no other place; "" if nothing does."""
-    if _NO_NAME.fullmatch(key) is None:
+    if key not in {"", ".", ".."} and _IN_NO_NAME.search(key) is None:
         return ""
     return (
         f"key {key!r} is no plain name; a key names the clip's file, so it must not be empty, . or .., and have no /, "
