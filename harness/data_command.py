@@ -58,8 +58,8 @@ def fetch(
     """
     with said_to_the_user(lambda: "run the same command again to go on"):
         _check_fetch(name, mirror=mirror, archive=archive, md5=md5, keep_archive=keep_archive)
-        from harness.data.byte_progress import track_bytes  # noqa: PLC0415
         from harness.data.fetch import OPENMIC_2018, Fetch  # noqa: PLC0415
+        from harness.data.progress import track  # noqa: PLC0415
 
         release = OPENMIC_2018
         if mirror is not None:
@@ -72,7 +72,7 @@ def fetch(
             archive=archive.expanduser().absolute() if archive is not None else None,
             keeps_archive=keep_archive,
             say=typer.echo,
-            progress=track_bytes,
+            progress=track,
         ).run()
         typer.echo(f"{place}\ncheck it    python -m harness.data check {place}")
         typer.echo(f"prepare it  python -m harness.data prepare --data {place} --backbone ast-base384")

@@ -1,6 +1,5 @@
-"""A server and a proxy on this machine, for downloads that go well, and for those that do not."""
+"""A local server and proxy, which can be made to fail."""
 
-import hashlib
 import threading
 import time
 from contextlib import contextmanager
@@ -11,11 +10,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 @dataclass
 class Asked:
-    """One request, and how many bytes of its answer's body were sent."""
+    """One request, and the number of body bytes that answered it."""
 
     path: str
     range: str | None
-    if_range: str | None
     via: str | None = None
     status: int = 0
     sent: int = 0
@@ -23,17 +21,14 @@ class Asked:
 
 @dataclass
 class Server:
-    """What is served and how it goes wrong; may be changed between requests.
+    """The served content and the failures, which a test may change between requests.
 
-    `disconnects` and `statuses` are used up one a request: break off after so many bytes, or answer with that status.
-    `is_silent_after_redirects` keeps the connection of a redirection, and ends it when the next request comes.
+    Each request uses up one of `disconnects` (break off after so many bytes) and of `statuses` (answer with this one).
+    With `is_silent_after_redirects` the connection of a redirection stays open, and closes at the next request.
     """
 
     content: bytes
     has_ranges: bool = True
-    heeds_if_range: bool = True
-    etag: str | None = "strong"
-    last_modified: str | None = None
     tells_length: bool = True
     disconnects: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
@@ -43,11 +38,6 @@ class Server:
     bytes_per_second: float | None = None
     log: list[Asked] = field(default_factory=list)
     url: str = ""
-
-    def tag(self):
-        if self.etag == "strong":
-            return f'"{hashlib.sha256(self.content).hexdigest()[:12]}"'
-        return self.etag
 
     @property
     def sent(self):
@@ -62,9 +52,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         state = self.state
         self.close_connection = True
-        if self.was_redirected:  # its connection seemed to be kept, and ends without an answer
+        if self.was_redirected:  # close the connection without an answer
             return None
-        asked = Asked(self.path, self.headers.get("Range"), self.headers.get("If-Range"), self.headers.get("Via"))
+        asked = Asked(self.path, self.headers.get("Range"), self.headers.get("Via"))
         state.log.append(asked)
         if self.path in state.redirects:
             self.was_redirected = state.is_silent_after_redirects
@@ -77,8 +67,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, asked):
         state, whole = self.state, self.state.content
         headers = {"Accept-Ranges": "bytes"} if state.has_ranges else {}
-        headers |= {"ETag": state.tag()} if state.etag else {}
-        headers |= {"Last-Modified": state.last_modified} if state.last_modified else {}
         start = self._start(asked)
         if start is not None and start >= len(whole):
             return self._answer(asked, 416, b"", {"Content-Range": f"bytes */{len(whole)}", "Content-Length": "0"})
@@ -92,11 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(asked, 200 if start is None else 206, body, headers | state.headers)
 
     def _start(self, asked):
-        """Return from where the answer goes, None for the whole."""
+        """Return the first byte of a range, None for the whole file."""
         if not self.state.has_ranges or asked.range is None:
-            return None
-        is_changed = asked.if_range not in (None, self.state.tag(), self.state.last_modified)
-        if is_changed and self.state.heeds_if_range:
             return None
         return int(asked.range.removeprefix("bytes=").removesuffix("-"))
 
@@ -114,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
                 asked.sent += len(piece)
                 if pace:
                     time.sleep(len(piece) / pace)
-        except OSError:  # who asked is gone
+        except OSError:  # the client is gone
             pass
 
     def log_message(self, *args):
@@ -122,13 +107,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _ProxyHandler(BaseHTTPRequestHandler):
-    """Passes on GET requests for absolute URLs, and says so."""
+    """Forwards GET requests for absolute URLs, and records them."""
 
     seen: list[str]
 
     def do_GET(self):
         self.seen.append(self.path)
-        passed_on = {name: self.headers[name] for name in ("Range", "If-Range") if name in self.headers}
+        passed_on = {"Range": self.headers["Range"]} if "Range" in self.headers else {}
         with build_opener(ProxyHandler({})).open(Request(self.path, headers=passed_on | {"Via": "1.1 test"})) as answer:
             body = answer.read()
             self.send_response(answer.status)
@@ -153,7 +138,7 @@ def serving(content=b"", **how):
 
 @contextmanager
 def proxying():
-    """Give a proxy's URL and the list of the URLs that it was asked for."""
+    """Give a proxy's URL and the list of the URLs that were requested through it."""
     seen = []
     with _running(type("Handler", (_ProxyHandler,), {"seen": seen})) as address:
         yield f"http://{address}", seen

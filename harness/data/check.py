@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.archive import read_marker
 from harness.data.check_audio import Audio, check_audio
 from harness.data.check_tables import (
     check_label_csv,
@@ -20,6 +19,7 @@ from harness.data.check_tables import (
     check_partition,
     check_partitions,
 )
+from harness.data.fetch import read_marker
 from harness.data.openmic import (
     CLASS_MAP,
     EACH_NEEDS,

@@ -1,37 +1,52 @@
-"""Bringing a published data set to this machine: room checked, downloaded, verified, unpacked, in any number of goes.
+"""Fetch a published data set: check the disk's room, download with resume, verify the checksum, unpack.
 
-TO/.openmic-2018.fetch/    what is under way: the archive or a part of it, and files that are being unpacked
-TO/.openmic-2018.lock      held by the process that is at work
-TO/openmic-2018/           the data set, once it is whole
+    TO/.openmic-2018.fetch/   the archive while it downloads, and the files while they are unpacked
+    TO/.openmic-2018.lock     held by the process at work
+    TO/openmic-2018/          the data set, once it is complete
+
+An interrupted fetch resumes when it is started again. The release's MD5 decides whether the archive is right, so a
+download may resume from another mirror and needs no other proof that the file has not changed.
 """
 
+import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import tarfile
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from gzip import BadGzipFile
 from pathlib import Path
 
 import pooch
+import requests
 from filelock import FileLock, Timeout
+from requests.adapters import HTTPAdapter
 from rich.filesize import decimal
+from urllib3.exceptions import HTTPError
 
-from harness.data.archive import check_members, read_marker, unpack
-from harness.data.byte_progress import ByteProgress, quiet_bytes
-from harness.data.download import ResumingDownloader
+from harness.data.progress import Progress, quiet
 from harness.paths import make_directory
 
 logger = logging.getLogger(__name__)
 
-_SCRATCH = "unpacking"
+MARKER = ".fetched.json"
+MEGABYTE = 1_000_000
+_PIECE_BYTES = 1 << 16
+_TIMEOUT_SECONDS = (15.0, 60.0)  # to connect, and between two pieces
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_ELSEWHERE = "give another place with --mirror URL, or download it by hand and give --archive FILE"
 
 
 @dataclass(frozen=True)
 class Release:
-    """An archive that someone published: `root` is the folder in it.
+    """A published archive; `root` is the folder in it.
 
-    `archive_bytes` and `unpacked_bytes` are the most that they take, None where nobody can say beforehand.
+    `archive_bytes` and `unpacked_bytes` are upper bounds, None if unknown.
     """
 
     root: str
@@ -50,14 +65,23 @@ OPENMIC_2018 = Release(
     archive_bytes=2_700_000_000,
     unpacked_bytes=3_300_000_000,
 )
-"""Source: Zenodo record 1432913, which says 2.6 GB. Unpacked, 20,000 clips that hardly compress, and the labels."""
+"""Source: Zenodo record 1432913, which states 2.6 GB. The 20,000 clips hardly compress."""
+
+
+def read_marker(folder: Path) -> dict[str, object] | None:
+    """Return the record that a completed fetch leaves in a data set's folder, None without one."""
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return marker if isinstance(marker, dict) else None
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """One data set on its way to a directory; `run` does what is not done yet.
+    """One data set to fetch into the directory `to`; `run` does what remains to be done.
 
-    `archive` is a file that is there already and stays; `say` takes lines for the user.
+    `archive` is a local copy, used in place of a download. `say` takes lines for the user.
     """
 
     release: Release
@@ -65,24 +89,25 @@ class Fetch:
     archive: Path | None = None
     keeps_archive: bool = False
     say: Callable[[str], None] = logger.info
-    progress: ByteProgress = quiet_bytes
-    pause_seconds: float = 1.0
+    progress: Progress = quiet
+    pause_seconds: float = 2.0
 
     def run(self) -> Path:
-        """Return the data set's directory, when it is whole.
+        """Return the data set's directory, complete.
 
         Raises:
-            ConnectionError: the connection broke too often; what came of the file is kept.
-            OSError: no room, no permission, or a refusal by the server.
-            ValueError: the archive is not the one that was published, or could write outside its folder; or something
-                else bears the directory's name.
+            ConnectionError: the connection broke too often; the downloaded part is kept.
+            OSError: no room, no permission, or the server refuses.
+            ValueError: the archive is not the published one, or something else is at the directory's place.
         """
         make_directory(self.to)
-        with self._alone():
-            if self._is_there():
-                self.say(f"{self._target}: already there and whole; nothing to do")
-                return self._target
-            return self._bring()
+        with self._locked():
+            if not self._is_complete():
+                self._fetch()
+            else:
+                self.say(f"{self._target}: already there and complete; nothing to do")
+            shutil.rmtree(self._workspace, ignore_errors=True)
+        return self._target
 
     @property
     def _target(self) -> Path:
@@ -93,10 +118,7 @@ class Fetch:
         return self.to / f".{self.release.root}.fetch"
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Wait for another process that fetches to the same directory."""
-        if not os.access(self.to, os.W_OK):
-            raise PermissionError(f"{self.to}: cannot be written; give another directory as --to DIR")
+    def _locked(self) -> Iterator[None]:
         lock = FileLock(self.to / f".{self.release.root}.lock")
         try:
             lock.acquire(timeout=0)
@@ -108,132 +130,249 @@ class Fetch:
         finally:
             lock.release()
 
-    def _is_there(self) -> bool:
-        marker = read_marker(self._target)
-        if marker is not None and marker.get("md5") == self.release.md5:
-            shutil.rmtree(self._workspace, ignore_errors=True)  # of a process that was killed when all was done
-            self._check_none_is_gone(marker)
-            return True
-        if self._target.exists() or self._target.is_symlink():
-            of = "another archive" if marker else "no archive by this command"
-            raise ValueError(
-                f"{self._target}: is there already and comes from {of}; look at it with `python -m harness.data check "
-                f"{self._target}`, and move it away if it is to be fetched"
-            )
-        return False
+    def _is_complete(self) -> bool:
+        """Return whether the data set is there.
 
-    def _check_none_is_gone(self, marker: Mapping[str, object]) -> None:
-        """Refuse to call whole what was fetched and has lost files since."""
-        expected = marker.get("n_files")
-        found = sum(len(files) for _, _, files in os.walk(self._target)) - 1  # without the marker
+        Raises:
+            ValueError: the directory has another origin, or has lost files.
+        """
+        if not os.path.lexists(self._target):
+            return False
+        marker = read_marker(self._target) or {}
+        if marker.get("md5") != self.release.md5:
+            raise ValueError(
+                f"{self._target}: exists, but was not fetched from this archive; move it away, or inspect it with "
+                f"`python -m harness.data check {self._target}`"
+            )
+        expected, found = marker.get("n_files"), _count_files(self._target) - 1  # the marker is not counted
         if isinstance(expected, int) and found < expected:
             raise ValueError(
-                f"{self._target}: was fetched, but of its {expected:,} files only {found:,} are there now; `python -m "
-                f"harness.data check {self._target}` says what a study lacks; move it away to fetch it again"
+                f"{self._target}: only {found:,} of its {expected:,} files are left; move it away to fetch it again"
             )
+        return True
 
-    def _bring(self) -> Path:
+    def _fetch(self) -> None:
         self._workspace.mkdir(exist_ok=True)
-        shutil.rmtree(self._workspace / _SCRATCH, ignore_errors=True)  # of a process that was killed: it takes room
-        for leftover in self._workspace.glob("tmp*"):  # pooch's, of a process that was killed
-            leftover.unlink()
-        given = self._given()
-        if given is None:
-            self._check_room_for_both()
-            archive = self._download()
-        else:
-            archive = self._verified(given)
-        target = self._unpack(archive)
-        if given is None and self.keeps_archive:
-            archive.replace(self.to / archive.name)
-        shutil.rmtree(self._workspace, ignore_errors=True)
-        return target
-
-    def _given(self) -> Path | None:
-        """Return the archive that need not be downloaded: the user's, or one that was kept."""
-        if self.archive is not None:
-            return self.archive
+        for leftover in self._workspace.iterdir():  # of a killed process; only the archive and its part are of use
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            elif not leftover.name.startswith(self.release.archive_name):
+                leftover.unlink()
         kept = self.to / self.release.archive_name
-        return kept if kept.is_file() else None
-
-    def _check_room_for_both(self) -> None:
-        """Say what the whole needs, and check that it is there."""
-        archive, unpacked = self.release.archive_bytes, self.release.unpacked_bytes
-        if archive is None or unpacked is None:
-            return
-        came = sum(file.stat().st_size for file in self._workspace.iterdir() if file.is_file())
-        self.say(
-            f"needs up to {decimal(archive + unpacked)} in {self.to} while it is unpacked ({decimal(archive)} for the "
-            f"archive, {decimal(unpacked)} for the data set), and {decimal(unpacked)} afterwards; "
-            f"{decimal(came)} of the archive are there"
-        )
-        self._check_room(max(archive - came, 0) + unpacked, "for the archive and what is in it")
-
-    def _check_room(self, needed: int, why: str) -> None:
-        free = shutil.disk_usage(self.to).free
-        if free < needed:
-            raise OSError(
-                f"{self.to}: {decimal(needed)} more are needed {why}, and {decimal(free)} are free; make room, or give "
-                "another directory as --to DIR"
-            )
+        local = self.archive or (kept if kept.is_file() else None)
+        archive = self._download() if local is None else self._verified(local)
+        self._unpack(archive)
+        if local is None and self.keeps_archive:
+            archive.replace(kept)
 
     def _download(self) -> Path:
-        name = self.release.archive_name
+        release, unpacked = self.release, self.release.unpacked_bytes or 0
+        if release.archive_bytes is not None:
+            self.say(
+                f"needs up to {decimal(release.archive_bytes + unpacked)} in {self.to} while unpacking, and "
+                f"{decimal(unpacked)} afterwards"
+            )
         downloader = ResumingDownloader(
-            self._workspace / f"{name}.part",
-            limit=self.release.archive_bytes,
+            self._workspace / f"{release.archive_name}.{release.md5}.part",
+            check_room=lambda n_missing: self._check_room(n_missing + (unpacked or n_missing)),
             progress=self.progress,
             pause_seconds=self.pause_seconds,
-            check_room=self._check_room_for_download,
         )
         pooch.get_logger().setLevel(logging.WARNING)
-        known = f"md5:{self.release.md5}"
+        known, name = f"md5:{release.md5}", release.archive_name
         try:
-            path = pooch.retrieve(
-                self.release.url, known_hash=known, fname=name, path=self._workspace, downloader=downloader
-            )
-        except ValueError as error:
-            if "hash of downloaded file" not in str(error):
-                raise
-            raise ValueError(
-                f"{self.release.url}: {error} Run the same command again; if that ends here too, give another place "
-                "with --mirror URL, or a file from elsewhere with --archive FILE"
-            ) from error
-        return Path(path)
+            return Path(pooch.retrieve(release.url, known, fname=name, path=self._workspace, downloader=downloader))
+        except ValueError as error:  # pooch removes a file with another checksum
+            raise ValueError(f"{release.url}: {error} Run the same command again, or {_ELSEWHERE}") from error
 
-    def _check_room_for_download(self, missing: int, length: int) -> None:
-        unpacked = self.release.unpacked_bytes
-        if unpacked is None and missing == length:  # said once; the members are counted before they are unpacked
-            self.say(f"needs {decimal(length)} in {self.to} for the archive, and more than that for what is in it")
-        self._check_room(missing + (unpacked or length), "for the archive and what is in it")
+    def _check_room(self, needed: int) -> None:
+        if (free := shutil.disk_usage(self.to).free) < needed:
+            raise OSError(
+                f"{self.to}: needs {decimal(needed)} more, but only {decimal(free)} are free; make room, or give "
+                "another directory with --to DIR"
+            )
 
     def _verified(self, archive: Path) -> Path:
         if not archive.is_file():
             raise FileNotFoundError(f"archive={archive}: no such file")
-        self.say(f"{archive}: checking its md5")
-        found = pooch.file_hash(str(archive), alg="md5")
-        if found != self.release.md5:
-            mend = (
-                "download it again" if archive == self.archive else "move or remove it, and fetch downloads the archive"
-            )
+        self.say(f"{archive}: checking its MD5")
+        if (found := pooch.file_hash(str(archive), alg="md5")) != self.release.md5:
             raise ValueError(
-                f"{archive}: its md5 is {found}, that of the published archive {self.release.md5} "
-                f"({decimal(archive.stat().st_size)} are there); it is another file or not whole: {mend}"
+                f"{archive}: has MD5 {found}, not the published archive's {self.release.md5}; it is another file or "
+                "incomplete: move it away, or download it again"
             )
         return archive
 
-    def _unpack(self, archive: Path) -> Path:
-        self.say(f"{archive.name}: md5 {self.release.md5} is right; looking through its members")
-        contents = check_members(archive, root=self.release.root, progress=self.progress)
-        self._check_room(contents.disk_bytes, f"to unpack {contents.n_files:,} files")
-        outside = f"; {contents.n_outside} beside {self.release.root}/ are left out" if contents.n_outside else ""
-        self.say(f"unpacking {contents.n_files:,} files, {decimal(contents.disk_bytes)}{outside}")
-        marker = {"archive": self.release.archive_name, "md5": self.release.md5, "n_files": contents.n_files}
-        return unpack(
-            archive,
-            self.to,
-            root=self.release.root,
-            marker=marker,
-            scratch=self._workspace / _SCRATCH,
-            progress=self.progress,
-        )
+    def _unpack(self, archive: Path) -> None:
+        """Unpack beside the target, and rename once every file is on the disk."""
+        size = _size(archive)
+        self._check_room(self.release.unpacked_bytes or size)
+        self.say(f"{archive.name}: MD5 {self.release.md5} is right; unpacking")
+        scratch = self._workspace / "unpacking"
+        try:
+            _report(_unpacked_to(archive, scratch), self.progress, n_bytes=size, label="unpacking")
+            root = scratch / self.release.root
+            if not (n_files := _count_files(root)):
+                raise ValueError(f"{archive}: has no file in {self.release.root}/, so it is another data set's archive")
+            marker = {"archive": self.release.archive_name, "md5": self.release.md5, "n_files": n_files}
+            (root / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
+            os.sync()  # the files must survive a power cut that happens after the rename
+            root.rename(self._target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _unpacked_to(archive: Path, to: Path) -> Iterator[int]:
+    """Unpack a .tgz into a new folder; yield the position in the archive after each member.
+
+    Raises:
+        OSError: the disk is full.
+        ValueError: it is no complete .tgz, or a member would lie outside the folder or is neither file nor folder.
+    """
+    to.mkdir(parents=True)
+    try:
+        with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r:gz") as members:
+            for member in members:
+                if not member.isfile() and not member.isdir():
+                    raise ValueError(f"{archive}: member {member.name!r} is a link or a device; nothing is unpacked")
+                members.extract(member, to, filter="data")
+                yield file.tell()
+    except (tarfile.TarError, EOFError, zlib.error, BadGzipFile) as error:
+        raise ValueError(f"{archive}: not a complete and safe .tgz file ({error}); nothing is unpacked") from error
+    except OSError as error:
+        raise OSError(f"{error.filename or to}: {error.strerror or error}; nothing of {archive} is unpacked") from error
+
+
+def _report(positions: Iterable[int], progress: Progress, *, n_bytes: int, label: str) -> None:
+    """Run through positions in bytes, reporting megabytes."""
+
+    def megabytes() -> Iterator[int]:
+        n_done = position = 0
+        for position in positions:
+            for n_done in range(n_done + 1, position // MEGABYTE + 1):  # noqa: B020
+                yield n_done
+        if position % MEGABYTE:
+            yield n_done + 1
+
+    for _ in progress(megabytes(), total=-(-n_bytes // MEGABYTE), label=f"{label}, MB"):
+        pass
+
+
+@dataclass(frozen=True)
+class ResumingDownloader:
+    """Downloads for `pooch.retrieve`, whose own downloader starts over whenever the connection breaks.
+
+    `part` holds the file's first bytes and survives the process. `attempts` is how often in a row the connection may
+    break with less than a megabyte gained; the pause doubles each time. `check_room` takes the number of missing bytes
+    and raises if they do not fit. requests heeds HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+    """
+
+    part: Path
+    check_room: Callable[[int], None] = lambda _n_missing: None
+    progress: Progress = quiet
+    attempts: int = 6
+    pause_seconds: float = 2.0
+
+    def __call__(self, url: str, output_file: str | os.PathLike[str], _pooch: object = None) -> None:
+        """Download `url` to `output_file`, which must be on the same disk as `part`.
+
+        Raises:
+            ConnectionError: the connection broke too often; the part is kept.
+            OSError: the server refuses or sends something else, or the disk is full; the part is kept.
+        """
+        n_failed, is_complete = 0, False
+        with requests.Session() as session:
+            for scheme in ("http://", "https://"):  # some servers close a kept connection without an answer
+                session.mount(scheme, HTTPAdapter(max_retries=1))
+            while not is_complete:
+                before = _size(self.part)
+                try:
+                    self._attempt(session, url)
+                    is_complete = True
+                except (requests.RequestException, HTTPError) as error:
+                    n_failed = 1 if _size(self.part) - before >= MEGABYTE else n_failed + 1
+                    self._raise_unless_transient(error, url, is_last=n_failed >= self.attempts)
+                    pause = self.pause_seconds * 2 ** (n_failed - 1)
+                    logger.warning("%s: %s; trying again in %.0f s", url, _reason(error), pause)
+                    time.sleep(pause)
+        self.part.replace(output_file)
+
+    def _attempt(self, session: requests.Session, url: str) -> None:
+        """Ask for the missing bytes, and append them to the part."""
+        start = _size(self.part)
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+        with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as response:
+            if response.status_code == 416 and _content_range(response) == f"*/{start}":
+                return  # the part is complete
+            _check_response(response, start)
+            n_known = start if response.status_code == 200 else 0  # this server sends all from the beginning
+            length = response.headers.get("Content-Length", "")
+            n_missing = max(int(length) - n_known, 0) if length.isdecimal() else 0
+            self.check_room(n_missing)
+            written = self._written(response, skip=n_known)
+            _report(written, self.progress, n_bytes=n_missing, label="downloading")
+
+    def _written(self, response: requests.Response, *, skip: int) -> Iterator[int]:
+        """Append the response to the part, without its first `skip` bytes; yield the bytes written so far."""
+        n_written = 0
+        try:
+            with self.part.open("ab") as file:
+                # below requests, which would decompress a .tgz that its server declares as gzip-encoded
+                for piece in response.raw.stream(_PIECE_BYTES, decode_content=False):
+                    n_written += file.write(piece[skip:])
+                    skip -= min(skip, len(piece))
+                    yield n_written
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"{self.part}: {reason}; it is kept: mend this and run the same command again") from error
+        if skip:
+            raise requests.HTTPError("a file came that is shorter than the part downloaded before")
+
+    def _raise_unless_transient(self, error: Exception, url: str, *, is_last: bool) -> None:
+        """Raise the error for the user, unless another attempt may succeed."""
+        is_transient = isinstance(error, (requests.ConnectionError, requests.Timeout, HTTPError))
+        is_transient &= not isinstance(error, requests.exceptions.SSLError)
+        if is_transient and not is_last:
+            return
+        kind, remedy = (ConnectionError, "run the same command again, or ") if is_transient else (OSError, "")
+        proxy = "check HTTPS_PROXY, " if isinstance(error, requests.exceptions.ProxyError) else ""
+        came = f"{decimal(_size(self.part))} are kept in {self.part}" if _size(self.part) else "nothing came"
+        raise kind(f"{url}: {_reason(error)}; {came}: {proxy}{remedy}{_ELSEWHERE}") from error
+
+
+def _check_response(response: requests.Response, start: int) -> None:
+    """Refuse a response that is not the rest of the file; the errors are requests' own.
+
+    Raises:
+        requests.ConnectionError: the server is busy.
+        requests.HTTPError: the server refuses, or sends something else.
+    """
+    answer = f"the server answers {response.status_code} {response.reason}"
+    if response.status_code in _BUSY:
+        raise requests.ConnectionError(answer)
+    if response.status_code == 206 and not _content_range(response).startswith(f"{start}-"):
+        raise requests.HTTPError(f"the server sends other bytes than those from {start}")
+    if response.status_code not in {200, 206}:
+        raise requests.HTTPError(answer)
+    if "text/html" in response.headers.get("Content-Type", "").lower():
+        raise requests.HTTPError("a web page came in place of the archive; log in if this network asks for it")
+
+
+def _content_range(response: requests.Response) -> str:
+    return response.headers.get("Content-Range", "").removeprefix("bytes ")
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost message of an error of requests or urllib3, without a proxy's user and password."""
+    nested = (getattr(error, "reason", None), *error.args)
+    inner = next((other for other in nested if isinstance(other, BaseException)), None)
+    text = re.sub(r"(\w+://)?\S*@", r"\1", str(error) or type(error).__name__)
+    return text.rstrip(".?") if inner is None else _reason(inner)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _count_files(folder: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(folder))
