@@ -29,10 +29,10 @@ from harness.benchmarks.preparation import measure_preparation
 from harness.benchmarks.reading import measure_reading, measure_waiting
 from harness.benchmarks.timing import torch_threads
 from harness.benchmarks.training import BACKBONES, TrainingPlan, measure_training
-from harness.config import REPROGRAMMERS
-from harness.data.progress import track
-from harness.parts.checks import one_of
-from harness.train import PRECISIONS
+from harness.common.progress import track
+from harness.config.checks import one_of
+from harness.config.trial import REPROGRAMMERS
+from harness.training.trainer import PRECISIONS
 
 PARTS = ("front-end", "preparation", "reading", "training", "memory", "overhead")
 _ROUNDS = {part: 3 if part == "overhead" else 5 for part in PARTS}

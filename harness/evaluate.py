@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness import flags
-from harness.command import (
+from harness.common import cli as flags
+from harness.common.cli import (
     DEFAULT_STORAGE,
     DONE,
     FELL_SHORT,
@@ -19,8 +19,8 @@ from harness.command import (
     prepare_environment,
     said_to_the_user,
 )
-from harness.published import SYSTEMS, in_words
-from harness.spec import Resources, StudyPlace
+from harness.config.literature import SYSTEMS, in_words
+from harness.config.study import Resources, StudyPlace
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -53,9 +53,9 @@ def main(
     with said_to_the_user(lambda: "type the same command again to go on"):
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
         # Ray reads the environment when it is imported
-        from harness.console import StudyConsole  # noqa: PLC0415
         from harness.evaluation.report import conclude  # noqa: PLC0415
         from harness.evaluation.run import evaluate  # noqa: PLC0415
+        from harness.study.console import StudyConsole  # noqa: PLC0415
 
         console = StudyConsole()
         result = evaluate(

@@ -18,14 +18,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness.build import Model, build_model
-from harness.config import TrialConfig
-from harness.data.study_data import Part, StudyData
-from harness.models.ast import GEOMETRIES, Ast
-from harness.models.checkpoints import RANDOM_SUFFIX
-from harness.parts.checks import one_of
-from harness.published import LABEL_COUNTS, PAPER_BACKBONE, SYSTEMS
-from harness.subspace import configuration_of
+from harness.config.checks import one_of
+from harness.config.literature import LABEL_COUNTS, PAPER_BACKBONE, SYSTEMS
+from harness.config.space import configuration_of
+from harness.config.trial import TrialConfig
+from harness.data.batches import Part, StudyData
+from harness.models.backbones.ast import GEOMETRIES, Ast
+from harness.models.backbones.checkpoints import RANDOM_SUFFIX
+from harness.models.build import Model, build_model
 from search_spaces import load
 
 _META = torch.device("meta")

@@ -24,13 +24,13 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from harness.data.general_midi import TAGS
-from harness.data.pretraining import SHARD_CLIPS, Corpus, Part, prepare_corpus, sha256_of
-from harness.data.progress import track
-from harness.models.ast import GEOMETRIES, Ast
-from harness.models.checkpoints import load_ast, save_ast
+from harness.common.files import cache_dir
+from harness.common.progress import track
+from harness.models.backbones.ast import GEOMETRIES, Ast
+from harness.models.backbones.checkpoints import load_ast, save_ast
 from harness.models.normalisations import AUDIOSET_MEAN, AUDIOSET_STD
-from harness.paths import cache_dir
+from harness.synthetic.corpus import SHARD_CLIPS, Corpus, Part, prepare_corpus, sha256_of
+from harness.synthetic.general_midi import TAGS
 
 NAME = "ast-nano"
 BATCH = 64

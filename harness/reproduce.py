@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from harness import flags
-from harness.command import (
+from harness.common import cli as flags
+from harness.common.cli import (
     DEFAULT_STORAGE,
     absolute_place,
     checked_uri,
@@ -14,8 +14,8 @@ from harness.command import (
     prepare_environment,
     said_to_the_user,
 )
-from harness.published import SYSTEMS, in_words
-from harness.spec import DataSpec, Resources
+from harness.config.literature import SYSTEMS, in_words
+from harness.config.study import DataSpec, Resources
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -61,7 +61,7 @@ def main(
     with said_to_the_user(lambda: "type the same command again to go on"):
         # Ray reads the environment when it is imported, and a wrong flag need not wait for it
         from harness.reproduction.run import reproduce  # noqa: PLC0415
-        from harness.reproduction.wanted import Reproduction  # noqa: PLC0415
+        from harness.reproduction.spec import Reproduction  # noqa: PLC0415
 
         wanted = Reproduction.of(
             data=DataSpec(

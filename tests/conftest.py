@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.study_data import Part, StudyData
-from harness.models.ast import Ast, AstGeometry
-from harness.models.checkpoints import save_ast
+from harness.data.batches import Part, StudyData
+from harness.models.backbones.ast import Ast, AstGeometry
+from harness.models.backbones.checkpoints import save_ast
 
 LABELS = ("accordion", "banjo", "bass", "cello")
 TINY = AstGeometry(

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.config.study import DataSpec
+from harness.data.batches import log_mel_features
 from harness.data.checked_rows import CheckedRows
-from harness.data.features import log_mel_features
 from harness.data.openmic import read_dataset
 from harness.data.rows import UnreadableRowsError
-from harness.data.sources import open_dataset, open_study_data
 from harness.data.store import open_store
 from harness.data.store_files import DAMAGED, FEATURES, FILLING
-from harness.spec import DataSpec
-from tests.stores import FRONT_END, counting, no_work, preparing, tones
+from harness.study.sources import open_dataset, open_study_data
+from tests.support.stores import FRONT_END, counting, no_work, preparing, tones
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from harness.data.__main__ import app
 from harness.data.check import check_directory
 from harness.data.check_audio import CORRUPTED_TRACKS
 from harness.data.check_report import N_LISTED, lines_of
 from harness.data.fetch import MARKER
 from harness.data.openmic import read_dataset
-from harness.data_command import app
-from tests.layouts import LABELS, Layout, write_csv, write_tone
-from tests.stores import forbid
+from tests.support.layouts import LABELS, Layout, write_csv, write_tone
+from tests.support.stores import forbid
 
 NPZ, CSV = "openmic-2018.npz", "openmic-2018-aggregated-labels.csv"
 

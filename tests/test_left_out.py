@@ -7,8 +7,8 @@ import pytest
 
 from harness.data.openmic import read_dataset
 from harness.data.store import prepare_features
-from tests.layouts import Layout, write_tone
-from tests.stores import FRONT_END, forbid, no_work
+from tests.support.layouts import Layout, write_tone
+from tests.support.stores import FRONT_END, forbid, no_work
 
 KNOWN = "095253_40960"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from harness.published import F1_BY_LABEL, LABEL_COUNTS, SYSTEMS
+from harness.config.literature import F1_BY_LABEL, LABEL_COUNTS, SYSTEMS
 from tracking import paper_figures as figures
 from tracking.placement import name_points
 

@@ -13,13 +13,14 @@ import soundfile
 import torch
 
 from harness.data import store_index
+from harness.data.batches import log_mel_features
 from harness.data.extraction import Heard, in_threads
-from harness.data.features import log_mel_features
-from harness.data.frontend import FrontEnd, decode, log_mel
 from harness.data.openmic import read_dataset
 from harness.data.store import prepare_features
-from tests.layouts import Layout, write_tone
-from tests.stores import FRONT_END, counting, no_work, tones
+from harness.features.audio import decode
+from harness.features.log_mel import FrontEnd, log_mel
+from tests.support.layouts import Layout, write_tone
+from tests.support.stores import FRONT_END, counting, no_work, tones
 
 
 @pytest.fixture

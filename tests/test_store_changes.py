@@ -9,17 +9,17 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from harness import trial
+from harness.config.study import DataSpec
 from harness.data import old_stores, wanted
-from harness.data.frontend import FRONT_END_VERSION
 from harness.data.openmic import read_dataset
-from harness.data.sources import open_dataset, open_study_data
 from harness.data.store import open_store, prepare_features
 from harness.data.store_index import STORE_FORMAT
-from harness.spec import DataSpec
-from tests.layouts import write_tone
-from tests.mounts import small_disk
-from tests.stores import FRONT_END, counting, labels_of, no_work, preparing, tones, touch
+from harness.features.audio import FRONT_END_VERSION
+from harness.study import worker as trial
+from harness.study.sources import open_dataset, open_study_data
+from tests.support.layouts import write_tone
+from tests.support.mounts import small_disk
+from tests.support.stores import FRONT_END, counting, labels_of, no_work, preparing, tones, touch
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 
 from harness.data.openmic import read_dataset
 from harness.data.store import prepare_features
-from tests.layouts import write_tone
-from tests.mounts import small_disk
-from tests.stores import FRONT_END, counting, labels_of, no_work, preparing, tones
+from tests.support.layouts import write_tone
+from tests.support.mounts import small_disk
+from tests.support.stores import FRONT_END, counting, labels_of, no_work, preparing, tones
 
 
 @pytest.fixture

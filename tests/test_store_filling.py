@@ -16,8 +16,8 @@ import pytest
 from harness.data import store_files, store_index
 from harness.data.openmic import read_dataset
 from harness.data.store import open_store, prepare_features
-from tests.mounts import read_only, small_disk
-from tests.stores import FRONT_END, counting, labels_of, no_work, preparing, tones
+from tests.support.mounts import read_only, small_disk
+from tests.support.stores import FRONT_END, counting, labels_of, no_work, preparing, tones
 
 ROW_BYTES = 32 * 128 * 2
 FILES = ("features.npy", "index.json", "rows.bin")
@@ -328,7 +328,7 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a shell in the background left
 from pathlib import Path
 from harness.data.extraction import in_threads
-from harness.data.frontend import FrontEnd
+from harness.features.audio import FrontEnd
 from harness.data.openmic import read_dataset
 from harness.data.store import prepare_features
 

@@ -7,10 +7,10 @@ from harness.data import store_filling
 from harness.data.extraction import Heard, Unopened
 from harness.data.openmic import read_dataset
 from harness.data.store import open_store, prepare_features
-from harness.machines import samples_of, trouble_with_all
-from harness.ray_extraction import _hear
-from tests.layouts import Layout, write_tone
-from tests.stores import FRONT_END, counting, forbid, labels_of, no_work, preparing, tones, touch
+from harness.features.machines import samples_of, trouble_with_all
+from harness.features.ray_extraction import _hear
+from tests.support.layouts import Layout, write_tone
+from tests.support.stores import FRONT_END, counting, forbid, labels_of, no_work, preparing, tones, touch
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from harness.evaluation.choosing import candidates
+from harness.config.study import DataSpec, StudyPlace
+from harness.evaluation.plan import EvaluationPlan, Run, RunList
 from harness.evaluation.run import _spec_of
-from harness.evaluation.runs import EvaluationPlan, Run, RunList
-from harness.plan import StudyPlan
-from harness.searcher import PATHS
-from harness.spec import DataSpec, StudyPlace
-from harness.tracker import Tracker, experiment_of
-from tests.evaluations import make_spec, make_study
+from harness.evaluation.selection import candidates
+from harness.study.plan import StudyPlan
+from harness.study.searcher import PATHS
+from harness.study.tracker import Tracker, experiment_of
+from tests.support.evaluations import make_spec, make_study
 from tests.test_tracking_outbox import new_store
 from tracking.records import trial_key
 from tracking.store import mlflow_client
@@ -61,8 +61,8 @@ class Notebook:
 @pytest.fixture
 def tracked(tmp_path, monkeypatch):
     """Return what a study's or an evaluation's tracker writes down."""
-    monkeypatch.setattr("harness.tracker.load_mlflow", lambda: None)
-    monkeypatch.setattr("harness.tracker.Outbox", Notebook)
+    monkeypatch.setattr("harness.study.tracker.load_mlflow", lambda: None)
+    monkeypatch.setattr("harness.study.tracker.Outbox", Notebook)
 
     return lambda spec, plan, **kwargs: track(spec, plan, tmp_path, **kwargs)._outbox
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from torchaudio.compliance import kaldi
 
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed, torch_threads
-from harness.data.frontend import FrontEnd
+from harness.data.batches import Part
 from harness.data.openmic import ClipDataset
 from harness.data.store import prepare_features
-from harness.data.study_data import Part
+from harness.features.log_mel import FrontEnd
 
 RELEASED, PREPARE, READ = "released code, every epoch", "ours, once", "ours, every epoch"
 RELEASED_EPOCHS = 30

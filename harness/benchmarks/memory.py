@@ -17,9 +17,9 @@ import numpy as np
 from safetensors.torch import save_file
 
 from harness.benchmarks.process_memory import MAPPED, OURS
-from harness.models.ast import AstGeometry
-from harness.models.checkpoints import load_backbone
-from harness.paths import cache_dir
+from harness.common.files import cache_dir
+from harness.models.backbones.ast import AstGeometry
+from harness.models.backbones.checkpoints import load_backbone
 
 BOUND_MB = 1500
 STORED_CLIPS = 20_000

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import psutil
 
-from harness.data.progress import track
-from harness.data.sources import open_dataset, open_study_data
-from harness.models.checkpoints import load_backbone
-from harness.spec import DataSpec
-from harness.trial_files import BEST, LAST, TrialFiles
+from harness.common.progress import track
+from harness.config.study import DataSpec
+from harness.models.backbones.checkpoints import load_backbone
+from harness.study.files import BEST, LAST, TrialFiles
+from harness.study.sources import open_dataset, open_study_data
 
 STUDY = (sys.executable, "-m", "harness.study")
 _FLAGS = {

@@ -16,11 +16,11 @@ import ray
 
 from harness.benchmarks.front_end import RELEASED, released_front_end, synthetic_clips
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed, torch_threads
+from harness.common.ray_start import start_ray
 from harness.data.extraction import Extraction, in_threads
-from harness.data.frontend import FrontEnd
 from harness.data.store import prepare_features
-from harness.ray_extraction import RayExtraction
-from harness.ray_start import start_ray
+from harness.features.log_mel import FrontEnd
+from harness.features.ray_extraction import RayExtraction
 
 ONE, THREADS, RAY = "ours, 1 thread", "ours, {} threads", "ours, {} Ray workers"
 

@@ -41,12 +41,12 @@ def run_trial(rows: Rows, *, backbone_name: str, reprogrammer: str, batch: int) 
     """Do what a trial on the CPU does, for a few steps: load the backbone, train, validate."""
     import torch  # noqa: PLC0415
 
-    import harness.trial  # noqa: F401, PLC0415 (for all that a worker imports)
+    import harness.study.worker  # noqa: F401, PLC0415 (for all that a worker imports)
     from harness.benchmarks.training import unread_data  # noqa: PLC0415
-    from harness.build import build_model  # noqa: PLC0415
-    from harness.config import TrialConfig  # noqa: PLC0415
-    from harness.models.checkpoints import backbone_digest, load_backbone  # noqa: PLC0415
-    from harness.train import Trainer, evaluate  # noqa: PLC0415
+    from harness.config.trial import TrialConfig  # noqa: PLC0415
+    from harness.models.backbones.checkpoints import backbone_digest, load_backbone  # noqa: PLC0415
+    from harness.models.build import build_model  # noqa: PLC0415
+    from harness.training.trainer import Trainer, evaluate  # noqa: PLC0415
 
     stages = {"imports": peak_mb()}
     backbone = load_backbone(backbone_name)

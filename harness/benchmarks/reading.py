@@ -18,14 +18,14 @@ import torch
 
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed
 from harness.benchmarks.training import unread_data
-from harness.build import build_model
-from harness.config import TrialConfig
+from harness.common.files import cache_dir
+from harness.config.trial import TrialConfig
+from harness.data.batches import Part, StudyData
 from harness.data.rows import Rows, StoredRows
-from harness.data.study_data import Part, StudyData
-from harness.models.ast import GEOMETRIES
-from harness.models.checkpoints import load_backbone
-from harness.paths import cache_dir
-from harness.train import Trainer
+from harness.models.backbones.ast import GEOMETRIES
+from harness.models.backbones.checkpoints import load_backbone
+from harness.models.build import build_model
+from harness.training.trainer import Trainer
 
 MAPPED, OURS, AHEAD = "np.memmap", "ours", "ours, read ahead"
 BATCH = 8

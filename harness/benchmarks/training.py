@@ -17,13 +17,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed
-from harness.build import build_model
-from harness.config import REPROGRAMMERS, TrialConfig
+from harness.config.trial import REPROGRAMMERS, TrialConfig
+from harness.data.batches import Part, StudyData
 from harness.data.rows import Rows
-from harness.data.study_data import Part, StudyData
-from harness.models.ast import AstGeometry, Backbone
-from harness.models.checkpoints import load_backbone
-from harness.train import PRECISIONS, Trainer
+from harness.models.backbones.ast import AstGeometry, Backbone
+from harness.models.backbones.checkpoints import load_backbone
+from harness.models.build import build_model
+from harness.training.trainer import PRECISIONS, Trainer
 
 OURS, THEIRS = "ours", "transformers"
 BACKBONES = ("ast-nano", "ast-base384-random")

@@ -1,8 +1,252 @@
-"""`python -m harness.data`: fetch a data set, check one."""
+"""Data sets on this machine: `python -m harness.data fetch openmic --to DIR`, `check DIR`, `prepare --data DIR`."""
 
-import sys
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
-from harness.data_command import app
+import typer
 
-if __name__ == "__main__":
-    sys.exit(app())
+from harness.common import cli as flags
+from harness.common.cli import (
+    DONE,
+    FELL_SHORT,
+    absolute_place,
+    configure_logging,
+    prepare_environment,
+    said_to_the_user,
+)
+from harness.common.files import make_directory
+from harness.config.checks import one_of
+from harness.config.study import DataSpec
+from search_spaces import PRESETS
+
+if TYPE_CHECKING:
+    from harness.data.check import LabelCounts
+    from harness.features.log_mel import FrontEnd
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+PUBLISHED = ("openmic",)
+
+FIGURE = "label-distribution.png"
+
+
+@app.callback(help=__doc__)
+def main() -> None:
+    """Hold the sub-commands together."""
+    configure_logging()
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="Data set: openmic.", metavar="NAME")],
+    to: Annotated[Path, typer.Option(help="Directory that the data set's own directory is put in.")],
+    mirror: Annotated[
+        str | None, typer.Option(help="URL of the archive, or with / at the end of where it lies. [Zenodo]")
+    ] = None,
+    archive: Annotated[Path | None, typer.Option(help="The archive, if it is on this machine already.")] = None,
+    md5: Annotated[
+        str | None, typer.Option(help="Checksum of another archive of the same layout. [that of v1.0.0]")
+    ] = None,
+    keep_archive: Annotated[bool, typer.Option(help="Keep the archive beside what was unpacked.")] = False,
+) -> None:
+    """Download a data set, verify and unpack it; type the command again to go on with what was interrupted.
+
+    HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured.
+    """
+    with said_to_the_user(lambda: "run the same command again to go on"):
+        _check_fetch(name, mirror=mirror, archive=archive, md5=md5, keep_archive=keep_archive)
+        from harness.common.progress import track  # noqa: PLC0415
+        from harness.data.fetch import OPENMIC_2018, Fetch  # noqa: PLC0415
+
+        release = OPENMIC_2018
+        if mirror is not None:
+            release = replace(release, url=mirror + (release.archive_name if mirror.endswith("/") else ""))
+        if md5 is not None and md5.lower() != release.md5:  # another archive, of which no size is known
+            release = replace(release, md5=md5.lower(), archive_bytes=None, unpacked_bytes=None)
+        place = Fetch(
+            release,
+            to.expanduser().absolute(),
+            archive=archive.expanduser().absolute() if archive is not None else None,
+            keeps_archive=keep_archive,
+            say=typer.echo,
+            progress=track,
+        ).run()
+        typer.echo(f"{place}\ncheck it    python -m harness.data check {place}")
+        typer.echo(f"prepare it  python -m harness.data prepare --data {place} --backbone ast-base384")
+        typer.echo(f"use it      python -m harness.study --data {place} --backbone ast-base384 --space unet")
+        typer.echo(f"or once     export OPENMIC_2018={place}, and then --data openmic")
+
+
+@app.command()
+def prepare(
+    data: flags.Data = "demo",
+    backbone: Annotated[
+        str, typer.Option(help="Whose front end the clips are heard through, as --backbone of a study.")
+    ] = "ast-nano",
+    preset: Annotated[str | None, typer.Option(help="As the recipe of paper or released hears them.")] = None,
+    fraction: flags.Fraction = 1.0,
+    split: Annotated[str | None, typer.Option(help="With --fraction: random, public or artist. [random]")] = None,
+    seed: Annotated[int | None, typer.Option(help="With --fraction: seed of the study. [0]")] = None,
+    skip_corrupt: flags.SkipCorrupt = False,
+    cpus: Annotated[int | None, typer.Option(help="Cores of this machine to use. [all]")] = None,
+    address: flags.Address = None,
+) -> None:
+    """Compute every clip's log-mel now, once and for all studies; type the command again to go on if interrupted.
+
+    Otherwise the first study does it. On a cluster, each machine that has a cache of its own is prepared.
+    """
+    prepare_environment(joins_cluster=address is not None)
+    with said_to_the_user(lambda: "run the same command again to go on"):
+        _check_prepare(preset, fraction=fraction, split=split, seed=seed, cpus=cpus, address=address)
+        spec = DataSpec(
+            source=absolute_place(data, flag="data"),
+            split=split or "random",
+            split_seed=seed or 0,
+            fraction=fraction,
+            skips_corrupt=skip_corrupt,
+        )
+        front_end = _front_end(absolute_place(backbone, flag="backbone"), preset)
+        # Ray reads the environment when it is imported
+        from harness.common.progress import track  # noqa: PLC0415
+        from harness.common.ray_start import cpu_count, start_ray  # noqa: PLC0415
+        from harness.study.cluster import Prepared, as_flags, lines_of, prepare_everywhere  # noqa: PLC0415  # noqa: PLC0415
+        from harness.study.sources import open_dataset  # noqa: PLC0415
+
+        dataset = open_dataset(spec, workers=cpus or cpu_count(), progress=track)
+        start_ray(address, cpus=cpus)
+        outcomes = prepare_everywhere(spec, dataset, front_end, say=typer.echo)
+        again: dict[str, object] = {
+            "--data": data,
+            "--backbone": backbone,
+            "--preset": preset,
+            "--split": split,
+            "--seed": seed,
+        }
+        again |= {"--fraction": None if fraction == 1 else fraction, "--address": address}
+        for line in lines_of(outcomes, [*as_flags(again), *(["--skip-corrupt"] if skip_corrupt else [])]):
+            typer.echo(line)
+    raise typer.Exit(DONE if all(isinstance(outcome, Prepared) for _, outcome in outcomes) else FELL_SHORT)
+
+
+def _check_prepare(
+    preset: str | None,
+    *,
+    fraction: float,
+    split: str | None,
+    seed: int | None,
+    cpus: int | None,
+    address: str | None,
+) -> None:
+    """Refuse what could not be prepared, and flags that another would leave without effect.
+
+    Raises:
+        ValueError: the message names the flag.
+    """
+    if preset is not None:
+        one_of("preset", preset, tuple(PRESETS))
+    ignored = [flag for flag, value in (("--split", split), ("--seed", seed)) if value is not None]
+    if fraction == 1 and ignored:
+        raise ValueError(f"fraction=1: cannot go with {', '.join(ignored)}; all clips are prepared, whatever the split")
+    if cpus is not None and cpus < 1:
+        raise ValueError(f"cpus={cpus}: must be at least 1")
+    if cpus is not None and address is not None:
+        raise ValueError(f"address={address}: cannot go with --cpus; a cluster has the cores it has")
+
+
+def _front_end(backbone: str, preset: str | None) -> "FrontEnd":
+    """Return the front end of a backbone, whose weights are not read, with what a preset changes in it."""
+    from harness.models.backbones.checkpoints import geometry_of  # noqa: PLC0415
+
+    recipe = PRESETS[preset].paths if preset is not None else {}
+    heard = {path.removeprefix("front_end/"): value for path, value in recipe.items() if path.startswith("front_end/")}
+    return replace(geometry_of(backbone).front_end, **heard)
+
+
+@app.command()
+def check(
+    place: Annotated[Path, typer.Argument(help="Directory in OpenMIC-2018's layout.", metavar="DIR")],
+    audio: Annotated[bool, typer.Option("--audio", help="Read every clip, though none is decoded. [a few]")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="List all problems. [the first of each kind]")] = False,
+    figure: Annotated[Path, typer.Option(help="Where the label statistics are drawn, a .png file.")] = Path(FIGURE),
+) -> None:
+    """Tell what is in a data set's directory and what is missing. Exit status 1 if a study could not use it.
+
+    2 if nothing there looks like a data set.
+    """
+    with said_to_the_user(lambda: "run the same command again"):
+        if figure.suffix != ".png":
+            raise ValueError(f"figure={figure}: must end in .png")
+        from harness.common.progress import track  # noqa: PLC0415
+        from harness.data.check import check_directory, why_not_checked  # noqa: PLC0415
+        from harness.data.check_report import lines_of  # noqa: PLC0415
+
+        place = place.expanduser()
+        if nothing := why_not_checked(place):
+            raise typer.BadParameter(nothing, param_hint="DIR")
+        found = check_directory(place, reads_all_audio=audio, progress=track)
+        for line in lines_of(found, lists_all=everything):
+            typer.echo(line)
+        if found.counts is not None:
+            _draw(figure, found.counts, title=place.absolute().name)
+            typer.echo(f"figure    {figure}")
+    raise typer.Exit(DONE if found.is_usable else FELL_SHORT)
+
+
+def _draw(figure: Path, counts: "LabelCounts", *, title: str) -> None:
+    """Draw the label statistics.
+
+    Raises:
+        OSError: the figure cannot be written; the message says that nothing else went wrong.
+    """
+    from tracking.paper_figures import label_distribution  # noqa: PLC0415
+
+    stem = figure.with_suffix("")
+    try:
+        make_directory(figure.parent)
+        label_distribution(stem, counts["train"], test=counts["test"], title=title, suffixes=[figure.suffix])
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"figure={figure}: only this could not be written ({reason}); what was found is as above"
+        ) from error
+
+
+@app.command()
+def generate(
+    to: Annotated[Path, typer.Option(help="Directory that the data set's own directory is put in.")],
+    clips: Annotated[int, typer.Option(help="How many clips, at least 200.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Whatever is random.")] = 0,
+) -> None:
+    """Make a stand-in of OpenMIC-2018, as large as the real one but for the disk: to see what the real one will ask."""
+    with said_to_the_user(lambda: "run the same command again"):
+        from harness.common.progress import track  # noqa: PLC0415
+        from harness.synthetic.openmic_sized import write_stand_in  # noqa: PLC0415
+
+        workers = len(os.sched_getaffinity(0))
+        place = write_stand_in(to.expanduser().absolute(), n_clips=clips, seed=seed, workers=workers, progress=track)
+        typer.echo(f"{place}\ncheck it    python -m harness.data check {place}")
+        typer.echo(f"prepare it  python -m harness.data prepare --data {place}")
+        typer.echo(f"use it      python -m harness.study --data {place} --space unet --fraction 0.01")
+
+
+def _check_fetch(name: str, *, mirror: str | None, archive: Path | None, md5: str | None, keep_archive: bool) -> None:
+    """Refuse what no archive could be fetched with, before anything else happens.
+
+    Raises:
+        ValueError: the message names the flag.
+    """
+    if name not in PUBLISHED:
+        raise ValueError(f"{name}: no data set that can be fetched; there is {', '.join(PUBLISHED)}")
+    ignored = [flag for flag, is_given in (("--mirror", mirror), ("--keep-archive", keep_archive)) if is_given]
+    if archive is not None and ignored:
+        raise ValueError(f"archive: cannot go with {', '.join(ignored)}; the given file is used where it lies")
+    if mirror is not None and (urlsplit(mirror).scheme not in {"http", "https"} or not urlsplit(mirror).netloc):
+        raise ValueError(f"mirror={mirror}: must be a URL that begins with http:// or https://")
+    if md5 is not None and not re.fullmatch("[0-9a-fA-F]{32}", md5):
+        raise ValueError(f"md5={md5}: must be 32 hexadecimal digits")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.common.progress import Progress, quiet
 from harness.data.check_audio import Audio, check_audio
 from harness.data.check_tables import (
     check_label_csv,
@@ -34,7 +35,6 @@ from harness.data.openmic import (
     why_no_root,
 )
 from harness.data.problems import Problems
-from harness.data.progress import Progress, quiet
 from harness.data.tables import LabelTable, read_class_map, read_label_csv, read_label_npz
 
 LabelCounts = Mapping[str, Mapping[str, tuple[int, int]]]

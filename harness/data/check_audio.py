@@ -9,13 +9,11 @@ from pathlib import Path
 
 import soundfile
 
+from harness.common.progress import Progress
 from harness.data.extraction import Unopened
-from harness.data.frontend import why_too_large, why_too_long
-from harness.data.ogg import is_ogg, why_not_whole
 from harness.data.openmic import audio_name
 from harness.data.problems import Problems
-from harness.data.progress import Progress
-from harness.data.regular_file import regular_size, why_unopened
+from harness.features.audio import is_ogg, regular_size, why_not_whole, why_too_large, why_too_long, why_unopened
 
 CORRUPTED_TRACKS = frozenset(
     "071826 071827 087435 095253 095259 095263 102144 113025 113604 138485".split()  # noqa: SIM905

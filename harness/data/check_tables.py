@@ -12,8 +12,8 @@ import numpy as np
 
 from harness.data.npz import member_names, read_array, read_strings
 from harness.data.problems import Problems
-from harness.data.regular_file import regular_size
 from harness.data.tables import find_repeated, partition_lines, why_no_name
+from harness.features.audio import regular_size
 
 _LABEL_COLUMNS = ("sample_key", "instrument", "relevance")
 

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float16
 from torch import Tensor
 
-from harness.data.frontend import FrontEnd, decode_bytes, log_mel, why_too_large
-from harness.data.regular_file import regular_size, why_unopened
+from harness.features.audio import decode_bytes, regular_size, why_too_large, why_unopened
+from harness.features.log_mel import FrontEnd, log_mel
 
 _LARGEST = float(np.finfo(np.float16).max)
 _AHEAD = 4

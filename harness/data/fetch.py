@@ -29,8 +29,8 @@ from requests.adapters import HTTPAdapter
 from rich.filesize import decimal
 from urllib3.exceptions import HTTPError
 
-from harness.data.progress import Progress, quiet
-from harness.paths import make_directory
+from harness.common.files import make_directory
+from harness.common.progress import Progress, quiet
 
 logger = logging.getLogger(__name__)
 

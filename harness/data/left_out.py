@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.common.files import write_whole
 from harness.data.check_audio import CORRUPTED_TRACKS
 from harness.data.openmic import audio_name
 from harness.data.store_files import UNREADABLE, said_of
-from harness.paths import write_whole
 
 LEFT_OUT = "left_out.csv"
 _HEADER = ("sample_key", "file", "reason", "is_known_to_be_corrupted")

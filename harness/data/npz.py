@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from harness.data.regular_file import regular_size
+from harness.features.audio import regular_size
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError)
 """What is raised for bytes that are not as zip has them; RuntimeError for a flag that says encrypted, or unknown."""

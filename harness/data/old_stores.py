@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich import filesize
 
-from harness.data.frontend import FRONT_END_VERSION
 from harness.data.store_index import INDEX, STORE_FORMAT
+from harness.features.audio import FRONT_END_VERSION
 
 logger = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from harness.common.text import few
 from harness.data.npz import member_names, read_blocks, read_shape, read_strings
 from harness.data.tables import (
     LabelTable,
-    few,
     key_order,
     read_artists,
     read_class_map,

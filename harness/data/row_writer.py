@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
+from harness.common.progress import Progress
 from harness.data.extraction import Heard, threads
-from harness.data.progress import Progress
 from harness.data.rows import Rows, StoredRows, UnreadableRowsError, layout
 from harness.data.store_files import (
     DAMAGED,

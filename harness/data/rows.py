@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness.errors import first_line
+from harness.common.text import first_line
 
 _HEADER_BYTES = 1 << 16
 """More than NumPy takes for a header."""

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from harness.common.progress import Progress, quiet
 from harness.data.extraction import Heard
-from harness.data.progress import Progress, quiet
 from harness.data.rows import Rows
 from harness.data.store_files import MISSING, READY, is_whole, open_features, read_records
 from harness.data.store_index import Index, read_index

@@ -10,17 +10,17 @@ from typing import TypeVar
 import numpy as np
 from rich import filesize
 
+from harness.common.progress import Progress
+from harness.common.text import few
 from harness.data.extraction import Extraction, Unopened
-from harness.data.frontend import FrontEnd
 from harness.data.left_out import LEFT_OUT, write_left_out
 from harness.data.openmic import audio_name
-from harness.data.progress import Progress
 from harness.data.row_writer import RowWriter, filling
 from harness.data.store_elsewhere import heard_elsewhere
 from harness.data.store_files import READY
 from harness.data.store_index import Index
-from harness.data.tables import few
 from harness.data.wanted import Wanted, audio_digests
+from harness.features.log_mel import FrontEnd
 
 logger = logging.getLogger(__name__)
 

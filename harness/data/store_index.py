@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.frontend import FRONT_END_VERSION, FrontEnd
+from harness.features.audio import FRONT_END_VERSION
+from harness.features.log_mel import FrontEnd
 
 STORE_FORMAT = 5
 INDEX = "index.json"

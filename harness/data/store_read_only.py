@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.common.progress import Progress
 from harness.data import store_files
 from harness.data.extraction import Unopened
 from harness.data.openmic import audio_name
-from harness.data.progress import Progress
 from harness.data.row_writer import hold_to_records
 from harness.data.rows import Rows
 from harness.data.wanted import Wanted, audio_digests

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from harness.common.text import few
 from harness.data.npz import read_array, read_strings
-from harness.data.regular_file import regular_size
+from harness.features.audio import regular_size
 
 UNOBSERVED = 0.5
 """The target of a label that nobody annotated."""
@@ -186,10 +187,3 @@ def key_order(keys: tuple[str, ...]) -> Int[np.ndarray, " row"]:
 def find_repeated(keys: Iterable[str]) -> list[str]:
     """Return the keys that occur more than once."""
     return [key for key, count in Counter(keys).items() if count > 1]
-
-
-def few(names: Iterable[str], *, limit: int = 5) -> str:
-    """Return the first few names and the count of the rest, for a message."""
-    listed = list(names)
-    rest = len(listed) - limit
-    return ", ".join(listed[:limit]) + (f" and {rest} more" if rest > 0 else "")

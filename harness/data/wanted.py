@@ -8,9 +8,9 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Int
 
+from harness.common.progress import Progress
 from harness.data.extraction import Unopened, audio_digest, threads
 from harness.data.openmic import ClipDataset
-from harness.data.progress import Progress
 from harness.data.store_files import MISSING
 
 _UNKNOWN = (-1, -1, -1)

@@ -1,20 +1,23 @@
 """What an evaluation shows: tables for the terminal, evaluation.json with every figure, evaluation.md to read."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from harness.console import StudyConsole
-from harness.evaluation.remarks import procedure, remarks
-from harness.evaluation.result import FIGURES, Comparison, ConfigurationResult, EvaluationResult
-from harness.evaluation.runs import Session
-from harness.evaluation.statistics import Difference, Summary, summarise
-from harness.markdown import markdown_table
-from harness.paths import write_whole
+from harness.common.files import write_whole
+from harness.common.text import markdown_table
+from harness.config.study import StudyPlace, StudySpec
+from harness.evaluation.plan import Key, RunList, Session, evaluations_beside
+from harness.evaluation.result import FIGURES, Comparison, ConfigurationResult, EvaluationResult, paired_seeds
+from harness.evaluation.selection import Candidate
+from harness.evaluation.statistics import COVERAGE, Difference, Summary, summarise
+from harness.study.console import StudyConsole
 
 _MAX_COLUMNS = 6
 
@@ -223,3 +226,232 @@ def _interval(difference: Difference) -> str:
     if difference.low is None or difference.high is None:
         return "- (one seed)"
     return f"{difference.low:+.3f} to {difference.high:+.3f}"
+
+
+_ONE_SEED = "one seed has no standard deviation, and no interval: give more --seeds"
+
+_INTERVAL = "95 % bootstrap interval of the mean difference over seeds; it says nothing of other test clips"
+
+
+def remarks(result: EvaluationResult) -> list[str]:
+    """Return what is to be known of the figures."""
+    lines = [*_choices(result), *_readings(result), *_failures(result)]
+    lines += [*left_out(result), *_changed_clips(result), *_other_clips(result), *_one_sided(result)]
+    counts = {len(c.finished) for c in result.configurations}
+    if 1 in counts:
+        lines.append(_ONE_SEED)
+    return [*lines, *_intervals(result)]
+
+
+def procedure(result: EvaluationResult) -> str:
+    """Say with how many seeds there was retraining, and how often the test split was read, in two sentences' ends."""
+    counts = sorted({len(c.seeds) for c in result.configurations})
+    seeds = (
+        f"retrained with the same {_number(counts[0], 'seed')} each"
+        if len(counts) == 1
+        else (f"retrained with {counts[0]} to {counts[-1]} seeds each, the first of them the same for all")
+    )
+    has_reread = any(seed.reads > 1 for c in result.configurations for seed in c.seeds)
+    often = "more than once for some runs, as the notes say" if has_reread else "once for each finished run"
+    return f"{seeds}. The test split was read {often}, with the weights of the best epoch by validation."
+
+
+def _choices(result: EvaluationResult) -> list[str]:
+    return [
+        f"{c.title}: chosen by the mean of {c.chosen_from} trials of this configuration"
+        for c in result.configurations
+        if c.chosen_from > 1
+    ]
+
+
+def _readings(result: EvaluationResult) -> list[str]:
+    return [
+        f"{c.title}, seed {seed.seed_index}: test was read {seed.reads} times, since a worker was lost, the run "
+        "failed after a reading, or the features could not be read to their end"
+        for c in result.configurations
+        for seed in c.seeds
+        if seed.reads > 1
+    ]
+
+
+def _failures(result: EvaluationResult) -> list[str]:
+    return [
+        f"{c.title}, seed {seed.seed_index} failed: {seed.reason}"
+        for c in result.configurations
+        for seed in c.seeds
+        if seed.state == "failed"
+    ]
+
+
+def left_out(result: EvaluationResult) -> list[str]:
+    """Say how many test clips are in no figure, since they cannot be read: the test set is then another."""
+    titles: dict[tuple[int, int], list[str]] = {}
+    for c in result.configurations:
+        for test in (seed.test or {} for seed in c.finished):
+            if n_left_out := test.get("n_left_out", 0):
+                titles.setdefault((n_left_out, n_left_out + test["n_clips"]), []).append(c.title)
+    return [
+        f"{n} of {n_all} annotated test clips cannot be read and are in no figure of {', '.join(dict.fromkeys(named))}"
+        for (n, n_all), named in titles.items()
+    ]
+
+
+def _changed_clips(result: EvaluationResult) -> list[str]:
+    """Name the configurations whose own seeds do not share the clips."""
+    return [
+        f"{c.title}: its seeds were not all tested on the same clips, so that their mean is of no one test set"
+        for c in result.configurations
+        if not all(seed.has_same_test_clips(c.finished[0]) for seed in c.finished)
+    ]
+
+
+def _other_clips(result: EvaluationResult) -> list[str]:
+    """Name the configurations that share seeds and not the clips."""
+    lines = []
+    for one, other in combinations(result.configurations, 2):
+        left, right = ({seed.seed_index: seed for seed in c.finished} for c in (one, other))
+        if unpaired := sorted((left.keys() & right.keys()) - {*paired_seeds(one, other)}):
+            n, m = ((seeds[unpaired[0]].test or {})["n_clips"] for seeds in (left, right))
+            why = (
+                "since unreadable audio is left out for systems that hear log-mel, and only for them"
+                if n != m
+                else "since they do not sound the same"
+            )
+            lines.append(f"{one.title} and {other.title} are not paired: {n} and {m} test clips, not the same, {why}")
+    return lines
+
+
+def _one_sided(result: EvaluationResult) -> list[str]:
+    found = {
+        label for c in result.configurations for seed in c.finished for label in (seed.test or {}).get("one_sided", ())
+    }
+    if not found:
+        return []
+    return [
+        f"{', '.join(label for label in result.labels if label in found)}: all annotated test clips have the same "
+        "answer, so that F1 says little; mAP leaves out labels without a positive clip"
+    ]
+
+
+def _intervals(result: EvaluationResult) -> list[str]:
+    """Say what the intervals are of, and how often intervals of so few seeds hold the true difference."""
+    counts = sorted({c.difference.n for c in result.comparisons()} - {1})
+    if not counts:
+        return []
+    told = [f"{100 * COVERAGE[n]:.0f} % of cases with {n} seeds" for n in counts if n in COVERAGE]
+    narrow = f"; with few seeds it is too narrow, and holds the true difference in {', '.join(told)}" if told else ""
+    return [_INTERVAL + narrow]
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+_DECIDE = ("data_digest", "backbone_digest")
+
+
+def notes_on(
+    before: RunList | None,
+    finished: Collection[int],
+    chosen: Sequence[Candidate],
+    *,
+    sources: Mapping[str, StudySpec],
+    seeds: int,
+    place: StudyPlace,
+) -> tuple[str, ...]:
+    """Return a line for each configuration that was evaluated before, here or in another evaluation beside it.
+
+    `before` and `finished` are the runs and the numbers of those that had finished when this session began. `sources`
+    are the studies of the chosen. Another study's configuration counts as the same where it learns the same.
+    """
+    lines = []
+    elsewhere = dict(evaluations_beside(place))
+    by_name = {**({place.home.name: before} if before else {}), **elsewhere}
+    for candidate in chosen:
+        if before is not None and (line := _here(before, finished, candidate, seeds=seeds)):
+            lines.append(line)
+        for name, other in elsewhere.items():
+            if session := _last_session(other, candidate.key):
+                lines.append(f"{candidate.title}: evaluation {name} has it too, {_when(session)}")
+        lines += _under_other_studies(by_name, candidate, chosen, sources=sources)
+    return (*lines, *_other_configurations(list(by_name.values()), chosen))
+
+
+def _under_other_studies(
+    evaluations: Mapping[str, RunList],
+    candidate: Candidate,
+    chosen: Sequence[Candidate],
+    *,
+    sources: Mapping[str, StudySpec],
+) -> list[str]:
+    """Say which evaluations, by name, had what is the same configuration under another study, if that is not chosen."""
+    lines = []
+    for name, evaluation in evaluations.items():
+        same = {s for s, spec in evaluation.sources.items() if _learn_the_same(spec, sources[candidate.study])}
+        others = {(study, candidate.digest) for study in same} - {c.key for c in chosen}
+        lines += [
+            f"{candidate.title}: evaluation {name} has the same as {told}" for told in _asked_for(evaluation, others)
+        ]
+    return lines
+
+
+def _asked_for(evaluation: RunList, keys: Collection[Key]) -> list[str]:
+    """Say as what trial, when and with how many seeds an evaluation had these configurations, those that it had."""
+    found = []
+    for key in sorted(keys):
+        if session := _last_session(evaluation, key):
+            trial = next((f" trial {run.trial}" for run in evaluation.runs if run.key == key), "")
+            found.append(f"{key[0]}{trial}, {_when(session)}")
+    return found
+
+
+def _learn_the_same(one: StudySpec, other: StudySpec) -> bool:
+    """Tell whether a configuration is the same in both studies: the same data and backbone, for as many epochs."""
+    digests = all(one.provenance.get(name) == other.provenance.get(name) for name in _DECIDE)
+    return digests and one.epochs == other.epochs and one.data.reveals_all == other.data.reveals_all
+
+
+def _last_session(evaluation: RunList, key: Key) -> Session | None:
+    """Return the last session that asked for a configuration."""
+    return next((session for session in reversed(evaluation.sessions) if key in session.configurations), None)
+
+
+def _here(before: RunList, finished: Collection[int], candidate: Candidate, *, seeds: int) -> str:
+    sessions = [session for session in before.sessions if candidate.key in session.configurations]
+    if not sessions:
+        return ""
+    n_read = len({before.runs[n].seed_index for n in before.numbers_of(candidate.key) if n in finished})
+    said = f"{candidate.title}: evaluated before on {_clock(sessions[-1].began)} with {_seeds(sessions[-1].seeds)}"
+    if n_read >= seeds:
+        return f"{said}; all {n_read} were read before: the table repeats them, test was not read again"
+    if n_read < sessions[-1].seeds:
+        said += f", of which {n_read} finished"
+    return f"{said}; {seeds - n_read} more now"
+
+
+def _other_configurations(evaluations: Sequence[RunList], chosen: Sequence[Candidate]) -> list[str]:
+    """Warn of each study whose test figures are known for more configurations than the chosen ones."""
+    lines = []
+    for study in dict.fromkeys(candidate.study for candidate in chosen):
+        now: set[Key] = {candidate.key for candidate in chosen if candidate.study == study}
+        earlier = {run.key for evaluation in evaluations for run in evaluation.runs if run.study == study}
+        if earlier - now:
+            lines.append(
+                f"warning: with this evaluation, test has been looked at for {len(earlier | now)} configurations of "
+                f"study {study}, {len(now)} of them in this table; choosing among them by test would be selection on "
+                "test"
+            )
+    return lines
+
+
+def _when(session: Session) -> str:
+    return f"of {_clock(session.began)}, with {_seeds(session.seeds)}"
+
+
+def _clock(iso: str) -> str:
+    """Return a time as this machine's clock shows it, to the minute."""
+    return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed{'' if number == 1 else 's'}"

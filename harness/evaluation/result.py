@@ -9,14 +9,14 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.evaluation.choosing import Candidate
-from harness.evaluation.runs import RunList
+from harness.config.literature import SYSTEMS
+from harness.config.study import StudyPlace
+from harness.evaluation.plan import RunList
+from harness.evaluation.selection import Candidate
 from harness.evaluation.statistics import Difference, Summary, paired_difference, summarise
-from harness.published import SYSTEMS
-from harness.searcher import REASON, SUMMARY, TEST
-from harness.spec import StudyPlace
-from harness.test_reading import readings_of
-from harness.trial_files import TrialFiles
+from harness.study.files import TrialFiles
+from harness.study.heldout import readings_of
+from harness.study.searcher import REASON, SUMMARY, TEST
 
 FIGURES = {"macro_f1": "macro-F1", "positive_f1": "positive F1", "map": "mAP"}
 """The figures of a split, with their names for people."""

@@ -7,22 +7,9 @@ from datetime import UTC, datetime
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from harness import driver
-from harness.config import TrialConfig
-from harness.console import StudyConsole
-from harness.evaluation.choosing import (
-    Candidate,
-    candidates,
-    check_choice,
-    check_comparable,
-    check_systems,
-    choose,
-    read_source,
-)
-from harness.evaluation.history import notes_on
-from harness.evaluation.report import write_report
-from harness.evaluation.result import EvaluationResult, collect
-from harness.evaluation.runs import (
+from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec
+from harness.config.trial import TrialConfig
+from harness.evaluation.plan import (
     RUNS_FILE,
     EvaluationPlan,
     RunList,
@@ -32,11 +19,23 @@ from harness.evaluation.runs import (
     read_runs,
     terms_of,
 )
-from harness.preparation import prepare_for
-from harness.run_study import claimed, connected
-from harness.spec import DataSpec, Resources, StudyPlace, StudySpec
-from harness.study_storage import open_storage
-from harness.tracker import Tracker
+from harness.evaluation.report import notes_on, write_report
+from harness.evaluation.result import EvaluationResult, collect
+from harness.evaluation.selection import (
+    Candidate,
+    candidates,
+    check_choice,
+    check_comparable,
+    check_systems,
+    choose,
+    read_source,
+)
+from harness.study import driver
+from harness.study.console import StudyConsole
+from harness.study.prepare import prepare_for
+from harness.study.run import claimed, connected
+from harness.study.storage import open_storage
+from harness.study.tracker import Tracker
 from tracking import names
 
 

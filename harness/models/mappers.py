@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from harness.models.ast import Backbone
-from harness.parts import Mapper
+from harness.config.components import Mapper
+from harness.models.backbones.ast import Backbone
 
 Embeddings = Float[Tensor, "clip dim"]
 Logits = Float[Tensor, "clip label"]

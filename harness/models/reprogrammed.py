@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from harness.models.ast import Backbone
+from harness.models.backbones.ast import Backbone
+from harness.models.checkpointing import forgetting
 from harness.models.parameters import learned_counts, learned_parameters
-from harness.models.pieces import forgetting
 
 
 class Reprogrammed(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from harness.parts import Reprogrammer
+from harness.config.components import Reprogrammer
 
 Spectrograms = Float[Tensor, "clip frame mel"]
 

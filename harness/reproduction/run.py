@@ -6,28 +6,38 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from optuna.trial import TrialState
 
-from harness.command import DONE, FELL_SHORT, INTERRUPTED
-from harness.console import StudyConsole, clock
+from harness.common.cli import DONE, FELL_SHORT, INTERRUPTED
+from harness.common.files import read_with, write_whole
+from harness.common.progress import track
+from harness.common.ray_start import cpu_count
+from harness.config.literature import LABEL_COUNTS, in_words
+from harness.config.space import papers_within
+from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec, terms_of_all
 from harness.data.layout_files import is_stand_in
 from harness.data.openmic import POSITIVE, ClipDataset
-from harness.data.progress import track
-from harness.data.sources import open_dataset
 from harness.evaluation.report import conclude
 from harness.evaluation.result import EvaluationResult
 from harness.evaluation.run import evaluate, evaluation_place
-from harness.metrics import majority_floor
-from harness.paths import read_with, write_whole
-from harness.published import LABEL_COUNTS, in_words
-from harness.ray_start import cpu_count
-from harness.reproduction.parts import run_part, why_unfinished
-from harness.reproduction.report import DataDescription, systems_table, write_paper_report
-from harness.reproduction.told import differences, notes_of, system_result
-from harness.reproduction.wanted import CEILING, VGGISH_SYSTEMS, Reproduction, describe
-from harness.run_study import claimed, connected
-from harness.spec import STUDY_FILE, Resources
-from harness.terms import terms_of_all
-from harness.tracker import experiment_of
+from harness.reproduction.report import (
+    DataDescription,
+    differences,
+    notes_of,
+    system_result,
+    systems_table,
+    write_paper_report,
+)
+from harness.reproduction.spec import CEILING, VGGISH_SYSTEMS, Reproduction, describe
+from harness.study import driver
+from harness.study.console import StudyConsole, clock
+from harness.study.plan import StudyPlan
+from harness.study.run import begin, carry_out, claimed, connected, take_up
+from harness.study.searcher import REASON
+from harness.study.sources import open_dataset
+from harness.study.tracker import experiment_of
+from harness.training.metrics import majority_floor
+from search_spaces import load
 from tracking import records
 from tracking.outbox import Outbox
 
@@ -179,3 +189,55 @@ def _log(wanted: Reproduction, result: EvaluationResult, files: Sequence[Path]) 
     metrics = {"runs": sum(len(configuration.finished) for configuration in result.configurations)}
     outbox.add(records.finish_study(outbox.study_key, status="FINISHED", metrics=metrics, artifacts={"report": files}))
     outbox.close()
+
+
+def run_part(wanted: Reproduction, part: str, resources: Resources) -> bool:
+    """Run what a part's study owes, or again what failed as a whole; return whether it came to its end."""
+    place, spec = wanted.place_of(part), wanted.spec(part)
+    is_new = not place.spec_file.exists()
+    with claimed(place, is_new=is_new):
+        if is_new:
+            prepared = begin(spec, place, assignments=[])
+        else:
+            spec = place.read_spec().extended(trials=None, tracking_uri=wanted.tracking_uri)
+            spec = with_another_try(spec, place, trials=wanted.trials)
+            if place.has_begun() and not driver.owes(driver.open_study(spec, place), StudyPlan(spec)):
+                StudyConsole().say(f"{spec.name}: done before")
+                return True
+            prepared = take_up(spec, place)
+        outcome = carry_out(prepared, resources)
+    best = outcome.rows[0] if outcome.rows else None  # none where a signal came before the first trial
+    if best is not None and best.macro_f1 is not None:
+        prepared.console.say(f"best      trial {best.number}, validation macro-F1 {best.macro_f1:.3f}")
+    return not outcome.owes
+
+
+def with_another_try(spec: StudySpec, place: StudyPlace, *, trials: int) -> StudySpec:
+    """Return the study with so many more trials if all have ended and none has finished, the paper's again first.
+
+    What failed stays in the study, as a failed run stays in an evaluation.
+    """
+    if not place.has_begun():
+        return spec
+    study = driver.open_study(spec, place)
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    n_ended = sum(state.is_finished() for state in states)
+    if n_ended < spec.trials or TrialState.COMPLETE in states:
+        return spec
+    if n_ended == len(states):  # else they are in line, and the driver was killed then
+        for paper in papers_within(load(spec.space, spec.preset), spec.fixed):
+            study.enqueue_trial({**paper, **spec.fixed})
+    StudyConsole().say(f"{spec.name}: none of its trials has finished; {trials} more now")
+    return spec.extended(trials=n_ended + trials, tracking_uri=None)
+
+
+def why_unfinished(place: StudyPlace) -> str:
+    """Return why nothing of a part can be evaluated; "" if a trial of it has finished."""
+    trials = driver.open_study(place.read_spec(), place).get_trials(deepcopy=False)
+    if any(trial.state == TrialState.COMPLETE for trial in trials):
+        return ""
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    told = "none of its trials has finished, so it is not evaluated"
+    if failed:
+        told += f"; trial {failed[-1].number} failed: {failed[-1].user_attrs.get(REASON, 'for no known reason')}"
+    return f"{told}; the same command tries again, see {place.home}"

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from harness.data.__main__ import app
 from harness.data.fetch import MARKER, MEGABYTE, OPENMIC_2018, Fetch, ResumingDownloader
 from harness.data.openmic import read_dataset
-from harness.data_command import app
-from tests.archives import files_below, pack, special
-from tests.layouts import Layout
-from tests.mounts import read_only, small_disk
-from tests.servers import proxying, serving
+from tests.support.archives import files_below, pack, special
+from tests.support.layouts import Layout
+from tests.support.mounts import read_only, small_disk
+from tests.support.servers import proxying, serving
 
 ROOT = "openmic-2018"
 CONTENT = np.random.default_rng(0).bytes(700_000)

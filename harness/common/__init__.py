@@ -1,0 +1,1 @@
+"""Helpers without any domain knowledge: command line, files, progress, text."""

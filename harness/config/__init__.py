@@ -1,0 +1,1 @@
+"""Plain, checked descriptions of trials and studies; imports no torch."""

@@ -1,0 +1,232 @@
+"""Systems, reprogrammers and mappers: each a checked dataclass.
+
+A field is a path, `component/field`, in search spaces, `--fix` and MLflow.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from harness.config.checks import at_least, fraction, one_of
+
+_LOG_MEL_PARTS = ("normalisation", "front_end", "augmentation", "optimiser", "schedule", "training")
+
+
+@dataclass(frozen=True)
+class Reprogramming:
+    """A frozen backbone between a learned reprogrammer and a learned mapper (the paper's AST-BS, -NRP, -CNNRP, -URP).
+
+    `uses` are the parts of a trial that mean something for a system, `inputs` the features that it hears.
+    """
+
+    kind: ClassVar[str] = "reprogramming"
+    inputs: ClassVar[str] = "log_mel"
+    uses: ClassVar[tuple[str, ...]] = ("reprogrammer", "mapper", *_LOG_MEL_PARTS)
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """All of the backbone learns, below LayerNorm and a linear layer (the paper's AST-TL).
+
+    The backbone learns at `backbone_lr_factor` times the rate of that layer.
+    """
+
+    kind: ClassVar[str] = "finetune"
+    inputs: ClassVar[str] = "log_mel"
+    uses: ClassVar[tuple[str, ...]] = _LOG_MEL_PARTS
+    backbone_lr_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a backbone that does not learn."""
+        if not self.backbone_lr_factor > 0:
+            raise ValueError(f"system/backbone_lr_factor={self.backbone_lr_factor}: must be above 0")
+
+
+@dataclass(frozen=True)
+class CnnBaseline:
+    """A small convolutional network without any backbone (the paper's CNN-BS): `width` channels in its first block."""
+
+    kind: ClassVar[str] = "cnn_baseline"
+    inputs: ClassVar[str] = "log_mel"
+    uses: ClassVar[tuple[str, ...]] = _LOG_MEL_PARTS
+    width: int = 8
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse an empty network."""
+        at_least("system/width", self.width, 1)
+        fraction("system/dropout", self.dropout)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention over ten seconds of VGGish features; with a mean teacher, the paper's MT.
+
+    `depth` counts its 1 x 1 convolutions.
+    """
+
+    kind: ClassVar[str] = "attention"
+    inputs: ClassVar[str] = "vggish"
+    uses: ClassVar[tuple[str, ...]] = ("teacher", "optimiser", "schedule", "training")
+    depth: int = 3
+    dropout: float = 0.8
+
+    def __post_init__(self) -> None:
+        """Refuse what no attention model can be."""
+        at_least("system/depth", self.depth, 1)
+        fraction("system/dropout", self.dropout)
+
+
+@dataclass(frozen=True)
+class RandomForest:
+    """A random forest for each label, on the mean over ten seconds of VGGish features (the paper's RF)."""
+
+    kind: ClassVar[str] = "random_forest"
+    inputs: ClassVar[str] = "vggish"
+    uses: ClassVar[tuple[str, ...]] = ()
+    n_trees: int = 100
+    max_depth: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse an empty forest."""
+        at_least("system/n_trees", self.n_trees, 1)
+        at_least("system/max_depth", self.max_depth, 1)
+
+
+System = Reprogramming | FineTuning | CnnBaseline | Attention | RandomForest
+
+
+NORMS = ("none", "batch", "instance")
+
+ACTIVATIONS = ("none", "relu", "tanh")
+
+
+@dataclass(frozen=True)
+class NoReprogrammer:
+    """The spectrogram reaches the backbone as it is (the paper's AST-BS)."""
+
+    kind: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True)
+class NoiseReprogrammer:
+    """One learned pattern is added to every spectrogram (the paper's AST-NRP).
+
+    `shape`: `full` learns frames x mels values, `mel` one a mel bin, `frame` one a frame. `init_scale` is the standard
+    deviation of the pattern at the start.
+    """
+
+    kind: ClassVar[str] = "noise"
+    shape: str = "full"
+    init_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no noise pattern can be."""
+        one_of("reprogrammer/shape", self.shape, ("full", "mel", "frame"))
+        at_least("reprogrammer/init_scale", self.init_scale, 0)
+
+
+@dataclass(frozen=True)
+class CnnReprogrammer:
+    """A stack of convolutions at full resolution (the paper's AST-CNNRP).
+
+    `init_scale` multiplies the last layer's parameters at the start: at 0, a residual stack begins as the identity.
+    """
+
+    kind: ClassVar[str] = "cnn"
+    depth: int = 2
+    width: int = 1
+    kernel: int = 3
+    norm: str = "none"
+    hidden_activation: str = "none"
+    output_activation: str = "none"
+    is_residual: bool = False
+    init_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no stack of convolutions can be."""
+        _check_convolutions(self)
+        at_least("reprogrammer/depth", self.depth, 1)
+        one_of("reprogrammer/hidden_activation", self.hidden_activation, ACTIVATIONS)
+
+
+@dataclass(frozen=True)
+class UNetReprogrammer:
+    """A U-Net with added skips (the paper's AST-URP).
+
+    `has_input_skip`: the spectrogram joins the last upsampled map, before the final block. `is_residual`: it is added
+    to the output instead of, or besides, that. `init_scale` multiplies the last layer's parameters at the start.
+    """
+
+    kind: ClassVar[str] = "unet"
+    depth: int = 3
+    width: int = 4
+    kernel: int = 3
+    norm: str = "batch"
+    output_activation: str = "relu"
+    has_input_skip: bool = True
+    is_residual: bool = False
+    init_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no U-Net can be."""
+        _check_convolutions(self)
+        at_least("reprogrammer/depth", self.depth, 2)
+
+
+def _check_convolutions(config: CnnReprogrammer | UNetReprogrammer) -> None:
+    at_least("reprogrammer/width", config.width, 1)
+    if config.kernel < 1 or config.kernel % 2 == 0:
+        raise ValueError(f"reprogrammer/kernel={config.kernel}: must be odd, so that the size is kept")
+    one_of("reprogrammer/norm", config.norm, NORMS)
+    one_of("reprogrammer/output_activation", config.output_activation, ACTIVATIONS)
+    at_least("reprogrammer/init_scale", config.init_scale, 0)
+    if config.init_scale == 0 and config.output_activation == "relu":
+        raise ValueError(
+            f"reprogrammer/init_scale={config.init_scale} with reprogrammer/output_activation=relu: the reprogrammer "
+            "would never learn, since ReLU passes no gradient at 0; choose an init_scale above 0, or none or tanh"
+        )
+
+
+Reprogrammer = NoReprogrammer | NoiseReprogrammer | CnnReprogrammer | UNetReprogrammer
+
+
+@dataclass(frozen=True)
+class LinearMapper:
+    """LayerNorm and a linear layer on the embedding: what the paper's parameter counts fit."""
+
+    kind: ClassVar[str] = "linear"
+
+
+@dataclass(frozen=True)
+class FcMapper:
+    """A linear layer on the source labels' logits or probabilities: what the paper's text says."""
+
+    kind: ClassVar[str] = "fc"
+    reads: str = "probabilities"
+
+    def __post_init__(self) -> None:
+        """Refuse what the source head does not give."""
+        one_of("mapper/reads", self.reads, ("logits", "probabilities"))
+
+
+@dataclass(frozen=True)
+class ManyToOneMapper:
+    """Each label is the mean over the logits of the source labels assigned to it.
+
+    `sources_per_label` is how many those are at most: fewer where the backbone has not that many for every label.
+    `is_calibrated` learns a scale and a shift of each label's mean: source labels are rare, so that their logits
+    seldom cross the threshold of a label that is not.
+    """
+
+    kind: ClassVar[str] = "many_to_one"
+    assignment: str = "frequent"
+    sources_per_label: int = 3
+    is_calibrated: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an assignment that is not one."""
+        one_of("mapper/assignment", self.assignment, ("contiguous", "random", "frequent"))
+        at_least("mapper/sources_per_label", self.sources_per_label, 1)
+
+
+Mapper = LinearMapper | FcMapper | ManyToOneMapper

@@ -1,0 +1,142 @@
+"""The training recipe: inputs, targets and batches, optimiser, schedule and teacher."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from harness.config.checks import at_least, one_of
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What happens to log-mel before the reprogrammer."""
+
+    kind: str = "none"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown normalisation."""
+        one_of("normalisation/kind", self.kind, ("none", "audioset", "dataset", "learned"))
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """How a clip's samples become those that log-mel is computed of.
+
+    `via_hz`: the rate in Hz that they are resampled to on the way to the front end's own; 0 is no detour.
+    `is_peak_normalised`: the loudest sample of a clip becomes 1; a silent clip stays silent.
+    """
+
+    via_hz: int = 0
+    is_peak_normalised: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a rate that no sound has."""
+        if self.via_hz and self.via_hz < 1000:
+            raise ValueError(f"front_end/via_hz={self.via_hz}: must be 0, for no detour, or at least 1000")
+
+
+@dataclass(frozen=True)
+class NoAugmentation:
+    """A clip is heard alike in every epoch."""
+
+    kind: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """In training, a random band of mels and a random span of time of every clip fall silent.
+
+    The band is up to `max_mels` wide, the span up to `max_seconds` long.
+    """
+
+    kind: ClassVar[str] = "specaugment"
+    max_mels: int = 24
+    max_seconds: float = 0.96
+
+    def __post_init__(self) -> None:
+        """Refuse masks that mask nothing."""
+        at_least("augmentation/max_mels", self.max_mels, 1)
+        if not self.max_seconds > 0:
+            raise ValueError(f"augmentation/max_seconds={self.max_seconds}: must be above 0")
+
+
+Augmentation = NoAugmentation | SpecAugment
+
+
+SCHEDULES = ("paper", "released", "stepped", "cosine", "one_cycle", "constant")
+
+
+@dataclass(frozen=True)
+class NoTeacher:
+    """The annotated labels are all that a model learns from."""
+
+    kind: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True)
+class MeanTeacher:
+    """A second model, the moving average of the first, which the first is to agree with on all labels.
+
+    `weight` multiplies the mean squared difference of their probabilities, `decay` is the average's at most.
+    `predicts` names the one of the two that is scored.
+    """
+
+    kind: ClassVar[str] = "mean"
+    weight: float = 3.0
+    decay: float = 0.999
+    predicts: str = "teacher"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no moving average."""
+        at_least("teacher/weight", self.weight, 0)
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"teacher/decay={self.decay}: must be 0 to below 1")
+        one_of("teacher/predicts", self.predicts, ("teacher", "student"))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The course of the learning rate; `warmup` is the fraction of the steps with a linear rise before it."""
+
+    kind: str = "paper"
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown schedule."""
+        one_of("schedule/kind", self.kind, SCHEDULES)
+        if not 0 <= self.warmup <= 0.5:
+            raise ValueError(f"schedule/warmup={self.warmup}: a fraction of the steps, 0 to 0.5")
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """Adam."""
+
+    lr: float = 5e-5
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what Adam cannot take."""
+        if not self.lr > 0:
+            raise ValueError(f"optimiser/lr={self.lr}: must be above 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimiser/{name}={getattr(self, name)}: must be 0 to below 1")
+        at_least("optimiser/weight_decay", self.weight_decay, 0)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the labels and clips of the training split are presented."""
+
+    batch_size: int = 8
+    targets: str = "hard"
+
+    def __post_init__(self) -> None:
+        """Refuse an empty batch or an unknown kind of target."""
+        at_least("training/batch_size", self.batch_size, 1)
+        one_of("training/targets", self.targets, ("hard", "soft"))
+
+
+Teacher = NoTeacher | MeanTeacher

@@ -1,0 +1,257 @@
+"""What a study is: everything that decides its result, written beside the results and read again on resume."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from harness.common.files import read_with
+from harness.config.checks import one_of
+
+OBJECTIVES: dict[str, tuple[str, ...]] = {"f1": ("best_macro_f1",), "f1,params": ("best_macro_f1", "params")}
+"""The reported figures that each objective compares; the first goes up, the second down."""
+
+
+STUDY_FILE = "study.json"
+
+
+SCHEDULERS = ("asha", "median", "none")
+
+SPLIT_KINDS = ("random", "public", "artist")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which clips a study sees.
+
+    `source` is `demo`, `openmic` or a directory in OpenMIC-2018's layout. `demo_clips` and `demo_seed` apply to the
+    demo alone, `validation_fraction` to the random and the artist-disjoint split. `fraction` is the share of the
+    training and of the validation clips that is used, drawn with `split_seed` as the splits are; test clips are all
+    used whatever it is. With `reveals_all`, which the demo alone can grant, all that plays in a training clip is
+    observed, and as much that does not as keeps the annotators' share: what full annotation would be worth. Validation
+    and test clips stay sparsely annotated.
+    """
+
+    source: str = "demo"
+    demo_clips: int | None = None
+    demo_seed: int = 0
+    split: str = "random"
+    validation_fraction: float = 0.15
+    split_seed: int = 0
+    fraction: float = 1.0
+    skips_corrupt: bool = False
+    reveals_all: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no split can be."""
+        one_of("split", self.split, SPLIT_KINDS)
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"validation-fraction={self.validation_fraction}: must lie between 0 and 1")
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction={self.fraction}: must be above 0 and at most 1")
+        if self.demo_clips is not None and self.demo_clips < 1:
+            raise ValueError(f"demo-clips={self.demo_clips}: must be at least 1")
+        if self.reveals_all and self.source != "demo":
+            raise ValueError(f"data={self.source!r}: reveals_all asks for what truly plays, which only demo has")
+
+    def in_words(self) -> str:
+        """Say where the clips come from and how validation is split off."""
+        part = f", a fraction of {self.fraction:g}" if self.fraction < 1 else ""
+        return f"{self.source}, {self.split} validation split{part}"
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """One study. `provenance` holds the digests and versions it began with; `storage` is a directory or a URI."""
+
+    name: str
+    space: str
+    trials: int
+    epochs: int
+    backbone: str
+    data: DataSpec
+    seed: int
+    storage: str
+    objective: str = "f1"
+    scheduler: str = "asha"
+    precision: str = "fp32"
+    preset: str | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    tracking_uri: str | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what no study can be, naming the flag."""
+        if not self.name or not all(c.isalnum() or c in "-_." for c in self.name) or self.name.startswith("."):
+            raise ValueError(f"name={self.name!r}: letters, digits, '-', '_' and '.' only, no '.' first")
+        for flag in ("trials", "epochs"):
+            if getattr(self, flag) < 1:
+                raise ValueError(f"{flag}={getattr(self, flag)}: must be at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed}: must be 0 to 2**32 - 1")
+        one_of("objective", self.objective, tuple(OBJECTIVES))
+        one_of("scheduler", self.scheduler, SCHEDULERS)
+        one_of("precision", self.precision, ("fp32", "bf16"))
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Return the reported figures that the study compares."""
+        return OBJECTIVES[self.objective]
+
+    def trial_seed(self, number: int) -> int:
+        """Return the seed of one trial's weights and batches."""
+        return self.seed * 1_000_003 + number
+
+    def to_json(self) -> str:
+        """Return the study as JSON."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "StudySpec":
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: a field is unknown, such as from another version of this program.
+        """
+        values = json.loads(text)
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown fields {', '.join(unknown)}")
+        return cls(**{**values, "data": DataSpec(**values["data"])})
+
+    def extended(self, *, trials: int | None, tracking_uri: str | None) -> "StudySpec":
+        """Return the study with a larger budget or another tracking store; nothing else may change on resume.
+
+        Raises:
+            ValueError: the budget would shrink.
+        """
+        if trials is not None and trials < self.trials:
+            raise ValueError(f"trials={trials}: study {self.name} already has a budget of {self.trials}; it only grows")
+        return replace(self, trials=trials or self.trials, tracking_uri=tracking_uri or self.tracking_uri)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a study may use. `concurrent` and `gpus_per_trial` are chosen by what the cluster has if None."""
+
+    address: str | None = None
+    concurrent: int | None = None
+    gpus_per_trial: float | None = None
+    cpus_per_trial: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no trial can have, naming the flag."""
+        for flag in ("concurrent", "cpus_per_trial"):
+            value = getattr(self, flag)
+            if value is not None and value < 1:
+                raise ValueError(f"{flag.replace('_', '-')}={value}: must be at least 1")
+        if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
+            raise ValueError(f"gpus-per-trial={self.gpus_per_trial}: must not be negative")
+
+    def flags(self) -> dict[str, Any]:
+        """Return the flags that ask for this, for a command to be typed again."""
+        values = {
+            "--address": self.address,
+            "--concurrent": self.concurrent,
+            "--gpus-per-trial": self.gpus_per_trial,
+            "--cpus-per-trial": self.cpus_per_trial,
+        }
+        return {flag: value for flag, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class StudyPlace:
+    """Where a study keeps its files. `home` is local to the driver; `shared` is where every worker can write."""
+
+    home: Path
+    shared: str
+
+    @classmethod
+    def of(cls, storage: str, name: str) -> "StudyPlace":
+        """Return the place of the named study under a directory or a URI such as `s3://bucket/studies`."""
+        if "://" in storage:
+            return cls(Path("studies").absolute() / name, f"{storage.rstrip('/')}/{name}")
+        home = Path(storage).expanduser().absolute() / name
+        return cls(home, str(home))
+
+    @property
+    def spec_file(self) -> Path:
+        """Return the file that holds the study's specification."""
+        return self.home / STUDY_FILE
+
+    def read_spec(self) -> StudySpec:
+        """Return what the study here began with.
+
+        Raises:
+            FileNotFoundError: there is no study here.
+            ValueError: the file was cut short, or is of another version.
+        """
+        if not self.spec_file.exists():
+            raise FileNotFoundError(f"resume={self.home.name}: no study in {self.home}")
+        return read_with(StudySpec.from_json, self.spec_file)
+
+    def has_begun(self) -> bool:
+        """Return whether a driver has come so far as to open the study's storage."""
+        return any(self.home.glob("optuna.*"))
+
+    @property
+    def default_tracking_uri(self) -> str:
+        """Return the MLflow store shared by all studies beside this one."""
+        return f"sqlite:///{self.home.parent / 'mlflow.db'}"
+
+
+def free_name(storage: str, space: str) -> str:
+    """Return the first of `space-1`, `space-2`, ... that no study has taken."""
+    number = 1
+    while StudyPlace.of(storage, f"{space}-{number}").home.exists():
+        number += 1
+    return f"{space}-{number}"
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds of a duration such as `90`, `90s`, `15m` or `2h`.
+
+    Raises:
+        ValueError: it is no duration, or none above 0.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"time-budget={text!r}: must be a duration such as 90s, 15m or 2h")
+    return seconds
+
+
+def named_terms(spec: StudySpec) -> dict[str, Any]:
+    """Return a study's terms, those at their defaults too, by the names that `study.json` has for them.
+
+    Of the demo, the digests tell which it was.
+    """
+    data = spec.data
+    return {
+        "data": data.source,
+        "split": data.split,
+        "validation_fraction": "published" if data.split == "public" else data.validation_fraction,
+        "split_seed": data.split_seed,
+        "fraction": data.fraction,
+        "skips_corrupt": data.skips_corrupt,
+        "reveals_all": data.reveals_all,
+        "backbone": spec.backbone,
+        "precision": spec.precision,
+        "epochs": spec.epochs,
+        "scheduler": spec.scheduler,
+        "objective": spec.objective,
+        "preset": spec.preset or "none",
+        "fixed": " ".join(f"{path}={value}" for path, value in sorted(spec.fixed.items())) or "none",
+    }
+
+
+def terms_of_all(specs: Iterable[StudySpec]) -> dict[str, str]:
+    """Return the terms of several studies: of each all its values, in the order of the studies."""
+    of_each = [named_terms(spec) for spec in specs]
+    return {name: ", ".join(dict.fromkeys(str(terms[name]) for terms in of_each)) for name in of_each[0]}

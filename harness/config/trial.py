@@ -1,0 +1,145 @@
+"""What one trial is: its parts, read from and written to a flat mapping of paths.
+
+A path is what a search space draws and what `--fix` takes: `reprogrammer/depth`, `optimiser/lr`. The system decides
+which of the other parts mean something; a path of any other part is refused, and none is written.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from harness.config import components, recipe
+from harness.config.checks import one_of
+
+Paths = Mapping[str, Any]
+
+
+SYSTEMS: dict[str, type[components.System]] = {
+    "reprogramming": components.Reprogramming,
+    "finetune": components.FineTuning,
+    "cnn_baseline": components.CnnBaseline,
+    "attention": components.Attention,
+    "random_forest": components.RandomForest,
+}
+
+REPROGRAMMERS: dict[str, type[components.Reprogrammer]] = {
+    "none": components.NoReprogrammer,
+    "noise": components.NoiseReprogrammer,
+    "cnn": components.CnnReprogrammer,
+    "unet": components.UNetReprogrammer,
+}
+
+MAPPERS: dict[str, type[components.Mapper]] = {
+    "linear": components.LinearMapper,
+    "fc": components.FcMapper,
+    "many_to_one": components.ManyToOneMapper,
+}
+
+AUGMENTATIONS: dict[str, type[recipe.Augmentation]] = {
+    "none": recipe.NoAugmentation,
+    "specaugment": recipe.SpecAugment,
+}
+
+TEACHERS: dict[str, type[recipe.Teacher]] = {"none": recipe.NoTeacher, "mean": recipe.MeanTeacher}
+
+
+_KINDS: dict[str, Mapping[str, type[Any]]] = {
+    "system": SYSTEMS,
+    "reprogrammer": REPROGRAMMERS,
+    "mapper": MAPPERS,
+    "augmentation": AUGMENTATIONS,
+    "teacher": TEACHERS,
+}
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """One configuration: everything that may differ between two trials of a study."""
+
+    system: components.System = field(default_factory=components.Reprogramming)
+    reprogrammer: components.Reprogrammer = field(default_factory=components.NoReprogrammer)
+    mapper: components.Mapper = field(default_factory=components.LinearMapper)
+    normalisation: recipe.Normalisation = field(default_factory=recipe.Normalisation)
+    front_end: recipe.Hearing = field(default_factory=recipe.Hearing)
+    augmentation: recipe.Augmentation = field(default_factory=recipe.NoAugmentation)
+    teacher: recipe.Teacher = field(default_factory=recipe.NoTeacher)
+    optimiser: recipe.Optimiser = field(default_factory=recipe.Optimiser)
+    schedule: recipe.Schedule = field(default_factory=recipe.Schedule)
+    training: recipe.Training = field(default_factory=recipe.Training)
+
+    def __post_init__(self) -> None:
+        """Refuse a trial that has nothing to learn."""
+        learns = (
+            self.system.kind != "reprogramming"
+            or self.reprogrammer.kind != "none"
+            or not isinstance(self.mapper, components.ManyToOneMapper)
+            or self.mapper.is_calibrated
+            or self.normalisation.kind == "learned"
+        )
+        if not learns:
+            raise ValueError(
+                "reprogrammer/kind=none with mapper/kind=many_to_one: nothing in this trial learns; "
+                "choose another reprogrammer or mapper, mapper/is_calibrated=true or normalisation/kind=learned"
+            )
+
+    @property
+    def name(self) -> str:
+        """Return what this is a configuration of: the name of a space, but for an attention model without teacher."""
+        if self.system.kind == "reprogramming":
+            return self.reprogrammer.kind
+        return "mean_teacher" if self.teacher.kind == "mean" else self.system.kind
+
+    @classmethod
+    def from_paths(cls, paths: Paths) -> "TrialConfig":
+        """Build the configuration that the paths describe; what they leave out takes its default.
+
+        Raises:
+            ValueError: a path or a value is unknown, means nothing for the system, or does not go with the others.
+        """
+        given: dict[str, dict[str, Any]] = {part.name: {} for part in fields(cls)}
+        for path, value in paths.items():
+            part, _, name = path.partition("/")
+            if part not in given or not name:
+                raise ValueError(f"{path}={value!r}: unknown path; its first part must be one of {', '.join(given)}")
+            given[part][name] = value
+        system = _built("system", cls, given.pop("system"))
+        for part, values in given.items():
+            if values and part not in system.uses:
+                name, value = next(iter(values.items()))
+                raise ValueError(
+                    f"{part}/{name}={value!r}: means nothing with system/kind={system.kind}, "
+                    f"whose other parts are {', '.join(system.uses) or 'none'}"
+                )
+        return cls(system=system, **{part: _built(part, cls, values) for part, values in given.items()})
+
+    def to_paths(self) -> dict[str, Any]:
+        """Return every path that means something with its value, defaults included."""
+        paths: dict[str, Any] = {}
+        for part in ("system", *self.system.uses):
+            value = getattr(self, part)
+            if part in _KINDS:
+                paths[f"{part}/kind"] = value.kind
+            paths |= {f"{part}/{name}": inner for name, inner in asdict(value).items()}
+        return paths
+
+    def digest(self) -> str:
+        """Return the SHA-256 over all paths and values, as hex."""
+        return hashlib.sha256(json.dumps(self.to_paths(), sort_keys=True).encode()).hexdigest()
+
+
+def _built(part: str, cls: type[TrialConfig], values: dict[str, Any]) -> Any:
+    kinds, where = _KINDS.get(part), ""
+    if kinds is None:
+        made: type[Any] = next(f for f in fields(cls) if f.name == part).default_factory  # type: ignore[assignment]
+    else:
+        kind = values.pop("kind", next(iter(kinds)))
+        one_of(f"{part}/kind", kind, tuple(kinds))
+        made, where = kinds[kind], f" with {part}/kind={kind}"
+    known = [f.name for f in fields(made)]
+    for name, value in values.items():
+        if name not in known:
+            valid = ", ".join(f"{part}/{k}" for k in known) or "none"
+            raise ValueError(f"{part}/{name}={value!r}: unknown path{where}; valid ones: {valid}")
+    return made(**values)

@@ -1,0 +1,258 @@
+"""Batches of features and labels for training and validation; test clips are not among them."""
+
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from harness.data.checked_rows import CheckedRows
+from harness.data.openmic import POSITIVE, ClipDataset, read_vggish
+from harness.data.rows import Rows
+from harness.data.splits import Split
+from harness.data.store import FeatureStore
+from harness.features.log_mel import FrontEnd
+
+T = TypeVar("T")
+
+Wanted = TypeVar("Wanted")
+
+DEPTH = 2
+
+
+class ReadAhead(Generic[T]):
+    """Yields `read(x)` for each `x` of `wanted`, in order, while a thread reads up to `depth` of the next ones.
+
+        with ReadAhead(read, wanted) as batches:
+            for batch in batches: ...
+
+    What `read` raises is raised in the place of the batch that it was to give. The thread lives inside `with`: however
+    that is left, it is gone, and of what was still to be read nothing has been but what was begun.
+
+    `seconds_waited` is how long who uses the batches has waited for them.
+    """
+
+    def __init__(self, read: Callable[[Wanted], T], wanted: Iterable[Wanted], *, depth: int = DEPTH) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading ahead")
+        self._reads: Iterator[Future[T]] = (self._thread.submit(read, each) for each in wanted)
+        self._begun: deque[Future[T]] = deque()
+        self._depth = depth
+        self.seconds_waited = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield what is read."""
+        self._begin()
+        while self._begun:
+            before = time.perf_counter()
+            found = self._begun.popleft().result()
+            self.seconds_waited += time.perf_counter() - before
+            self._begin()
+            yield found
+
+    def _begin(self) -> None:
+        """Have as many reads under way as there may be."""
+        while len(self._begun) < self._depth and (read := next(self._reads, None)) is not None:
+            self._begun.append(read)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """One row of `values` for each key of the data set; it means nothing where `available` is False.
+
+    `digest` stands for labels, partition and sound, on whichever machine, and not for the front end, which is None for
+    VGGish.
+    """
+
+    values: Rows
+    available: Bool[np.ndarray, " clip"]
+    front_end: FrontEnd | None
+    digest: str
+
+
+def log_mel_features(
+    dataset: ClipDataset,
+    store: FeatureStore,
+    *,
+    rows: Int[np.ndarray, " row"] | None = None,
+    sound_digest: str | None = None,
+) -> Features:
+    """Return the log-mel of some rows of a store (None: all); clips that it could not read are not available.
+
+    `sound_digest` stands for what all the clips sound like, if the data set knows better than its audio files do.
+    """
+    available = store.available
+    content = ["log_mel", dataset.digest, sound_digest or store.audio_digest(rows), sorted(store.unreadable(rows))]
+    if rows is not None:
+        # what else may be in the store is none of this study's
+        available = available & np.isin(np.arange(len(available)), rows)
+    digest = _sha256([*content, *_some_keys(dataset, rows)])
+    return Features(CheckedRows(store), available, store.front_end, digest)
+
+
+def vggish_features(
+    dataset: ClipDataset, *, rows: Int[np.ndarray, " row"] | None = None, sound_digest: str | None = None
+) -> Features:
+    """Return the data set's VGGish features. All are available: a clip whose audio is damaged has them nevertheless.
+
+    `rows` are those in use (None: all), which the digest tells; `sound_digest` stands for what all the clips sound
+    like, if the data set knows better than the array does.
+
+    Raises:
+        ValueError: the data set has none, or they do not fit its keys.
+    """
+    values = read_vggish(dataset)
+    values.setflags(write=False)
+    heard = sound_digest or hashlib.sha256(values.astype("<f4", copy=False).tobytes()).hexdigest()
+    digest = _sha256(["vggish", dataset.digest, heard, *_some_keys(dataset, rows)])
+    return Features(values, np.ones(len(values), np.bool_), front_end=None, digest=digest)
+
+
+def _some_keys(dataset: ClipDataset, rows: Int[np.ndarray, " row"] | None) -> list[list[str]]:
+    """Return the keys of some rows as the only item, or nothing if these are all rows."""
+    chosen = np.arange(len(dataset.keys)) if rows is None else np.unique(rows)
+    return [[dataset.keys[row] for row in chosen]] if len(chosen) < len(dataset.keys) else []
+
+
+def _sha256(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+Clips = Int[np.ndarray, " batch"]
+
+Batch = tuple[Float[Tensor, "batch time feature"], Float[Tensor, "batch label"], Bool[Tensor, "batch label"]]
+"""Inputs, targets and mask of some clips."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The clips of one split: rows of all clips' features, with their labels.
+
+    `features` is log-mel, (stored, frame, mel) in float16, of which a batch is read at a time from its file, or VGGish,
+    (stored, second, feature) in float32 from 0 to 255. `digest` is that of all the features that were opened with them;
+    "" for clips that were made in memory.
+    """
+
+    features: Rows
+    rows: Int[np.ndarray, " clip"]
+    targets: Float[np.ndarray, "clip label"]
+    observed: Bool[np.ndarray, "clip label"]
+    digest: str = ""
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.rows)
+
+    def batch(self, clips: Clips, device: torch.device) -> Batch:
+        """Return float32 inputs, targets and mask of the clips at these positions of the part."""
+        return to_device(self.read(clips), device)
+
+    def read(self, clips: Clips, *, is_pinned: bool = False) -> Batch:
+        """Return what `to_device` makes a batch of: on the CPU, the inputs as they are stored.
+
+        Copies out of pinned memory do not hold up who orders them.
+        """
+        found = (
+            torch.from_numpy(self.features[self.rows[clips]]),
+            torch.from_numpy(self.targets[clips]),
+            torch.from_numpy(self.observed[clips]),
+        )
+        if not is_pinned:
+            return found
+        inputs, targets, observed = (tensor.pin_memory() for tensor in found)
+        return inputs, targets, observed
+
+    def read_ahead(self, batches: Iterable[Clips], device: torch.device) -> ReadAhead[Batch]:
+        """Read batches of clips in the background, each to be given `to_device`."""
+        is_pinned = device.type == "cuda"
+        return ReadAhead(lambda clips: self.read(clips, is_pinned=is_pinned), batches)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch on the device; the inputs become float32 only there, twice as large as log-mel is stored."""
+    inputs, targets, observed = (tensor.to(device, non_blocking=True) for tensor in batch)
+    return inputs.float(), targets, observed
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Training and validation clips, and the statistics of the training clips' features.
+
+    `front_end` is None for VGGish. `digest` is equal on every machine that holds the same labels, partition and audio
+    (or VGGish), whichever front end hears them; it is "" for clips that were made in memory.
+    """
+
+    labels: tuple[str, ...]
+    train: Part
+    validation: Part
+    mean: float
+    std: float
+    front_end: FrontEnd | None
+    digest: str = ""
+
+    @property
+    def one_sided_labels(self) -> tuple[str, ...]:
+        """Return the labels whose annotated validation clips all have the same answer: their F1 says little."""
+        return one_sided_labels(self.validation, self.labels)
+
+
+def one_sided_labels(part: Part, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the labels whose annotated clips all have the same answer."""
+    positive, observed = part.targets >= POSITIVE, part.observed
+    has_both = (positive & observed).any(axis=0) & (~positive & observed).any(axis=0)
+    return tuple(label for label, both in zip(labels, has_both, strict=True) if not both)
+
+
+def study_data(dataset: ClipDataset, features: Features, split: Split) -> StudyData:
+    """Return the training and validation clips that have features.
+
+    Raises:
+        ValueError: a split is empty, or has a label without any annotation, once clips without features are left out.
+    """
+    train = select_part(dataset, features, split.train, name="train")
+    validation = select_part(dataset, features, split.validation, name="validation")
+    mean, std = _statistics(train)
+    return StudyData(dataset.labels, train, validation, mean, std, features.front_end, features.digest)
+
+
+def select_part(dataset: ClipDataset, features: Features, rows: Int[np.ndarray, " row"], *, name: str) -> Part:
+    """Return those of the rows that have features and an annotation.
+
+    Raises:
+        ValueError: no clip among them is annotated for some label.
+    """
+    kept = rows[features.available[rows]]
+    # a clip without any annotation carries no gradient and no metric
+    kept = kept[dataset.observed[kept].any(axis=1)]
+    observed = dataset.observed[kept]
+    bare = [label for column, label in enumerate(dataset.labels) if not observed[:, column].any()]
+    if bare:
+        raise ValueError(f"{name} split of {dataset.name}: no clip is annotated for {', '.join(bare)}")
+    return Part(features.values, kept, dataset.targets[kept], observed, features.digest)
+
+
+def _statistics(part: Part, *, clips: int = 500) -> tuple[float, float]:
+    """Return mean and standard deviation over evenly spaced training clips, padding included."""
+    chosen = np.unique(np.linspace(0, len(part) - 1, min(clips, len(part))).astype(np.int64))
+    count, total, squares = 0, 0.0, 0.0
+    for position in chosen:
+        values = part.features[part.rows[position]].astype(np.float64)
+        count, total, squares = count + values.size, total + values.sum(), squares + (values**2).sum()
+    mean = total / count
+    return float(mean), float(np.sqrt(max(squares / count - mean**2, 0.0)))

@@ -1,0 +1,251 @@
+"""The list of an evaluation's runs: one for each configuration and seed. Run `i` is Optuna trial `i`.
+
+What has begun stays in it. It lies beside the evaluation's storage, with the time of each session that asked for
+something, so that what has been read of the test split stays known.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import BaseTrial, FrozenTrial
+
+from harness.common.files import read_with, write_whole
+from harness.config.study import StudyPlace, StudySpec
+from harness.config.trial import TrialConfig
+from harness.evaluation.selection import Candidate
+from harness.study.searcher import TEST
+from tracking import names
+
+RUNS_FILE = "runs.json"
+
+_FIRST_SEED = 1_000_000_000  # far from the seeds of any study's trials: a retraining repeats no trial
+
+
+_TERMS = ("epochs", "backbone", "data", "precision")
+
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One retraining. `trial` is the source study's, `seed_index` counts the seeds from 0."""
+
+    study: str
+    trial: int
+    system: str
+    digest: str
+    seed_index: int
+    paths: Mapping[str, Any]
+
+    @property
+    def key(self) -> Key:
+        """Return what the configuration is known by."""
+        return self.study, self.digest
+
+
+@dataclass(frozen=True)
+class Session:
+    """One call of the command: when (ISO 8601, UTC), and what it asked for."""
+
+    began: str
+    seeds: int
+    top: int
+    by: str
+    configurations: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class RunList:
+    """An evaluation's runs, the studies that they come from, and the sessions that asked for them."""
+
+    sources: Mapping[str, StudySpec]
+    runs: tuple[Run, ...] = ()
+    sessions: tuple[Session, ...] = ()
+    labels: tuple[str, ...] = ()
+    floor: float | None = None
+    tracking_uri: str | None = None
+
+    def extended(
+        self,
+        chosen: Sequence[Candidate],
+        *,
+        session: Session,
+        sources: Mapping[str, StudySpec],
+        n_begun: int,
+        failed: Collection[int],
+    ) -> "RunList":
+        """Return the runs that have begun, and those that the session asks for besides; what failed is tried again.
+
+        Seed by seed, so that a table of what there is pairs at any time.
+
+        Raises:
+            ValueError: a study is no longer the one that its runs began with.
+        """
+        for name in sources.keys() & self.sources.keys():
+            _check_same(self.sources[name], sources[name])
+        begun = self.runs[:n_begun]
+        there = {(*run.key, run.seed_index) for number, run in enumerate(begun) if number not in failed}
+        new = [
+            Run(c.study, c.trial, c.system, c.digest, index, c.paths)
+            for index in range(session.seeds)
+            for c in chosen
+            if (*c.key, index) not in there
+        ]
+        return replace(
+            self,
+            sources={**self.sources, **sources},
+            runs=(*begun, *new),
+            sessions=(*self.sessions, session),
+        )
+
+    def numbers_of(self, key: Key) -> list[int]:
+        """Return the numbers of a configuration's runs."""
+        return [number for number, run in enumerate(self.runs) if run.key == key]
+
+    def write(self, place: StudyPlace) -> None:
+        """Write the list, whole or not at all."""
+        write_whole(place.home / RUNS_FILE, json.dumps(asdict(self), indent=1))
+
+
+def terms_of(source: StudySpec, *, skip_corrupt: bool) -> StudySpec:
+    """Return the terms of a study's retrainings: its own, and besides, perhaps, to leave out clips that are unreadable.
+
+    Only test clips can be: those that it trains and validates on are held to the digests of the study.
+    """
+    return replace(source, data=replace(source.data, skips_corrupt=source.data.skips_corrupt or skip_corrupt))
+
+
+def read_runs(home: Path) -> RunList | None:
+    """Return the list in a folder, or None if there is none.
+
+    Raises:
+        ValueError: the file was cut short, or is of another version.
+    """
+    file = home / RUNS_FILE
+    return read_with(_from_json, file) if file.exists() else None
+
+
+def _from_json(text: str) -> RunList:
+    """Read what `RunList.write` wrote."""
+    stored = json.loads(text)
+    return RunList(
+        sources={name: StudySpec.from_json(json.dumps(spec)) for name, spec in stored["sources"].items()},
+        runs=tuple(Run(**run) for run in stored["runs"]),
+        sessions=tuple(
+            Session(**{**session, "configurations": tuple((s, d) for s, d in session["configurations"])})
+            for session in stored["sessions"]
+        ),
+        labels=tuple(stored["labels"]),
+        floor=stored["floor"],
+        tracking_uri=stored["tracking_uri"],
+    )
+
+
+def evaluations_beside(place: StudyPlace) -> Iterator[tuple[str, RunList]]:
+    """Yield name and runs of the other evaluations in the same storage."""
+    for file in sorted(place.home.parent.glob(f"*/{RUNS_FILE}")):
+        if file.parent != place.home and (runs := read_runs(file.parent)) is not None:
+            yield file.parent.name, runs
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """An evaluation's runs as a driver carries them out; seed `i` is the same for all configurations."""
+
+    listed: RunList
+    reads_test: bool = field(default=True, init=False)
+
+    @property
+    def n_trials(self) -> int:
+        """Return the number of runs."""
+        return len(self.listed.runs)
+
+    def suggest(self, trial: BaseTrial, /) -> Mapping[str, Any]:
+        """Return the configuration of a run, of which nothing is drawn."""
+        return self.listed.runs[trial.number].paths
+
+    def terms(self, number: int) -> StudySpec:
+        """Return the study that the run's configuration comes from, but that no run is stopped early."""
+        return replace(self.listed.sources[self.listed.runs[number].study], scheduler="none")
+
+    def seed(self, number: int) -> int:
+        """Return the seed of a run's weights and batches."""
+        return _FIRST_SEED + self.listed.runs[number].seed_index
+
+    def title(self, number: int) -> str:
+        """Name a run on the console."""
+        run = self.listed.runs[number]
+        return f"{run.study} trial {run.trial}, seed {run.seed_index}"
+
+    def run_name(self, number: int, config: TrialConfig) -> str:  # noqa: ARG002
+        """Name a run in MLflow."""
+        return self.title(number)
+
+    def tags(self, number: int) -> Mapping[str, Any]:
+        """Return where a run comes from."""
+        run = self.listed.runs[number]
+        return {
+            names.SOURCE_STUDY: run.study,
+            names.SOURCE_TRIAL: run.trial,
+            names.SEED_INDEX: run.seed_index,
+            names.CONFIG_DIGEST: run.digest,
+        }
+
+
+def _check_same(before: StudySpec, now: StudySpec) -> None:
+    """Refuse a study whose runs would no longer be comparable with those there are.
+
+    Raises:
+        ValueError: something that decides a result differs.
+    """
+    if replace(before.data, skips_corrupt=True) == replace(now.data, skips_corrupt=True) and before.data != now.data:
+        began, change = ("with", "give it again") if before.data.skips_corrupt else ("without", "leave it out")
+        raise ValueError(
+            f"skip-corrupt: the evaluation of study {now.name} began {began} it, and its runs are to be tested on the "
+            f"same clips; {change}, or give the evaluation another --name"
+        )
+    differing = [name for name in _TERMS if getattr(before, name) != getattr(now, name)]
+    digests = {name for spec in (before, now) for name in spec.provenance if name.endswith("_digest")}
+    differing += sorted(name for name in digests if before.provenance.get(name) != now.provenance.get(name))
+    if differing:
+        raise ValueError(
+            f"study={now.name}: differs in {', '.join(differing)} from the study of this name that was evaluated "
+            "before; give the evaluation another --name"
+        )
+
+
+def check_same_test_clips(trials: Iterable[FrozenTrial], provenance: Mapping[str, str], *, name: str) -> None:
+    """Refuse to test further runs on clips that are not heard as those of the runs that have finished were.
+
+    Raises:
+        ValueError: they sound otherwise, have other labels, or others of them cannot be read.
+    """
+    tests = [json.loads(trial.user_attrs[TEST]) for trial in trials if TEST in trial.user_attrs]
+    for inputs in ("log_mel", "vggish"):
+        now = provenance.get(f"{inputs}_test_digest")
+        n_other = sum(now is not None and test.get(f"{inputs}_digest", now) != now for test in tests)
+        if n_other:
+            raise ValueError(
+                f"name={name}: the test clips are not what {n_other} of its {len(tests)} runs were tested on, by their "
+                "sound or their labels; bring those back, or give the evaluation another --name"
+            )
+
+
+def check_unchanged(source: StudySpec, provenance: Mapping[str, str]) -> None:
+    """Refuse data or a backbone other than those that the configurations were chosen with.
+
+    Raises:
+        ValueError: a digest differs.
+    """
+    for digest, before in source.provenance.items():
+        now = provenance.get(digest, before)
+        if digest.endswith("_digest") and now != before:
+            chosen = "with another backbone" if digest == "backbone_digest" else "on other data"
+            raise ValueError(
+                f"study={source.name}: {digest} is {now[:12]}, the study began with {before[:12]}; its configurations "
+                f"were chosen {chosen}"
+            )

@@ -1,0 +1,150 @@
+"""Choosing a study's best configurations: by what they scored on validation, and by nothing else."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.config.study import StudyPlace, StudySpec
+from harness.config.trial import TrialConfig
+from harness.study.searcher import PATHS, SUMMARY
+from harness.study.storage import open_storage
+
+VALIDATION_FIGURES = ("macro_f1", "positive_f1", "map")
+
+
+_SPLIT = ("split", "validation_fraction", "split_seed", "fraction", "skips_corrupt")
+
+_DIGESTS = ("data_digest", "backbone_digest")
+
+_CEILING = "-ceiling"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration that finished trials tried; `trial` is the first of them.
+
+    What was told all that plays in the training clips is called a ceiling, such as `none-ceiling`, and stands apart.
+    `figures` are those of a trial's best epoch, on validation: the mean over all `n_trials`, since the best of several
+    would owe some of its figure to luck.
+    """
+
+    study: str
+    trial: int
+    system: str
+    digest: str
+    paths: Mapping[str, Any]
+    figures: Mapping[str, float]
+    n_trials: int = 1
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return what the configuration is known by, whichever trial tried it."""
+        return self.study, self.digest
+
+    @property
+    def title(self) -> str:
+        """Name the configuration for people."""
+        return f"{self.study} trial {self.trial}"
+
+
+def check_choice(*, by: str, top: int) -> None:
+    """Refuse a choice by anything but validation.
+
+    Raises:
+        ValueError: `by` is no figure of validation, or `top` is no number of configurations.
+    """
+    if by not in VALIDATION_FIGURES:
+        raise ValueError(f"by={by!r}: selection is on validation only, by one of {', '.join(VALIDATION_FIGURES)}")
+    if top < 1:
+        raise ValueError(f"top={top}: must be at least 1")
+
+
+def read_source(place: StudyPlace) -> StudySpec:
+    """Return the study that is to be evaluated.
+
+    Raises:
+        FileNotFoundError: there is no such study; the message names those that there are.
+    """
+    if not place.spec_file.exists():
+        there = ", ".join(sorted(file.parent.name for file in place.home.parent.glob(f"*/{place.spec_file.name}")))
+        raise FileNotFoundError(
+            f"study={place.home.name}: no study in {place.home}; there {'are ' + there if there else 'is none'}"
+        )
+    return place.read_spec()
+
+
+def check_comparable(sources: Mapping[str, StudySpec]) -> None:
+    """Refuse studies whose runs would not pair: other data, another split, another backbone.
+
+    Raises:
+        ValueError: two of them differ; the message says in what.
+    """
+    first, *others = sources.values()
+    for other in others:
+        differing = [n for n in _SPLIT if getattr(first.data, n) != getattr(other.data, n)]
+        differing += [n for n in _DIGESTS if first.provenance[n] != other.provenance[n]]
+        if differing:
+            raise ValueError(
+                f"studies {first.name} and {other.name} differ in {', '.join(differing)}: their runs would not pair; "
+                "evaluate them apart"
+            )
+
+
+def candidates(place: StudyPlace, spec: StudySpec) -> list[Candidate]:
+    """Return the configurations of a study's finished trials, each once, with its mean over the trials that tried it.
+
+    Raises:
+        ValueError: no trial has finished.
+    """
+    trials: Sequence[FrozenTrial] = []
+    if place.has_begun():  # opening a storage makes one
+        study = optuna.load_study(study_name=spec.name, storage=open_storage(place.home))
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not trials:
+        raise ValueError(f"study={spec.name}: none of its trials has finished, so that there is nothing to evaluate")
+    found: dict[str, list[Candidate]] = {}
+    for trial in trials:
+        candidate = _candidate(trial, spec)
+        found.setdefault(candidate.digest, []).append(candidate)
+    return [_merged(tried) for tried in found.values()]
+
+
+def choose(among: Iterable[Candidate], *, top: int, by: str) -> list[Candidate]:
+    """Return the best `top` of each system, the best first."""
+    chosen: dict[str, list[Candidate]] = {}
+    for candidate in sorted(among, key=lambda c: (-c.figures[by], c.trial)):
+        of_system = chosen.setdefault(candidate.system, [])
+        if len(of_system) < top:
+            of_system.append(candidate)
+    return [candidate for of_system in chosen.values() for candidate in of_system]
+
+
+def check_systems(systems: Sequence[str] | None, among: Iterable[Candidate]) -> None:
+    """Refuse a system that none of the candidates is.
+
+    Raises:
+        ValueError: there is one; the message names the valid ones.
+    """
+    valid = sorted({candidate.system for candidate in among})
+    for name in systems or []:
+        if name not in valid:
+            raise ValueError(f"systems={name!r}: no finished trial of it; must be one of {', '.join(valid)}")
+
+
+def _merged(tried: Sequence[Candidate]) -> Candidate:
+    """Return one configuration that was tried several times."""
+    figures = {name: fmean(candidate.figures[name] for candidate in tried) for name in VALIDATION_FIGURES}
+    return replace(tried[0], figures=figures, n_trials=len(tried))
+
+
+def _candidate(trial: FrozenTrial, spec: StudySpec) -> Candidate:
+    config = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS]))
+    best = json.loads(trial.user_attrs[SUMMARY])["best"]
+    figures = {name: float(best[name]) for name in VALIDATION_FIGURES}
+    system = f"{config.name}{_CEILING}" if spec.data.reveals_all else config.name
+    return Candidate(spec.name, trial.number, system, config.digest(), config.to_paths(), figures)

@@ -1,0 +1,1 @@
+"""From audio files to arrays of features; knows paths, not data sets."""

@@ -1,0 +1,1 @@
+"""Frozen backbones and the files their weights come from."""

@@ -1,0 +1,251 @@
+"""The Audio Spectrogram Transformer, built on timm's blocks.
+
+Conventions: spectrograms are `clip frame mel`, log-mel, already normalised; tokens run along time first, then along
+frequency, after the class token and the distillation token.
+
+Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021.
+"""
+
+import reprlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.features.log_mel import FrontEnd
+from harness.models.checkpointing import clip_by_clip, forgetting, is_large_on_cpu
+
+PATCH = 16
+
+
+_WHOLE = {
+    "embed_dim": (1, 2**14),
+    "depth": (1, 1000),
+    "num_heads": (1, 1000),
+    "frequency_stride": (1, 2**16),
+    "time_stride": (1, 2**16),
+    "n_mels": (PATCH, 2**12),
+    "n_frames": (PATCH, 2**16),
+    "n_source_labels": (1, 10**6),
+}
+
+
+_REAL = {"window_ms": 10_000, "hop_ms": 10_000, "layer_norm_eps": 1, "head_eps": 1}
+
+
+def check_geometry(values: Mapping[str, Any], *, called: Mapping[str, str] | None = None) -> None:
+    """Refuse what no AST can have. `called` holds other names of the fields than ours, as the user knows them.
+
+    Raises:
+        ValueError: the message gives a number's name, its value and the rule.
+    """
+    names = {field: (called or {}).get(field, field) for field in values}
+    for field, value in values.items():
+        if rule := _broken_rule(field, value):
+            raise ValueError(f"{names[field]}={reprlib.repr(value)}: must be {rule}")
+    dim, heads = values["embed_dim"], values["num_heads"]
+    if dim % heads:
+        raise ValueError(f"{names['num_heads']}={heads}: must divide {names['embed_dim']}={dim}")
+
+
+def _broken_rule(field: str, value: object) -> str:
+    """Return the rule that the value breaks, or nothing. A boolean is no number here, NaN and infinity neither."""
+    if field in _WHOLE:
+        least, most = _WHOLE[field]
+        if type(value) is int and least <= value <= most:
+            return ""
+        return f"a whole number from {f'one patch, {PATCH},' if least == PATCH else least} to {most}"
+    if type(value) in (int, float) and 0 < value <= _REAL[field]:  # type: ignore[operator]
+        return ""
+    return f"a number above 0 and at most {_REAL[field]}"
+
+
+@dataclass(frozen=True)
+class AstGeometry:
+    """Every number that decides the shape of an AST, and the timing of the spectrograms it was trained on.
+
+    Strides are in mel bins and frames. `layer_norm_eps` is that of the blocks, `head_eps` that of the LayerNorm in
+    the source head: published files differ in both.
+    """
+
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    frequency_stride: int = 10
+    time_stride: int = 10
+    n_mels: int = 128
+    n_frames: int = 1024
+    window_ms: float = 25.0
+    hop_ms: float = 10.0
+    n_source_labels: int = 527
+    layer_norm_eps: float = 1e-6
+    head_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        """Refuse a geometry that no AST can have, or whose front end none can be."""
+        check_geometry(asdict(self))
+        _ = self.front_end
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """Return the front end whose spectrograms this AST takes."""
+        return FrontEnd(n_mels=self.n_mels, n_frames=self.n_frames, window_ms=self.window_ms, hop_ms=self.hop_ms)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Return the number of patches along frequency and along time."""
+        return (self.n_mels - PATCH) // self.frequency_stride + 1, (self.n_frames - PATCH) // self.time_stride + 1
+
+
+def _published(stride: int) -> AstGeometry:
+    return AstGeometry(frequency_stride=stride, time_stride=stride)
+
+
+GEOMETRIES: dict[str, AstGeometry] = {
+    "ast-base384": _published(10),
+    "ast-base384-stride12": _published(12),
+    "ast-base384-stride14": _published(14),
+    "ast-base384-stride16": _published(16),
+    "ast-nano": AstGeometry(
+        embed_dim=128,
+        depth=4,
+        num_heads=4,
+        frequency_stride=16,
+        time_stride=16,
+        n_frames=256,  # the same 10.24 s in a quarter of the frames
+        window_ms=50.0,
+        hop_ms=40.0,
+        n_source_labels=129,
+    ),
+}
+
+
+class Backbone(Protocol):
+    """A frozen network that turns a batch of spectrograms into features; it belongs to no trial."""
+
+    @property
+    def geometry(self) -> AstGeometry:
+        """Return the shape of the network."""
+        ...
+
+    def embed(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip dim"]:
+        """Return one embedding a clip."""
+        ...
+
+    def saves_memory(self, spectrogram: Float[Tensor, "clip frame mel"]) -> bool:
+        """Return whether `embed` saves memory on this batch, at the cost of time."""
+        ...
+
+    def classify(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
+        """Return the logits of the labels the backbone was pre-trained on."""
+        ...
+
+
+def _call(block: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+    return block(hidden)
+
+
+class Ast(nn.Module):
+    """An AST with its source head; random weights until a checkpoint is loaded."""
+
+    def __init__(self, geometry: AstGeometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+        dim = geometry.embed_dim
+        self.patch = nn.Conv2d(1, dim, PATCH, stride=(geometry.frequency_stride, geometry.time_stride))
+        self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.distillation_token = nn.Parameter(torch.zeros(1, 1, dim))
+        rows, columns = geometry.grid
+        self.position = nn.Parameter(torch.zeros(1, rows * columns + 2, dim))
+        norm: Any = partial(nn.LayerNorm, eps=geometry.layer_norm_eps)
+        self.blocks = nn.ModuleList(
+            Block(
+                dim,
+                geometry.num_heads,
+                qkv_bias=True,
+                norm_layer=norm,
+            )
+            for _ in range(geometry.depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=geometry.layer_norm_eps)
+        self.head_norm = nn.LayerNorm(dim, eps=geometry.head_eps)
+        self.head = nn.Linear(dim, geometry.n_source_labels)
+        for parameter in (self.class_token, self.distillation_token, self.position):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+    def tokens(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip token dim"]:
+        """Return the tokens that enter the first block.
+
+        Raises:
+            ValueError: the spectrogram is not of the geometry's size.
+        """
+        expected = (self.geometry.n_frames, self.geometry.n_mels)
+        if tuple(spectrogram.shape[1:]) != expected:
+            raise ValueError(f"spectrogram of frames x mels {tuple(spectrogram.shape[1:])}: this AST takes {expected}")
+        geometry = self.geometry
+        views = spectrogram.transpose(1, 2).unfold(1, PATCH, geometry.frequency_stride)
+        views = views.unfold(2, PATCH, geometry.time_stride)
+        # the convolution `self.patch`, as one matrix product: its gradient with respect to the input is 5 times as fast
+        patches = F.linear(views.flatten(3).flatten(1, 2), self.patch.weight.flatten(1), self.patch.bias)
+        leading = torch.cat([self.class_token, self.distillation_token], dim=1).expand(len(patches), -1, -1)
+        return torch.cat([leading, patches], dim=1) + self.position
+
+    def embed(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip dim"]:
+        """Return the mean of the class and distillation tokens after the last LayerNorm.
+
+        On a CPU, a large AST takes one clip at a time.
+        """
+        if self.saves_memory(spectrogram):
+            return clip_by_clip(partial(self._embed, call=forgetting), spectrogram)
+        return self._embed(spectrogram)
+
+    def saves_memory(self, spectrogram: Float[Tensor, "clip frame mel"]) -> bool:
+        """Return whether this AST is large and the batch on a CPU."""
+        return is_large_on_cpu(spectrogram, bytes_per_clip=self.position.nbytes)
+
+    def _embed(
+        self, spectrogram: Float[Tensor, "clip frame mel"], call: Callable[..., Tensor] = _call
+    ) -> Float[Tensor, "clip dim"]:
+        hidden = self.tokens(spectrogram)
+        for block in (*self.blocks[:-1], partial(_first_two, self.blocks[-1])):
+            hidden = call(block, hidden)
+        normed: Tensor = self.norm(hidden)
+        return normed.mean(dim=1)
+
+    def classify(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
+        """Return the source head's logits of an embedding."""
+        logits: Tensor = self.head(self.head_norm(embedding))
+        return logits
+
+    def source_logits(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip source"]:
+        """Return the logits of the labels this AST was pre-trained on."""
+        return self.classify(self.embed(spectrogram))
+
+    def freeze(self) -> "Ast":
+        """Put the network in evaluation mode for good: no parameter asks for a gradient. Returns itself."""
+        self.eval().requires_grad_(False)
+        return self
+
+
+def _first_two(block: Any, hidden: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip 2 dim"]:
+    """Return what `block(hidden)` holds for its first two tokens: nothing reads the others of the last block."""
+    attention, dim = block.attn, hidden.shape[-1]
+    normed = block.norm1(hidden)
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    query = F.linear(normed[:, :2], weight[:dim], bias[:dim])
+    key, value = F.linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=-1)
+    query, key, value = (x.reshape(*x.shape[:2], attention.num_heads, -1).transpose(1, 2) for x in (query, key, value))
+    attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    kept: Tensor = hidden[:, :2] + attention.proj(attended)
+    mixed: Tensor = block.mlp(block.norm2(kept))
+    return kept + mixed
+
+
+"""The least and the largest value. More is no AST but a damaged file, and would fill the memory before it fails."""
+"""The largest value of numbers above 0."""

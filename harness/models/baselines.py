@@ -1,0 +1,148 @@
+"""Fine-tuning: a backbone of the trial's own, all of which learns."""
+
+import copy
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from harness.models.backbones.ast import Ast, Backbone
+from harness.models.mappers import Linear
+from harness.models.parameters import learned_counts, learned_parameters
+
+
+class FineTuned(nn.Module):
+    """`log-mel -> normalisation -> AST -> LayerNorm and linear layer -> logits`, from the weights of `start`.
+
+    The AST is a copy without the source head, so that `start` stays as it is. It has no dropout: training and
+    evaluation mode compute the same.
+    """
+
+    def __init__(self, normalisation: nn.Module, start: Ast, *, n_labels: int) -> None:
+        super().__init__()
+        self.normalisation = normalisation
+        self.backbone = copy.deepcopy(start).requires_grad_(True)
+        del self.backbone.head_norm, self.backbone.head
+        self.mapper = Linear(start.geometry.embed_dim, n_labels)
+
+    def forward(
+        self,
+        log_mel: Float[Tensor, "clip frame mel"],
+        backbone: Backbone | None,  # noqa: ARG002
+    ) -> Float[Tensor, "clip label"]:
+        """Return the labels' logits."""
+        logits: Tensor = self.mapper(self.backbone.embed(self.normalisation(log_mel)), self.backbone)
+        return logits
+
+    def learned(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that learn."""
+        return learned_parameters(self)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return the number of learned values of each part."""
+        return learned_counts(self)
+
+
+class CnnModel(nn.Module):
+    """Four blocks of convolution and pooling, the mean and the maximum of what they give, a linear layer."""
+
+    def __init__(self, normalisation: nn.Module, n_labels: int, *, width: int, dropout: float) -> None:
+        super().__init__()
+        channels = [1, width, 2 * width, 4 * width, 4 * width]
+        self.normalisation = normalisation
+        # few channels over many pixels, as in a reprogrammer: channels last is the faster order on a CPU
+        self.blocks = nn.Sequential(*(_block(*pair) for pair in pairwise(channels))).to(
+            memory_format=torch.channels_last
+        )
+        self.mapper = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * channels[-1], n_labels))
+
+    def forward(
+        self,
+        log_mel: Float[Tensor, "clip frame mel"],
+        backbone: Backbone | None,  # noqa: ARG002
+    ) -> Float[Tensor, "clip label"]:
+        """Return the labels' logits."""
+        maps = self.blocks(self.normalisation(log_mel).unsqueeze(1))
+        pooled = torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
+        logits: Tensor = self.mapper(pooled)
+        return logits
+
+    def learned(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that learn."""
+        return learned_parameters(self)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return the number of learned values of each part."""
+        return learned_counts(self)
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    # ceil_mode: a side of one value stays one
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True))
+
+
+VGGISH_MAX = 255.0
+
+VGGISH_SIZE = 128
+
+_EPS = 1e-7
+
+
+class AttentionModel(nn.Module):
+    """`VGGish -> BatchNorm -> blocks of 1 x 1 convolutions, plus the input -> attention pooling -> logits`.
+
+    Convolutions have no bias, since a BatchNorm follows each.
+    """
+
+    def __init__(self, n_labels: int, *, depth: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(VGGISH_SIZE)
+        self.blocks = nn.Sequential(*(_block_attention(dropout) for _ in range(depth)))
+        self.pooling = AttentionPooling(VGGISH_SIZE, n_labels)
+
+    def forward(
+        self,
+        vggish: Float[Tensor, "clip second dim"],
+        backbone: Backbone | None,  # noqa: ARG002
+    ) -> Float[Tensor, "clip label"]:
+        """Return the labels' logits of raw VGGish features, 0 to 255."""
+        features = (vggish / VGGISH_MAX).transpose(1, 2)
+        logits: Tensor = self.pooling(self.blocks(self.norm(features)) + features)
+        return logits
+
+    def learned(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that learn."""
+        return learned_parameters(self)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return the number of learned values of each part."""
+        return learned_counts(self)
+
+
+class AttentionPooling(nn.Module):
+    """Each label's probability is a weighted mean over time; how much a second weighs is learned by label.
+
+    The mean is given as its logit, so that a loss on logits is the loss on the mean itself. The mean is first clamped
+    to 1e-7 from 0 and 1, where its logit is about 16 and a gradient ends. Cross-entropy on probabilities would end it
+    there too, in effect: a mean so extreme comes from sigmoids that have next to none left.
+    """
+
+    def __init__(self, dim: int, n_labels: int) -> None:
+        super().__init__()
+        self.attention = nn.Conv1d(dim, n_labels, 1)
+        self.classes = nn.Conv1d(dim, n_labels, 1)
+
+    def forward(self, features: Float[Tensor, "clip dim second"]) -> Float[Tensor, "clip label"]:
+        """Return the logits of the weighted means, in float32: in bfloat16 a probability of 0.999 is 1."""
+        weight = self.attention(features).float().sigmoid().clamp(_EPS, 1 - _EPS)
+        weight = weight / weight.sum(dim=-1, keepdim=True)
+        mean = (weight * self.classes(features).float().sigmoid()).sum(dim=-1)
+        return torch.logit(mean, eps=_EPS)
+
+
+def _block_attention(dropout: float) -> nn.Sequential:
+    convolution = nn.Conv1d(VGGISH_SIZE, VGGISH_SIZE, 1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm1d(VGGISH_SIZE), nn.ReLU(), nn.Dropout(dropout))

@@ -1,0 +1,132 @@
+"""From a configuration to the modules that learn."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import nn
+
+from harness.config import components
+from harness.config.trial import TrialConfig
+from harness.data.batches import Part, StudyData
+from harness.data.openmic import POSITIVE
+from harness.models.backbones.ast import Ast, Backbone
+from harness.models.baselines import AttentionModel, CnnModel, FineTuned
+from harness.models.mappers import build_mapper
+from harness.models.normalisations import AUDIOSET_MEAN, AUDIOSET_STD, NORMALISATIONS, Affine
+from harness.models.reprogrammed import Reprogrammed
+from harness.models.reprogrammers import build_reprogrammer
+
+_SOURCE_USE_CLIPS = 512
+
+_SOURCE_USE_CLIPS_PER_ANSWER = 8
+
+
+Model = Reprogrammed | FineTuned | CnnModel | AttentionModel
+"""What a trainer trains; called with inputs and the worker's frozen backbone, it gives one logit a label."""
+
+
+def build_model(
+    config: TrialConfig, backbone: Backbone | None, *, data: StudyData, seed: int, device: torch.device
+) -> Model:
+    """Return the configuration's modules at their initial weights, drawn from `seed` alone.
+
+    The backbone stays as it is, whatever is trained; a system that hears VGGish features needs none.
+
+    Raises:
+        ValueError: the configuration does not fit the backbone's sizes.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return _model(config, backbone, data=data, seed=seed, device=device).to(device)
+
+
+def _model(
+    config: TrialConfig, backbone: Backbone | None, *, data: StudyData, seed: int, device: torch.device
+) -> Model:
+    system, n_labels = config.system, len(data.labels)
+    if isinstance(system, components.Attention):
+        return AttentionModel(n_labels, depth=system.depth, dropout=system.dropout)
+    normalisation = NORMALISATIONS[config.normalisation.kind](data.mean, data.std)
+    if isinstance(system, components.CnnBaseline):
+        return CnnModel(normalisation, n_labels, width=system.width, dropout=system.dropout)
+    if isinstance(system, components.FineTuning):
+        assert isinstance(backbone, Ast)
+        return FineTuned(normalisation, backbone, n_labels=n_labels)
+    assert isinstance(system, components.Reprogramming), f"{system.kind} has no modules"
+    assert backbone is not None
+    return _reprogrammed(config, backbone, data=data, seed=seed, device=device, normalisation=normalisation)
+
+
+def _reprogrammed(
+    config: TrialConfig,
+    backbone: Backbone,
+    *,
+    data: StudyData,
+    seed: int,
+    device: torch.device,
+    normalisation: nn.Module,
+) -> Reprogrammed:
+    geometry = backbone.geometry
+    return Reprogrammed(
+        normalisation,
+        build_reprogrammer(config.reprogrammer, n_frames=geometry.n_frames, n_mels=geometry.n_mels),
+        build_mapper(
+            config.mapper,
+            embed_dim=geometry.embed_dim,
+            n_sources=geometry.n_source_labels,
+            n_labels=len(data.labels),
+            seed=seed,
+            source_use=lambda: source_use(backbone, data, device=device),
+        ),
+    )
+
+
+@torch.inference_mode()
+def source_use(backbone: Backbone, data: StudyData, *, device: torch.device) -> Float[np.ndarray, "label source"]:
+    """Return how much likelier the backbone hears each source label in a label's positive than in its negative clips.
+
+    Measured on a fixed sample of the training clips, normalised as the backbone was trained.
+
+    Raises:
+        ValueError: a label has no positive or no negative training clip.
+    """
+    clips = _sample(data.train, data.labels)
+    normalise = Affine(AUDIOSET_MEAN, AUDIOSET_STD).to(device)
+    heard = []
+    for chunk in np.array_split(clips, max(1, len(clips) // 32)):
+        log_mel, _, _ = data.train.batch(chunk, device)
+        heard.append(backbone.classify(backbone.embed(normalise(log_mel))).sigmoid().cpu().numpy())
+    probabilities = np.concatenate(heard)
+    positive, negative = (_mean_over(answer[clips], probabilities) for answer in _answers(data.train).values())
+    use: Float[np.ndarray, "label source"] = positive - negative
+    return use
+
+
+def _answers(part: Part) -> dict[str, Bool[np.ndarray, "clip label"]]:
+    is_positive = part.targets >= POSITIVE
+    return {"positive": is_positive & part.observed, "negative": ~is_positive & part.observed}
+
+
+def _sample(part: Part, labels: tuple[str, ...]) -> Int[np.ndarray, " clip"]:
+    """Return positions drawn with a fixed seed: some clips, and more of them for each label's rarer answers."""
+    rng = np.random.default_rng(0)
+    chosen = np.zeros(len(part), np.bool_)
+    chosen[rng.choice(len(part), min(len(part), _SOURCE_USE_CLIPS), replace=False)] = True
+    for answer, given in _answers(part).items():
+        for label, clips in zip(labels, given.T, strict=True):
+            if not clips.any():
+                raise ValueError(
+                    f"mapper/assignment=frequent: no training clip is annotated as {answer} for {label!r}, so no "
+                    "source label can be found for it; choose contiguous or random"
+                )
+            wanted = max(0, _SOURCE_USE_CLIPS_PER_ANSWER - int((clips & chosen).sum()))
+            chosen[rng.permutation(np.flatnonzero(clips & ~chosen))[:wanted]] = True
+    return np.flatnonzero(chosen)
+
+
+def _mean_over(
+    member: Bool[np.ndarray, "clip label"], probabilities: Float[np.ndarray, "clip source"]
+) -> Float[np.ndarray, "label source"]:
+    weight = member / member.sum(axis=0)
+    mean: Float[np.ndarray, "label source"] = weight.T @ probabilities
+    return mean

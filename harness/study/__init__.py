@@ -1,0 +1,1 @@
+"""Studies: Optuna proposes, Ray Tune schedules, workers train."""

@@ -1,0 +1,169 @@
+"""Run a hyperparameter study of model reprogramming: `python -m harness.study --space unet`."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from harness.common import cli as flags
+from harness.common.cli import (
+    DEFAULT_STORAGE,
+    absolute_place,
+    checked_uri,
+    configure_logging,
+    prepare_environment,
+    said_to_the_user,
+)
+from harness.config.literature import in_words
+from harness.config.space import papers_within
+from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, free_name, parse_seconds
+from search_spaces import PRESETS, Space, load, names
+
+DEFAULT_TRIALS, DEFAULT_EPOCHS = 12, 6
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def main(
+    context: typer.Context,
+    space: Annotated[str | None, typer.Option(help=f"Search space: {in_words(names())}.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Hold the training recipe of the paper or of its released code: paper, released.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help=f"Number of trials, over all runs. [{DEFAULT_TRIALS}, or a space's whole table]")
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help=f"Epochs of a trial that is not stopped. [{DEFAULT_EPOCHS}, or the preset's]"),
+    ] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Stop after this long: 90s, 15m, 2h.")] = None,
+    data: flags.Data = "demo",
+    demo_clips: flags.DemoClips = None,
+    split: flags.Split = "random",
+    validation_fraction: Annotated[float, typer.Option(help="Share of the train clips to validate on.")] = 0.15,
+    fraction: flags.Fraction = 1.0,
+    skip_corrupt: flags.SkipCorrupt = False,
+    backbone: Annotated[
+        str,
+        typer.Option(help="ast-nano, ast-base384, a .safetensors or .pth file, or a directory that holds one."),
+    ] = "ast-nano",
+    seed: flags.Seed = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the new study. [the space and a number]")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with the study of this name; --trials extends it.")] = None,
+    concurrent: flags.Concurrent = None,
+    gpus_per_trial: flags.GpusPerTrial = None,
+    cpus_per_trial: flags.CpusPerTrial = None,
+    fix: Annotated[list[str] | None, typer.Option(help="PATH=VALUE: hold a part of the space. Repeatable.")] = None,
+    storage: flags.Storage = DEFAULT_STORAGE,
+    tracking_uri: flags.TrackingUri = None,
+    address: flags.Address = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Early stopping: asha, median or none. [asha, or none with f1,params or a table]")
+    ] = None,
+    objective: Annotated[str, typer.Option(help="f1, or f1,params for a Pareto front.")] = "f1",
+    precision: flags.Precision = "fp32",
+) -> None:
+    """Parse the flags, run the study, exit with its code."""
+    configure_logging()
+    prepare_environment(joins_cluster=address is not None)
+    place: StudyPlace | None = None
+
+    def how_to_go_on() -> str:
+        has_begun = place is not None and place.has_begun()
+        return f"go on with --resume {place.home.name}" if place and has_begun else "run the same command again"
+
+    with said_to_the_user(how_to_go_on):
+        _refuse_ignored(context)
+        resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
+        budget = parse_seconds(time_budget) if time_budget is not None else float("inf")
+        tracking_uri = checked_uri(tracking_uri)
+        if resume is not None:
+            place = StudyPlace.of(storage, resume)
+            spec = place.read_spec().extended(trials=trials, tracking_uri=tracking_uri)
+        else:
+            if space is None:
+                raise ValueError(f"space: missing; give --space with one of {', '.join(names())}, or --resume NAME")
+            table = load(space, preset)
+            spec = StudySpec(
+                name=name or free_name(storage, space),
+                space=space,
+                preset=preset,
+                trials=default_trials(table, fix or ()) if trials is None else trials,
+                epochs=(PRESETS[preset].epochs if preset else DEFAULT_EPOCHS) if epochs is None else epochs,
+                backbone=absolute_place(backbone, flag="backbone"),
+                data=DataSpec(
+                    source=absolute_place(data, flag="data"),
+                    demo_clips=demo_clips,
+                    split=split,
+                    validation_fraction=validation_fraction,
+                    split_seed=seed,
+                    fraction=fraction,
+                    skips_corrupt=skip_corrupt,
+                ),
+                seed=seed,
+                storage=storage,
+                objective=objective,
+                scheduler=scheduler or ("asha" if objective == "f1" and table.cell is None else "none"),
+                precision=precision,
+                tracking_uri=tracking_uri,
+            )
+            place = StudyPlace.of(storage, spec.name)
+        # Ray reads the environment when it is imported, and a wrong flag need not wait for it
+        from harness.study.run import run_study  # noqa: PLC0415
+
+        code = run_study(
+            spec, place, assignments=None if resume else fix or [], resources=resources, time_budget=budget
+        )
+    raise typer.Exit(code)
+
+
+def default_trials(space: Space, assignments: Sequence[str] = ()) -> int:
+    """Return how many trials a study of the space has if nobody says: all that is left of its table, if it is one."""
+    if space.cell is None:
+        return DEFAULT_TRIALS
+    fixed = (assignment.partition("=") for assignment in assignments)
+    return len(papers_within(space, {path: value for path, _, value in fixed}))
+
+
+def _refuse_ignored(context: typer.Context) -> None:
+    """Refuse flags that another flag would leave without effect.
+
+    Raises:
+        ValueError: there is one; the message names both.
+    """
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    # by name, since typer may bring a click of its own
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    if "resume" in given:
+        _refuse(given - _GO_WITH_RESUME, "resume", "a study keeps what it began with")
+    if context.params["data"] != "demo":
+        _refuse(given & {"demo_clips"}, "data", "only the demo set has a size to choose")
+    if context.params["split"] == "public":
+        _refuse(given & {"validation_fraction"}, "split=public", "the published split is fixed")
+
+
+def _refuse(ignored: set[str], beside: str, why: str) -> None:
+    if ignored:
+        named = ", ".join(sorted("--" + flag.replace("_", "-") for flag in ignored))
+        raise ValueError(f"{beside}: cannot go with {named}; {why}")
+
+
+_GO_WITH_RESUME = {
+    "resume",
+    "trials",
+    "time_budget",
+    "concurrent",
+    "gpus_per_trial",
+    "cpus_per_trial",
+    "storage",
+    "tracking_uri",
+    "address",
+}
+
+
+if __name__ == "__main__":
+    sys.exit(app())

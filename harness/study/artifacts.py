@@ -1,0 +1,54 @@
+"""What a finished trial leaves for people to look at: figures, drawn where the model is."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.data.batches import StudyData
+from harness.models.reprogrammed import Reprogrammed
+from harness.study.files import TrialFiles
+from harness.training.learner import Learner
+from harness.training.trainer import Trainer
+from tracking import figures
+
+FIGURES = ("f1_by_label.png", "learning_curves.png", "input_change.png")
+"""Those that a trial may leave; the last one is only there if something rewrites the input."""
+
+
+def write_artifacts(
+    files: TrialFiles, *, learner: Learner, data: StudyData, records: Sequence[dict[str, Any]], device: torch.device
+) -> None:
+    """Draw F1 by label, the learning curves and the learned input change on the first validation clip."""
+    best = max(records, key=lambda record: record["macro_f1"])
+    title = f"trial {files.number}"
+    with tempfile.TemporaryDirectory() as directory:
+        f1, curves, change = (Path(directory) / name for name in FIGURES)
+        figures.f1_by_label(f1, best["f1_by_label"], title=f"{title}, epoch {best['epoch']}: F1 on validation")
+        figures.learning_curves(
+            curves,
+            losses={name: [r[f"{name}_loss"] for r in records] for name in ("train", "validation")},
+            scores={"macro-F1": [r["macro_f1"] for r in records], "mAP": [r["map"] for r in records]},
+            title=title,
+        )
+        if isinstance(learner, Trainer) and isinstance(learner.model, Reprogrammed) and data.front_end is not None:
+            before, after = _example(learner.model, data, device)
+            figures.input_change(
+                change, before, after, hop_ms=data.front_end.hop_ms, title=f"{title}: what the backbone hears"
+            )
+        for figure in (f1, curves, change):
+            if figure.exists():
+                files.write(figure.name, figure.read_bytes())
+
+
+@torch.inference_mode()
+def _example(model: Reprogrammed, data: StudyData, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Return a clip's normalised log-mel before and after the reprogrammer."""
+    model.eval()
+    log_mel, _, _ = data.validation.batch(np.array([0]), device)
+    normalised = model.normalisation(log_mel)
+    rewritten = model.reprogrammer(normalised)
+    return normalised[0].cpu().numpy(), rewritten[0].cpu().numpy()

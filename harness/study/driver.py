@@ -1,0 +1,186 @@
+"""The driver of a study: Optuna's storage, Ray Tune and the trackers put together.
+
+Nothing here reads Tune's own results or restores Tune's state: every driver, the first and each that resumes, starts
+a new Tune run over what the Optuna storage and the trials' own checkpoints say.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+import ray
+from optuna.study import StudyDirection
+from ray import tune
+
+from harness.common.cli import sigterm_ends_tune_in_order
+from harness.common.ray_start import start_ray
+from harness.config.space import papers_within
+from harness.config.study import Resources, StudyPlace, StudySpec
+from harness.config.trial import SYSTEMS
+from harness.study.console import ProgressCallback, StudyConsole
+from harness.study.plan import Plan
+from harness.study.scheduler import StudyScheduler
+from harness.study.searcher import StudySearcher, make_sampler, put_back, values_by_epoch
+from harness.study.storage import open_storage
+from harness.study.tracker import Tracker, TrackingCallback
+from harness.study.worker import TrialTask, run_trial
+from search_spaces import load
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trials run at a time, and what each is given."""
+
+    concurrent: int
+    cpus: float
+    gpus: float
+
+
+def open_study(spec: StudySpec, place: StudyPlace) -> optuna.Study:
+    """Return the Optuna study, with the paper's configurations first in line if it is new."""
+    storage = open_storage(place.home)
+    directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: len(spec.objectives)]
+    study = optuna.create_study(storage=storage, study_name=spec.name, directions=directions, load_if_exists=True)
+    trials = study.get_trials(deepcopy=False)
+    study.sampler = make_sampler(spec.seed, n_trials_so_far=len(trials), fixed=spec.fixed)
+    for paper in _first_in_line(spec)[len(trials) :]:
+        study.enqueue_trial({**paper, **spec.fixed})
+    return study
+
+
+def _first_in_line(spec: StudySpec) -> list[Mapping[str, Any]]:
+    """Return what the study begins with: the paper's configurations, or all of its budget if its space is a table."""
+    space = load(spec.space, spec.preset)
+    papers = papers_within(space, spec.fixed)
+    return papers if space.cell is None else [papers[number % len(papers)] for number in range(spec.trials)]
+
+
+def connect(resources: Resources) -> Slots:
+    """Start Ray on this machine, or join the cluster at `address`; return what its trials get.
+
+    Raises:
+        ValueError: no trial would fit.
+    """
+    start_ray(resources.address)
+    return slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+def slots(resources: Resources, available: Mapping[str, float]) -> Slots:
+    """Return how many trials to run at a time on a cluster with these resources, and what each gets.
+
+    Raises:
+        ValueError: no trial would fit.
+    """
+    cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
+    per_trial = resources.gpus_per_trial if resources.gpus_per_trial is not None else float(gpus > 0)
+    concurrent = resources.concurrent or int(gpus / per_trial if per_trial else cpus / (resources.cpus_per_trial or 1))
+    is_local = resources.address is None
+    too_much = is_local and ((resources.cpus_per_trial or 0) > cpus or per_trial > gpus)
+    if concurrent < 1 or too_much:
+        grows = "" if is_local else ", or --concurrent as well if the cluster grows on demand"
+        raise ValueError(
+            f"a trial with {resources.cpus_per_trial or 1} CPUs and {per_trial:g} GPUs does not fit: there are "
+            f"{cpus:g} CPUs and {gpus:g} GPUs; give other --cpus-per-trial and --gpus-per-trial{grows}"
+        )
+    if resources.cpus_per_trial is not None or not is_local:
+        return Slots(concurrent, resources.cpus_per_trial or 1, per_trial)
+    return Slots(concurrent, cpus // concurrent or cpus / concurrent, per_trial)
+
+
+def run(
+    spec: StudySpec,
+    place: StudyPlace,
+    *,
+    plan: Plan,
+    study: optuna.Study,
+    slots: Slots,
+    tracker: Tracker,
+    console: StudyConsole,
+    time_budget: float = float("inf"),
+) -> bool:
+    """Run the trials of the plan that the study still owes; return whether a signal ended it before."""
+    deadline = time.monotonic() + time_budget
+    progress = ProgressCallback(study, console, plan=plan, deadline=deadline, epochs=spec.epochs)
+    searcher = StudySearcher(
+        study,
+        plan.suggest,
+        make_task=lambda number, paths: make_task(plan, place, number=number, paths=paths, slots=slots),
+        objectives=spec.objectives,
+        n_trials=plan.n_trials,
+        epochs=lambda number: plan.terms(number).epochs,
+        reads_test=plan.reads_test,
+        deadline=deadline,
+    )
+    history = {t.number: values_by_epoch(t) for t in study.get_trials(deepcopy=False)}
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, {"cpu": slots.cpus, "gpu": slots.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=StudyScheduler(spec.scheduler, epochs=spec.epochs, history=history),
+            num_samples=-1,  # the searcher counts, over all drivers of the study
+            max_concurrent_trials=slots.concurrent,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=place.shared,
+            verbose=0,
+            stop=_StopAt(deadline) if time_budget < float("inf") else None,
+            failure_config=tune.FailureConfig(max_failures=0),  # the searcher hands the trial out again
+            callbacks=[progress, TrackingCallback(tracker)],
+        ),
+    )
+    with sigterm_ends_tune_in_order():
+        console.start()
+        try:
+            tuner.fit()
+        finally:
+            console.stop()
+            put_back(study)
+    return time.monotonic() < deadline and owes(study, plan)
+
+
+def owes(study: optuna.Study, plan: Plan) -> bool:
+    """Return whether a trial of the plan has not ended."""
+    return sum(t.state.is_finished() for t in study.get_trials(deepcopy=False)) < plan.n_trials
+
+
+def make_task(plan: Plan, place: StudyPlace, *, number: int, paths: Mapping[str, Any], slots: Slots) -> str:
+    """Return what a worker is sent to run one trial."""
+    terms = plan.terms(number)
+    inputs = SYSTEMS[paths.get("system/kind", "reprogramming")].inputs
+    return TrialTask(
+        number=number,
+        paths=paths,
+        epochs=terms.epochs,
+        seed=plan.seed(number),
+        backbone=terms.backbone,
+        backbone_digest=terms.provenance["backbone_digest"],
+        data=asdict(terms.data),
+        data_digest=terms.provenance[f"{inputs}_digest"],
+        precision=terms.precision,
+        shared=place.shared,
+        threads=max(1, int(slots.cpus)),
+        reads_test=plan.reads_test,
+    ).to_json()
+
+
+class _StopAt(tune.Stopper):
+    """Stops every trial at a time."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return time.monotonic() >= self._deadline
+
+    def stop_all(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial-{trial.config['number']:03d}"

@@ -1,0 +1,104 @@
+"""Reading the test split: once for a finished trial, after its last epoch, and never without a trace.
+
+The fact of a reading is written before it happens. A worker that is killed in between therefore leaves a reading
+without a result, and the result of the next one says that it was the second.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.config.study import DataSpec
+from harness.data.batches import Part, one_sided_labels, select_part
+from harness.data.openmic import ClipDataset
+from harness.features.log_mel import FrontEnd
+from harness.study.files import TrialFiles
+from harness.study.sources import open_features
+from harness.training.metrics import Scores, majority_floor, score
+
+__all__ = ["READS", "RESULT", "open_test_part", "read_test_once", "readings_of"]
+
+
+RESULT, READS = "test.json", "test_reads.json"
+
+
+Predict = Callable[[Part], Float[np.ndarray, "clip label"]]
+
+
+def read_test_once(
+    files: TrialFiles, dataset: ClipDataset, *, inputs: str, predict: Predict, open_part: Callable[[], Part]
+) -> dict[str, Any]:
+    """Return a trial's figures on the test split; they are computed if, and only if, none are stored.
+
+    The figures are those of `harness.training.metrics`. `floor` holds those of always giving each label's more
+    frequent answer in the data set's whole train split. `clips` is a digest of the clips in use; `log_mel_digest` or
+    `vggish_digest` is one of their labels and features. `n_left_out` counts the annotated test clips that could not be
+    read; `one_sided` names the labels whose annotated clips all have the same answer; `reads` counts the readings and
+    `read_at` is the time of the last one.
+
+    Raises:
+        ValueError: a prediction is not finite.
+    """
+    stored = files.read(RESULT)
+    if stored is not None:
+        found: dict[str, Any] = json.loads(stored)
+        return found
+    read_at = datetime.now(UTC).isoformat(timespec="seconds")
+    readings = [*readings_of(files), read_at]
+    files.write(READS, json.dumps(readings).encode())
+    part = open_part()
+    scores = score(predict(part), part.targets, observed=part.observed, labels=dataset.labels)
+    floor = majority_floor(
+        dataset.targets[dataset.train],
+        part.targets,
+        train_observed=dataset.observed[dataset.train],
+        observed=part.observed,
+        labels=dataset.labels,
+    )
+    result = {
+        **_figures(scores),
+        "floor": _figures(floor),
+        "n_clips": len(part),
+        "n_left_out": int(dataset.observed[dataset.test].any(axis=1).sum()) - len(part),
+        "clips": hashlib.sha256(part.rows.astype("<i8").tobytes()).hexdigest(),
+        f"{inputs}_digest": part.digest,
+        "one_sided": list(one_sided_labels(part, dataset.labels)),
+        "read_at": read_at,
+        "reads": len(readings),
+    }
+    files.write(RESULT, json.dumps(result).encode())
+    return result
+
+
+def _figures(scores: Scores) -> dict[str, Any]:
+    return {
+        "macro_f1": scores.macro_f1,
+        "positive_f1": scores.positive_f1,
+        "map": scores.mean_average_precision,
+        "f1_by_label": dict(scores.f1_by_label),
+    }
+
+
+def readings_of(files: TrialFiles) -> list[str]:
+    """Return the times at which a trial was about to read the test split."""
+    content = files.read(READS)
+    times: list[str] = [] if content is None else json.loads(content)
+    return times
+
+
+def open_test_part(spec: DataSpec, dataset: ClipDataset, *, front_end: FrontEnd | None, workers: int = 1) -> Part:
+    """Return all test clips with their log-mel, or with their VGGish if `front_end` is None.
+
+    Which clips are left out is decided as for the other splits; `reveals_all` reveals nothing here.
+
+    Raises:
+        ValueError: a clip cannot be read and `skips_corrupt` is False, the data set has no VGGish, or no clip is
+            annotated for some label.
+    """
+    features = open_features(spec, dataset, front_end=front_end, rows=dataset.test, workers=workers)
+    return select_part(dataset, features, dataset.test, name="test")

@@ -1,0 +1,157 @@
+"""What comes before the first trial: say what is about to be run, load the backbone, compute the features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from harness.common.progress import track
+from harness.common.ray_start import cpu_count
+from harness.config.provenance import git_commit, versions
+from harness.config.space import Axes, configurations, explore
+from harness.config.study import DataSpec, StudyPlace, StudySpec
+from harness.config.trial import TrialConfig
+from harness.data.batches import StudyData
+from harness.data.openmic import ClipDataset
+from harness.data.splits import study_split
+from harness.features.log_mel import FrontEnd
+from harness.models.backbones.checkpoints import backbone_digest, load_backbone, origin_of
+from harness.study.console import StudyConsole
+from harness.study.sources import open_dataset, open_features, open_study_data
+from harness.training.metrics import majority_floor
+from search_spaces import Space, load
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that is ready to run: its data are on disk, its flags are checked."""
+
+    spec: StudySpec
+    place: StudyPlace
+    labels: tuple[str, ...]
+    floor: float
+    console: StudyConsole
+
+
+def prepare(spec: StudySpec, place: StudyPlace) -> Prepared:
+    """Announce the study, then load the backbone and the data as every worker will."""
+    console = StudyConsole()
+    space = load(spec.space, spec.preset)
+    axes = explore(space)
+    console.header(_announcement(spec, place, space=space, axes=axes))
+    return prepare_for(spec, place, configurations(axes, spec.fixed), console=console)
+
+
+def prepare_for(
+    spec: StudySpec,
+    place: StudyPlace,
+    configs: Sequence[TrialConfig],
+    *,
+    console: StudyConsole,
+    reads_test: bool = False,
+) -> Prepared:
+    """Load the backbone, and compute the features that these configurations hear, on test as well if that is read."""
+    backbone = load_backbone(spec.backbone)
+    dataset = open_dataset(spec.data, workers=cpu_count(), progress=track)
+    ways = _ways_to_hear(backbone.geometry.front_end, configs)
+    heard = _open_all(spec, dataset, ways)
+    heard_on_test = _hear_test_clips(spec, dataset, ways) if reads_test else {}
+    data = next(iter(heard.values()))
+    floor = _floor(data)
+    sizes = f"{len(data.train)} to train on, {len(data.validation)} to validate on, {len(data.labels)} labels"
+    console.header(
+        [
+            ("clips", sizes),
+            *([("fraction", _fraction_in_words(spec.data, dataset))] if spec.data.fraction < 1 else []),
+            ("floor", f"macro-F1 {floor:.3f} on validation by always guessing each label's more frequent answer"),
+        ]
+    )
+    provenance = {
+        "data_digest": dataset.digest,
+        **{f"{inputs}_digest": data.digest for inputs, data in heard.items()},
+        **{f"{inputs}_test_digest": digest for inputs, digest in heard_on_test.items()},
+        "backbone_digest": backbone_digest(backbone),
+        **origin_of(spec.backbone),
+        "git_commit": git_commit(),
+        **versions(),
+    }
+    return Prepared(replace(spec, provenance=provenance), place, data.labels, floor, console)
+
+
+def _announcement(spec: StudySpec, place: StudyPlace, *, space: Space, axes: Axes) -> list[tuple[str, str]]:
+    """Return the first lines of a study: what it runs on what."""
+    searched = tuple(path for path in axes.searched if path not in spec.fixed)
+    held = "".join(f", {path}={value}" for path, value in spec.fixed.items())
+    preset = f", the {spec.preset} recipe" if spec.preset else ""
+    labels = ", all that plays in the training clips revealed" if spec.data.reveals_all else ""
+    return [
+        ("study", f"{spec.name}, seed {spec.seed}, in {place.home}"),
+        ("data", f"{spec.data.in_words()}{labels}"),
+        ("backbone", f"{spec.backbone}, frozen, {spec.precision}"),
+        ("space", f"{spec.space}, {len(searched)} axes{preset}{held}: {space.summary}"),
+        ("budget", f"{spec.trials} trials of {spec.epochs} epochs, stopped early by: {spec.scheduler}"),
+        ("objective", spec.objective),
+        ("device", f"{_device()}, {cpu_count()} CPU cores on this machine"),
+    ]
+
+
+def _fraction_in_words(spec: DataSpec, dataset: ClipDataset) -> str:
+    """Say of how many clips a study uses a fraction, and why it may be more than that."""
+    whole, kept = study_split(replace(spec, fraction=1.0), dataset), study_split(spec, dataset)
+    sizes = [int(dataset.observed[rows].any(axis=1).sum()) for rows in (whole.train, whole.validation)]
+    asked = [round(spec.fraction * size) for size in sizes]
+    found = [len(kept.train), len(kept.validation)]
+    text = f"{spec.fraction:g} of {sizes[0]} and {sizes[1]} clips, stratified by label: {found[0]} and {found[1]}"
+    why = f", more than {asked[0]} and {asked[1]} since each label keeps a clip with each of its answers"
+    return text if found == asked else text + why
+
+
+def _ways_to_hear(front_end: FrontEnd, configs: Sequence[TrialConfig]) -> list[tuple[str, FrontEnd | None]]:
+    """Return the inputs of these configurations, each with its front end, which is None for VGGish."""
+    found = sorted({(c.system.inputs, c.front_end.via_hz, c.front_end.is_peak_normalised) for c in configs})
+    return [
+        (inputs, replace(front_end, via_hz=via_hz, is_peak_normalised=is_peak) if inputs == "log_mel" else None)
+        for inputs, via_hz, is_peak in found
+    ]
+
+
+def _open_all(
+    spec: StudySpec, dataset: ClipDataset, ways: Sequence[tuple[str, FrontEnd | None]]
+) -> dict[str, StudyData]:
+    """Open what is heard in these ways, computing the features that are missing; return it by inputs.
+
+    Several front ends over the same clips count as one, under the same digest.
+    """
+    return {
+        inputs: open_study_data(spec.data, dataset, front_end=front_end, workers=cpu_count(), progress=track)
+        for inputs, front_end in ways
+    }
+
+
+def _hear_test_clips(
+    spec: StudySpec, dataset: ClipDataset, ways: Sequence[tuple[str, FrontEnd | None]]
+) -> dict[str, str]:
+    """Compute the features of the test clips that are missing, all of them after a study of a fraction.
+
+    Return their digests by inputs; nothing is learned or told of a label.
+    """
+    return {
+        inputs: open_features(
+            spec.data, dataset, front_end=front_end, rows=dataset.test, workers=cpu_count(), progress=track
+        ).digest
+        for inputs, front_end in ways
+    }
+
+
+def _floor(data: StudyData) -> float:
+    return majority_floor(
+        data.train.targets,
+        data.validation.targets,
+        train_observed=data.train.observed,
+        observed=data.validation.observed,
+        labels=data.labels,
+    ).macro_f1
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

@@ -1,0 +1,231 @@
+"""A study from its flags to its exit code: begin it or take it up, carry it out, say what it found."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import ray
+from filelock import FileLock, Timeout
+from optuna.trial import FrozenTrial
+
+from harness.common.cli import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
+from harness.common.files import unfinished, write_whole
+from harness.config.space import configurations, explore, parse_fixed
+from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec
+from harness.study import driver
+from harness.study.plan import StudyPlan
+from harness.study.prepare import Prepared, prepare
+from harness.study.records import Row, axes_of, cells_of, pareto_front, ranked_rows, table_of
+from harness.study.tracker import Tracker
+from search_spaces import load
+from tracking.paper_figures import heat_map
+
+_LOCK = "driver.lock"
+
+
+@contextmanager
+def claimed(place: StudyPlace, *, is_new: bool, own_file: str = STUDY_FILE) -> Iterator[None]:
+    """Hold a study's place for one driver; the lock ends with the process, however that ends.
+
+    A place without `own_file` must be empty, but for what a process left that was killed while it wrote that: this is
+    removed. A place that was made here for what could not begin is removed too.
+
+    Raises:
+        ValueError: another driver holds it, a new study's name is taken, or something else is in its place.
+    """
+    was_there, name = place.home.exists(), place.home.name
+    place.home.mkdir(parents=True, exist_ok=True)
+    is_own, leftover = (place.home / own_file).exists(), unfinished(place.home / own_file)
+    if not is_own and any(file.name not in (_LOCK, leftover.name) for file in place.home.iterdir()):
+        raise ValueError(f"name={name}: {place.home} holds something else; choose another --name")
+    try:
+        with FileLock(place.home / _LOCK, timeout=0):
+            if is_new and is_own and own_file == STUDY_FILE:
+                raise ValueError(
+                    f"name={name}: this study exists in {place.home}; go on with it by "
+                    f"--resume {name}, or choose another --name"
+                )
+            leftover.unlink(missing_ok=True)
+            try:
+                yield
+            except BaseException:
+                if is_new and not was_there and not place.has_begun():
+                    shutil.rmtree(place.home)
+                raise
+    except Timeout:
+        raise ValueError(f"study {name} is being run by another process; let it end first") from None
+
+
+def run_study(
+    spec: StudySpec,
+    place: StudyPlace,
+    *,
+    assignments: Sequence[str] | None,
+    resources: Resources,
+    time_budget: float,
+) -> int:
+    """Run a new study with these `PATH=VALUE` held fixed, or one that was begun if None; return the exit code.
+
+    Raises:
+        ValueError: a flag, the data set or the backbone is not what it must be.
+        OSError: a file or a cluster cannot be reached.
+    """
+    is_new = assignments is not None
+    with claimed(place, is_new=is_new):
+        prepared = begin(spec, place, assignments=assignments or []) if is_new else take_up(spec, place)
+        outcome = carry_out(prepared, resources, time_budget=time_budget)
+        _conclude(prepared, outcome)
+        _say_how_to_go_on(prepared, resources, owes=outcome.owes)
+        return outcome.code
+
+
+def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> Prepared:
+    """Check a new study, prepare its data and write its specification, in a place that is claimed.
+
+    Raises:
+        ValueError: a flag, the data set or the backbone is not what it must be.
+        FileNotFoundError: the data set or the backbone is not there.
+    """
+    space = load(spec.space, spec.preset)
+    axes = explore(space)
+    spec = replace(spec, fixed=parse_fixed(assignments, axes, space=spec.space))
+    if "params" in spec.objectives and any(c.name == "random_forest" for c in configurations(axes, spec.fixed)):
+        raise ValueError(
+            f"objective={spec.objective}: the trees of random_forest have no parameters to count; leave it out, as by "
+            "--fix system/kind=reprogramming, or choose f1"
+        )
+    prepared = prepare(spec, place)
+    write_whole(place.spec_file, prepared.spec.to_json())
+    return prepared
+
+
+def take_up(spec: StudySpec, place: StudyPlace) -> Prepared:
+    """Prepare a study that was begun, whose budget may have grown, and check that its data and backbone are the same.
+
+    The versions and the commit become those of today, for the trials to come.
+
+    Raises:
+        ValueError: the data or the backbone has changed since.
+    """
+    prepared = prepare(spec, place)
+    for name in (name for name in prepared.spec.provenance if name.endswith("_digest")):
+        before, now = spec.provenance.get(name, ""), prepared.spec.provenance[name]
+        if before != now:
+            raise ValueError(
+                f"resume={spec.name}: {name} is {now[:12]}, the study began with {before[:12]}; its trials would not "
+                "be comparable"
+            )
+    write_whole(place.spec_file, spec.to_json())
+    return prepared
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run of a study came to: its trials so far, and whether a signal or the time budget ended it before."""
+
+    rows: Sequence[Row]
+    results: Path
+    figures: Sequence[Path]
+    tracker: Tracker
+    undelivered: str
+    owes: bool
+    is_interrupted: bool
+
+    @property
+    def code(self) -> int:
+        """Return the exit code."""
+        if self.is_interrupted:
+            return INTERRUPTED
+        has_failed = any(row.state == "failed" for row in self.rows)
+        return FELL_SHORT if has_failed or all(row.macro_f1 is None for row in self.rows) else DONE
+
+
+def carry_out(prepared: Prepared, resources: Resources, *, time_budget: float = float("inf")) -> Outcome:
+    """Run what the study owes, and write down what it found."""
+    spec, place, console = prepared.spec, prepared.place, prepared.console
+    with connected(resources) as slots:
+        study = driver.open_study(spec, place)
+        plan = StudyPlan(spec)
+        tracker = Tracker(study, spec, place, plan=plan, labels=prepared.labels)
+        console.header([("running", f"{slots.concurrent} at a time, {slots.cpus:g} CPU and {slots.gpus:g} GPU each")])
+        is_interrupted = driver.run(
+            spec, place, plan=plan, study=study, slots=slots, tracker=tracker, console=console, time_budget=time_budget
+        )
+        trials = study.get_trials(deepcopy=False)
+        rows, owes = ranked_rows(trials), driver.owes(study, plan)
+        results, figures = _write_results(place, rows), _draw_cells(prepared, trials)
+        closing = tracker.close(is_finished=not owes, figures=figures)
+    return Outcome(rows, results, figures, tracker, closing.message, owes, is_interrupted)
+
+
+@contextmanager
+def connected(resources: Resources) -> Iterator[driver.Slots]:
+    """Connect to Ray, unless this process is connected already; give what trials get.
+
+    Raises:
+        ValueError: no trial would fit.
+    """
+    if ray.is_initialized():
+        yield driver.slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
+        return
+    try:
+        yield driver.connect(resources)
+    finally:
+        ray.shutdown()
+
+
+def _write_results(place: StudyPlace, rows: Sequence[Row]) -> Path:
+    file = place.home / "results.json"
+    file.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+    return file
+
+
+def _draw_cells(prepared: Prepared, trials: Sequence[FrozenTrial]) -> list[Path]:
+    """Print and draw the table that the study's space is, if it is one."""
+    space = load(prepared.spec.space)
+    if space.cell is None:
+        return []
+    cells, title = (
+        cells_of(space, trials, fixed=prepared.spec.fixed),
+        f"Study {prepared.spec.name}: validation macro-F1 of best epochs",
+    )
+    prepared.console.say()
+    prepared.console.console.print(table_of(cells, title=f"{title}, mean ± standard deviation (trials)"))
+    rows, columns = axes_of(cells)
+    return heat_map(prepared.place.home / "heat_map", cells, rows=rows, columns=columns, title=title)
+
+
+def _conclude(prepared: Prepared, outcome: Outcome) -> None:
+    """Print the table and where everything is."""
+    spec, say, rows = prepared.spec, prepared.console.say, outcome.rows
+    say()
+    prepared.console.table(f"Study {spec.name}: validation macro-F1 of each trial's best epoch", rows)
+    if len(spec.objectives) > 1:
+        ended = [row for row in rows if row.state == "done"]
+        prepared.console.table(
+            "Pareto front: no finished trial scores higher with fewer parameters", pareto_front(ended)
+        )
+    say(f"floor     {prepared.floor:.3f} by always guessing each label's more frequent answer")
+    say(f"results   {outcome.results}")
+    for figure in outcome.figures:
+        say(f"figure    {figure}")
+    say(f"MLflow    {outcome.tracker.ui_command()}")
+    say(f"          then open {outcome.tracker.ui_link()}")
+    if outcome.undelivered:
+        say(outcome.undelivered)
+
+
+def _say_how_to_go_on(prepared: Prepared, resources: Resources, *, owes: bool) -> None:
+    """Print the command that resumes the study, or that extends it."""
+    spec = prepared.spec
+    words = ["python", "-m", "harness.study", "--resume", spec.name]
+    words += [] if spec.storage == DEFAULT_STORAGE else ["--storage", spec.storage]
+    words += [word for flag, value in resources.flags().items() for word in (flag, str(value))]
+    if owes:
+        prepared.console.say(f"interrupted; go on with   {shlex.join(words)}")
+    else:
+        prepared.console.say(f"extend    {shlex.join([*words, '--trials', str(2 * spec.trials)])}")

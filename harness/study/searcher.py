@@ -1,0 +1,216 @@
+"""Optuna proposes, Ray Tune schedules: a searcher whose only memory is the Optuna study's storage.
+
+Ray's own OptunaSearch keeps trials in two places and breaks or repeats them on resume. Here the storage is the one
+truth: a trial that it shows as running when a driver starts was interrupted, and is handed out again with the
+parameters that it already has; its checkpoint makes it go on where it stopped.
+"""
+
+import json
+import math
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+PATHS = "paths"
+
+SUMMARY = "summary"
+
+REASON = "reason"
+
+VALUES = "values"
+
+TEST = "test"
+"""Names of the user attributes of a trial: its whole configuration, its last report, why it ended early, with two
+objectives its values by epoch, and, if it read the test split, what it found there."""
+
+
+MakeTask = Callable[[int, Mapping[str, Any]], str]
+
+
+_MAX_LOST_WORKERS = 3
+"""How many workers a trial may lose before it counts as failed: three nodes taken away are bad luck, a fourth time the
+trial kills them."""
+
+
+class StudySearcher(Searcher):
+    """Hands interrupted trials out again, then asks Optuna, up to the study's budget.
+
+    A trial whose worker is lost is interrupted too, up to a limit. Tune's own retries are not used: it counts one
+    dead worker once for each message that was on its way to it, and may give the trial up at the second.
+
+    `make_task` turns a trial's number and its paths into what the worker is sent. `epochs` is how many a whole trial
+    has, by number; with `reads_test` it has a reading of the test split besides. `deadline` is a `time.monotonic()`
+    after which no new trial begins.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        suggest: Callable[[optuna.trial.BaseTrial], Mapping[str, Any]],
+        *,
+        make_task: MakeTask,
+        objectives: tuple[str, ...],
+        n_trials: int,
+        epochs: Callable[[int], int],
+        reads_test: bool = False,
+        deadline: float = math.inf,
+    ) -> None:
+        super().__init__()
+        self._study, self._suggest, self._make_task = study, suggest, make_task
+        self._objectives, self._n_trials, self._epochs = objectives, n_trials, epochs
+        self._reads_test, self._deadline = reads_test, deadline
+        self._max_concurrent = 1
+        self._numbers: dict[str, int] = {}
+        self._lost_workers: Counter[int] = Counter()
+        self._interrupted = [t.number for t in self._trials() if t.state == TrialState.RUNNING]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out: Tune's snapshots of a searcher are never read, and a study cannot be pickled."""
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "StudySearcher":
+        """Return itself: there is one study."""
+        return self
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Take over from Tune's limiter, which loses completions of trials that it has not seen begin."""
+        self._max_concurrent = max_concurrent
+        return True
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **_: Any) -> bool:
+        """Refuse a space of Tune's: the search space is Optuna's."""
+        return False
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next trial's task, None while all workers are busy, or FINISHED."""
+        trials = self._trials()
+        n_running = sum(trials[n].state == TrialState.RUNNING for n in self._numbers.values())
+        if n_running >= self._max_concurrent:
+            return None
+        if time.monotonic() >= self._deadline:
+            return str(Searcher.FINISHED)
+        if self._interrupted:
+            # draws what it has drawn before, and only what it had not come to draw anew
+            trial = optuna.trial.Trial(self._study, trials[self._interrupted.pop(0)]._trial_id)
+        elif sum(t.state != TrialState.WAITING for t in trials) < self._n_trials:
+            trial = self._study.ask()
+        else:  # Tune does not ask again after FINISHED, and a trial that runs may come back
+            return None if n_running else str(Searcher.FINISHED)
+        constants = self._suggest(trial)
+        paths = {**trial.params, **constants}
+        trial.set_user_attr(PATHS, json.dumps(paths))
+        self._numbers[trial_id] = trial.number
+        return {"number": trial.number, "task": self._make_task(trial.number, paths)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Store the epoch's report, and the best macro-F1 so far as the trial's value at this epoch."""
+        trial = self._trial(trial_id)
+        if trial is None or trial.state.is_finished() or "best_macro_f1" not in result:
+            return
+        self._note(trial, SUMMARY, json.dumps(summary_of(result)))
+        if "test" in result:
+            self._note(trial, TEST, result["test"])
+        if len(self._objectives) > 1:
+            # Optuna's sampler takes a pruned trial's intermediate values for those of a single objective
+            values = {**values_by_epoch(trial), int(result["epoch"]): float(result["best_macro_f1"])}
+            self._note(trial, VALUES, json.dumps(values))
+            return
+        # Trial.report would do, but only on the object that `ask` gave, which does not outlive a driver
+        self._study._storage.set_trial_intermediate_value(
+            trial._trial_id,
+            int(result["epoch"]),
+            float(result["best_macro_f1"]),
+        )
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell Optuna how the trial ended: COMPLETE after its last epoch, PRUNED before, FAIL for a reason."""
+        trial = self._trial(trial_id)
+        if trial is None or trial.state.is_finished():
+            return
+        if error and self._lost_workers[trial.number] < _MAX_LOST_WORKERS:
+            self._lost_workers[trial.number] += 1
+            self._interrupted.append(self._numbers.pop(trial_id))
+            return
+        result = result or {}
+        self.on_trial_result(trial_id, result)
+        reason = self._reason_to_fail(trial.number, result, error=error)
+        if reason is not None:
+            self._note(trial, REASON, reason)
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        elif int(result["epoch"]) < self._epochs(trial.number):
+            if time.monotonic() < self._deadline:  # else it is put back, to go on another time
+                self._note(trial, REASON, "scheduler")
+                self._study.tell(trial.number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial.number, [float(result[name]) for name in self._objectives])
+
+    def _reason_to_fail(self, number: int, result: Mapping[str, Any], *, error: bool) -> str | None:
+        if "failed" in result:
+            return str(result["failed"])
+        if error or "best_macro_f1" not in result:
+            return f"its worker was lost {_MAX_LOST_WORKERS + 1} times"
+        if self._reads_test and int(result["epoch"]) >= self._epochs(number) and "test" not in result:
+            return "it ended without a reading of the test split"
+        return None
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing: the storage is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read nothing: the storage is the state."""
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _trial(self, trial_id: str) -> FrozenTrial | None:
+        number = self._numbers.get(trial_id)
+        return None if number is None else self._trials()[number]
+
+    def _note(self, trial: FrozenTrial, key: str, value: str) -> None:
+        self._study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+def values_by_epoch(trial: FrozenTrial) -> dict[int, float]:
+    """Return the best macro-F1 so far of a trial at each epoch that it reported."""
+    stored = json.loads(trial.user_attrs.get(VALUES, "{}"))
+    return {**trial.intermediate_values, **{int(epoch): float(value) for epoch, value in stored.items()}}
+
+
+def put_back(study: optuna.Study) -> None:
+    """Let the trials that run no longer, but have not ended, wait to go on: with their parameters and checkpoints."""
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == TrialState.RUNNING:
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+
+def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the final table needs of a trial's last report."""
+    detail = json.loads(result["detail"])
+    return {
+        "epochs": result["epoch"],
+        "seconds": result["seconds"],
+        "params": result["params"],
+        "worker": result.get("worker"),
+        "parameters": detail["parameters"],
+        "best": detail["best"],
+    }
+
+
+def make_sampler(seed: int, *, n_trials_so_far: int, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
+    """Return a TPE sampler whose draws move on with the study: a resumed study does not repeat them.
+
+    What Optuna calls experimental is chosen knowingly, so that nothing warns of it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
+            seed=(seed + n_trials_so_far) % 2**32, multivariate=True, group=True, constant_liar=True
+        )
+        return optuna.samplers.PartialFixedSampler(dict(fixed), sampler) if fixed else sampler

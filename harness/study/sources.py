@@ -1,0 +1,156 @@
+"""From what a study names as its data to clips with features."""
+
+import hashlib
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from harness.common.files import cache_dir
+from harness.common.progress import Progress, quiet
+from harness.config.study import DataSpec
+from harness.data.batches import Features, StudyData, log_mel_features, study_data, vggish_features
+from harness.data.extraction import in_threads
+from harness.data.openmic import ClipDataset, read_dataset
+from harness.data.rows import UnreadableRowsError
+from harness.data.splits import study_split
+from harness.data.store import FeatureStore, prepare_features
+from harness.features.log_mel import FrontEnd
+from harness.synthetic.demo import demo_digest, demo_truth, ensure_demo
+
+logger = logging.getLogger(__name__)
+
+
+DEMO, OPENMIC = "demo", "openmic"
+
+
+def open_dataset(spec: DataSpec, *, workers: int = 1, progress: Progress = quiet) -> ClipDataset:
+    """Return the named data set's labels and partition, rendering the demo set on first use.
+
+    Raises:
+        FileNotFoundError: there is no such directory, or it lacks a file of the layout.
+        ValueError: a file of the layout breaks its rules.
+    """
+    if spec.source == DEMO:
+        size = {} if spec.demo_clips is None else {"n_clips": spec.demo_clips}
+        return read_dataset(ensure_demo(cache_dir(), seed=spec.demo_seed, workers=workers, progress=progress, **size))
+    return read_dataset(_directory(spec.source))
+
+
+def open_study_data(
+    spec: DataSpec, dataset: ClipDataset, *, front_end: FrontEnd | None, workers: int = 1, progress: Progress = quiet
+) -> StudyData:
+    """Return the training and validation clips with their log-mel, or with their VGGish if `front_end` is None.
+
+    Some clips are read, for their statistics; if they are damaged, they are computed anew.
+
+    Raises:
+        UnreadableRowsError: what is stored of them cannot be read, and opening the store again does not mend it.
+        ValueError: the split does not suit the data set, a clip cannot be read and `skips_corrupt` is False, or the
+            data set has no VGGish.
+    """
+
+    def opened() -> StudyData:
+        features = open_features(
+            spec, dataset, front_end=front_end, rows=study_rows(spec, dataset), workers=workers, progress=progress
+        )
+        return study_data(dataset, features, study_split(spec, dataset))
+
+    try:
+        data = opened()
+    except UnreadableRowsError as error:
+        logger.warning("%s", error)
+        data = opened()
+    return _revealed(data, dataset) if spec.reveals_all else data
+
+
+def study_rows(spec: DataSpec, dataset: ClipDataset) -> Int[np.ndarray, " row"] | None:
+    """Return the rows whose features a study needs: None, for all, unless it uses a fraction of the clips.
+
+    Raises:
+        ValueError: the split does not suit the data set.
+    """
+    if spec.fraction == 1:
+        return None
+    split = study_split(spec, dataset)
+    return np.concatenate([split.train, split.validation])
+
+
+def open_features(
+    spec: DataSpec,
+    dataset: ClipDataset,
+    *,
+    front_end: FrontEnd | None,
+    rows: Int[np.ndarray, " row"] | None = None,
+    workers: int = 1,
+    progress: Progress = quiet,
+) -> Features:
+    """Return the log-mel of some clips (None: of all), computed on first use, or VGGish if `front_end` is None.
+
+    The demo set, which every machine renders for itself, is known by the digest of the samples that were rendered; any
+    other data set by its audio files, or by its VGGish array.
+
+    Raises:
+        ValueError: a clip cannot be read and `skips_corrupt` is False, or the data set has no VGGish.
+    """
+    if front_end is None:
+        return vggish_features(dataset, rows=rows, sound_digest=_rendered_digest(spec, dataset))
+    store = prepare_features(
+        dataset,
+        front_end,
+        cache=cache_dir(),
+        rows=rows,
+        compute=in_threads(workers),
+        skip_corrupt=spec.skips_corrupt,
+        progress=progress,
+    )
+    return stored_features(spec, dataset, store, rows)
+
+
+def stored_features(
+    spec: DataSpec, dataset: ClipDataset, store: FeatureStore, rows: Int[np.ndarray, " row"] | None
+) -> Features:
+    """Return the log-mel that a store has of some of the data set's clips (None: of all)."""
+    return log_mel_features(dataset, store, rows=rows, sound_digest=_rendered_digest(spec, dataset))
+
+
+def _rendered_digest(spec: DataSpec, dataset: ClipDataset) -> str | None:
+    return demo_digest(dataset.root) if spec.source == DEMO else None
+
+
+def _revealed(data: StudyData, dataset: ClipDataset) -> StudyData:
+    """Return the demo's data with every instrument that plays in a training clip observed, and as many that do not.
+
+    As many, for each label, as keep the share of positives among its annotations: only one label in eight is positive,
+    but 44 in a hundred of those by which validation and test go on to judge, and who learns from all the others leans
+    towards no.
+    """
+    plays = demo_truth(dataset)[data.train.rows]
+    annotated_no = data.train.observed & ~plays
+    share = annotated_no.sum(axis=0) / np.maximum((data.train.observed & plays).sum(axis=0), 1)
+    n_wanted = np.round(plays.sum(axis=0) * share).astype(np.int64)
+    # the annotated ones come first, then the others in a random order
+    order = np.random.default_rng(0).random(plays.shape) - annotated_no + 2.0 * plays
+    rank = order.argsort(axis=0).argsort(axis=0)
+    observed = plays | annotated_no | (~plays & (rank < n_wanted))
+    train = replace(data.train, targets=plays.astype(np.float32), observed=observed)
+    digest = hashlib.sha256(data.digest.encode() + plays.tobytes() + observed.tobytes()).hexdigest()
+    return replace(data, train=train, digest=digest)
+
+
+def _directory(source: str) -> Path:
+    if source == OPENMIC:
+        place = Path(os.environ.get("OPENMIC_2018", cache_dir() / "openmic-2018"))
+        if not place.is_dir():
+            raise FileNotFoundError(
+                f"data=openmic: {place} does not exist; get it by `python -m harness.data fetch openmic --to DIR` and "
+                "give DIR/openmic-2018 as --data or in the environment variable OPENMIC_2018"
+            )
+        return place
+    place = Path(source).expanduser()
+    if not place.is_dir():
+        raise FileNotFoundError(f"data={source!r}: must be demo, openmic or a directory; {place} is no directory")
+    return place

@@ -1,0 +1,270 @@
+"""From a study to its tracking records: what the driver writes down for MLflow, and when.
+
+Epochs are written as they are reported. How a trial ended is read from the Optuna storage, so that a driver that was
+killed between the two leaves nothing out: the next one writes what is missing.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune
+
+from harness.config.study import StudyPlace, StudySpec, named_terms, terms_of_all
+from harness.config.trial import TrialConfig
+from harness.study.artifacts import FIGURES
+from harness.study.files import BEST, TrialFiles
+from harness.study.plan import Plan
+from harness.study.searcher import PATHS, REASON, SUMMARY, TEST, values_by_epoch
+from tracking import names, records, ui, views
+from tracking.names import experiment_name
+from tracking.outbox import Closing, Outbox
+from tracking.store import load_mlflow, without_password
+
+_STATUS: dict[TrialState, records.Status] = {
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "FINISHED",
+    TrialState.FAIL: "FAILED",
+    TrialState.WAITING: "KILLED",
+}
+
+_KINDS = {
+    False: (names.STUDY_KIND, names.TRIAL_KIND),
+    True: (names.EVALUATION_KIND, names.EVALUATION_RUN_KIND),
+}
+
+
+class Tracker:
+    """Writes the runs of one study, or of one evaluation, to its outbox."""
+
+    def __init__(
+        self, study: optuna.Study, spec: StudySpec, place: StudyPlace, *, plan: Plan, labels: Sequence[str]
+    ) -> None:
+        self._study, self._spec, self._place, self._plan = study, spec, place, plan
+        self._kind, self._run_kind = _KINDS[plan.reads_test]
+        self._uri = spec.tracking_uri or place.default_tracking_uri
+        # Tune imports MLflow too, in this thread; a signal between two importing threads has been seen to hang both
+        load_mlflow()
+        self._outbox = Outbox(place.home, self._uri, experiment=experiment_of(spec))
+        self._tags = {"study": spec.name, "space": spec.space, "seed": spec.seed, **spec.provenance}
+        terms = {"trials": plan.n_trials, **terms_of_all(plan.terms(number) for number in range(plan.n_trials))}
+        self._outbox.add(
+            records.open_study(
+                self._outbox.study_key,
+                name=spec.name,
+                params={} if plan.reads_test else terms,
+                tags={**self._tags, **(terms if plan.reads_test else {})},  # an evaluation may be given more studies
+                labels=labels,
+                kind=self._kind,
+            )
+        )
+        self.finish_ended()
+
+    def start(self, number: int) -> None:
+        """Open the run of a trial that begins or goes on."""
+        self._open(self._study.get_trials(deepcopy=False)[number])
+
+    def epoch(self, result: dict[str, Any]) -> None:
+        """Write down an epoch, unless it was reported before."""
+        number, epoch = result["number"], result["epoch"]
+        if self._outbox.has_epoch(number, epoch):
+            return
+        last = json.loads(result["detail"])["last"]
+        self._outbox.add(
+            records.log_epoch(
+                self._outbox.study_key,
+                number,
+                epoch=epoch,
+                val={
+                    "macro_f1": last["macro_f1"],
+                    "positive_f1": last["positive_f1"],
+                    "map": last["map"],
+                    "loss": last["validation_loss"],
+                },
+                train={"loss": last["train_loss"]},
+                val_f1=last["f1_by_label"],
+                lr=last["lr"],
+            )
+        )
+
+    def finish_ended(self) -> None:
+        """End the runs of all trials that the storage says have ended."""
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state.is_finished() and PATHS in trial.user_attrs and not self._outbox.has_ended(trial.number):
+                self._finish(trial)
+
+    def close(
+        self,
+        *,
+        is_finished: bool,
+        metrics: Mapping[str, float] | None = None,
+        figures: Sequence[Path] = (),
+        reports: Sequence[Path] = (),
+    ) -> Closing:
+        """End the study's run, and for now those of the trials that wait to go on; give delivery a few seconds more.
+
+        `metrics` sum it up, unless they are the best macro-F1 on validation and the number of trials that ended.
+        """
+        self.finish_ended()
+        trials = self._study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state == TrialState.WAITING and PATHS in trial.user_attrs:
+                self._finish(trial)
+        best = max((max(values_by_epoch(t).values(), default=0.0) for t in trials), default=0.0)
+        ended = sum(t.state.is_finished() for t in trials)
+        self._outbox.add(
+            records.finish_study(
+                self._outbox.study_key,
+                status="FINISHED" if is_finished else "KILLED",
+                metrics=metrics if metrics is not None else {"macro_f1": best, "trials": ended},
+                artifacts={"figures": figures, "report": reports},
+            )
+        )
+        return self._outbox.close()
+
+    def ui_command(self) -> str:
+        """Return the line that serves the MLflow UI, or where it is served."""
+        return ui.ui_command(self._uri) or f"is served at {without_password(self._uri)}"
+
+    def ui_link(self) -> str:
+        """Return the link to the study's table in the UI, or to the evaluations' one."""
+        experiment, view = self._outbox.experiment_id, views.EVALUATED if self._plan.reads_test else views.RANKED
+        return ui.ui_link(self._uri, experiment, view=view) if experiment else "http://127.0.0.1:5000"
+
+    def _open(self, trial: FrozenTrial) -> None:
+        config = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS]))
+        terms = self._plan.terms(trial.number)
+        self._outbox.add(
+            records.open_trial(
+                self._outbox.study_key,
+                trial.number,
+                name=self._plan.run_name(trial.number, config),
+                params={**config.to_paths(), **named_terms(terms)},
+                tags={
+                    **self._tags,
+                    "space": terms.space,
+                    names.SYSTEM: config.name,
+                    "trial_seed": self._plan.seed(trial.number),
+                    **self._plan.tags(trial.number),
+                },
+                kind=self._run_kind,
+            )
+        )
+
+    def _finish(self, trial: FrozenTrial) -> None:
+        self._open(trial)
+        summary = json.loads(trial.user_attrs.get(SUMMARY, "{}"))
+        best, test = summary.get("best", {}), json.loads(trial.user_attrs.get(TEST, "{}"))
+        self._outbox.add(
+            records.finish_trial(
+                self._outbox.study_key,
+                trial.number,
+                status=_STATUS[trial.state],
+                metrics=_overall(best),
+                f1=best.get("f1_by_label", {}),
+                test=_overall(test),
+                test_f1=test.get("f1_by_label", {}),
+                params_by_part=summary.get("parameters", {}),
+                epochs=summary.get("epochs"),
+                seconds=summary.get("seconds"),
+                tags={"optuna_state": trial.state.name, "worker": summary.get("worker")},
+                reason=trial.user_attrs.get(REASON),
+                artifacts={
+                    "figures": self._local_files(trial.number, FIGURES),
+                    "checkpoint": self._local_files(trial.number, (BEST,)),
+                },
+            )
+        )
+
+    def _local_files(self, number: int, names: Sequence[str]) -> list[Path]:
+        """Return those of a trial's files that are there, fetched from the shared storage if it is not local."""
+        files = TrialFiles(self._place.shared, number)
+        found = []
+        for name in names:
+            path = Path(TrialFiles(str(self._place.home), number).path(name))
+            if "://" in self._place.shared and (content := files.read(name)) is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            if path.exists():
+                found.append(path)
+        return found
+
+
+def _overall(record: Mapping[str, Any]) -> dict[str, float]:
+    return {name: record[name] for name in ("macro_f1", "positive_f1", "map") if name in record}
+
+
+def experiment_of(spec: StudySpec) -> str:
+    """Return the name of the experiment that compares what is comparable: one data set, or fraction, one backbone.
+
+    What was told all that plays in the training clips has one of its own. All else that sets studies apart, such as
+    the split, is a parameter of every run, and a column of the views where it differs.
+    """
+    data = f"{Path(spec.data.source).name}-{spec.provenance['data_digest'][:6]}"
+    if spec.data.fraction < 1:
+        data = f"{data} fraction {spec.data.fraction:g}"
+    if spec.data.reveals_all:
+        data = f"{data} all positives known"
+    backbone = Path(spec.backbone).name.removesuffix(".safetensors")
+    if backbone != spec.backbone:  # a file of the user's, which may be named like many others
+        backbone = f"{backbone}-{spec.provenance['backbone_digest'][:6]}"
+    return experiment_name(data, backbone)
+
+
+logger = logging.getLogger(__name__)
+
+
+def _harmless(method: Callable[..., None]) -> Callable[..., None]:
+    """Log what goes wrong in tracking: an exception in a callback would end the study."""
+
+    @wraps(method)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            method(*args, **kwargs)
+        except Exception:
+            logger.exception("tracking: %s failed; the study goes on", method.__name__)
+
+    return guarded
+
+
+class TrackingCallback(tune.Callback):
+    """Tells the tracker what Tune reports."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._has_news = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out: Tune's snapshots are never read."""
+        return {}
+
+    @_harmless
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Open the trial's run."""
+        self._tracker.start(trial.config["number"])
+
+    @_harmless
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """Write the epoch down."""
+        if "best_macro_f1" in result:
+            self._tracker.epoch(result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note that a trial ended; the storage will say how."""
+        self._has_news = True
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note that a trial's worker was lost; the storage will say whether for good."""
+        self._has_news = True
+
+    @_harmless
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        """End the runs of what has ended since the last step."""
+        if self._has_news:
+            self._has_news = False
+            self._tracker.finish_ended()

@@ -1,0 +1,1 @@
+"""The demo data set and the music that it is made of."""

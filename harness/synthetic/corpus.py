@@ -1,0 +1,139 @@
+"""The corpus that the built-in backbone is pre-trained on: random mixes of the 128 General MIDI programs.
+
+Clip `index` of a part is composed from the seed (seed, part, index) alone: a larger corpus begins with the
+clips of a smaller one, and the held-out part shares no piece with the training part. Features are kept as
+shards of `SHARD_CLIPS` clips; a shard is renamed into place when it is complete, so an interrupted
+preparation goes on where it stopped.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from harness.common.progress import Progress
+from harness.data.processes import map_in_processes
+from harness.features.audio import FRONT_END_VERSION
+from harness.features.log_mel import FrontEnd, log_mel
+from harness.synthetic.general_midi import PERCUSSION, PROGRAMS, TAGS
+from harness.synthetic.music import Piece, Voice, compose
+from harness.synthetic.render import SAMPLE_RATE, render
+
+CORPUS_VERSION = 1
+"""Goes up when the same seed starts to give other clips."""
+
+SHARD_CLIPS = 64
+
+CLIPS_PER_RENDERING = 16  # reading a big SoundFont takes as long as rendering three clips
+
+_CROWD_ODDS = (0.2, 0.35, 0.3, 0.15)  # of 1 to 4 melodic programs
+
+_PERCUSSION_ODDS = 0.3
+
+
+Part = Literal["train", "held-out"]
+
+_PART_SEEDS: dict[Part, int] = {"train": 0, "held-out": 1}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Log-mel features (not normalised) and tags of one part, clip by clip; `digest` is over both."""
+
+    features: Float[np.ndarray, "clip frame mel"]
+    tags: UInt8[np.ndarray, "clip tag"]
+    digest: str
+
+    def rows(
+        self, rows: Int64[np.ndarray, " clip"]
+    ) -> tuple[Float[Tensor, "clip frame mel"], Float[Tensor, "clip tag"]]:
+        """Return the features and tags of some clips, in float32."""
+        return torch.from_numpy(self.features[rows]).float(), torch.from_numpy(self.tags[rows]).float()
+
+
+def prepare_corpus(
+    soundfont: Path,
+    front_end: FrontEnd,
+    *,
+    part: Part,
+    n_clips: int,
+    seed: int,
+    cache: Path,
+    workers: int,
+    progress: Progress,
+) -> Corpus:
+    """Return `n_clips` clips of a part, rendering those that `cache` does not hold yet.
+
+    Raises:
+        ValueError: `n_clips` is not a positive multiple of the shard size.
+        FileNotFoundError: there is no such SoundFont.
+    """
+    if n_clips < 1 or n_clips % SHARD_CLIPS:
+        raise ValueError(f"{part} clips={n_clips}: must be a positive multiple of {SHARD_CLIPS}")
+    key = f"v{CORPUS_VERSION}-{sha256_of(soundfont)}-{front_end}-{FRONT_END_VERSION}-{seed}-{part}"
+    folder = cache / "pretraining" / f"{part}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = [folder / f"{index:05}.npz" for index in range(n_clips // SHARD_CLIPS)]
+    missing = [index for index, shard in enumerate(shards) if not shard.exists()]
+    write = partial(_write_shard, soundfont=soundfont, front_end=front_end, part=part, seed=seed, folder=folder)
+    if missing:
+        written = map_in_processes(write, missing, workers=workers)
+        for _ in progress(written, total=len(missing), label=f"{part} shards"):
+            pass
+    return _read_shards(shards)
+
+
+def draw_clip(rng: np.random.Generator) -> tuple[Piece, UInt8[np.ndarray, " tag"]]:
+    """Compose one clip and return it with its tags; every program is as likely as every other."""
+    crowd = 1 + int(rng.choice(len(_CROWD_ODDS), p=_CROWD_ODDS))
+    programs = [PROGRAMS[number] for number in rng.choice(PERCUSSION, crowd, replace=False)]
+    voices = [Voice(program.number, program.low, program.high, program.roles) for program in programs]
+    if rng.random() < _PERCUSSION_ODDS:
+        voices.append(Voice(PERCUSSION, 0, 127, ("kit", "kit", "drums", "cymbals", "hand")))
+    tags = np.zeros(len(TAGS), np.uint8)
+    tags[[voice.program for voice in voices]] = 1
+    return compose(rng, voices), tags
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_shard(index: int, *, soundfont: Path, front_end: FrontEnd, part: Part, seed: int, folder: Path) -> None:
+    rows = range(index * SHARD_CLIPS, (index + 1) * SHARD_CLIPS)
+    clips = [draw_clip(np.random.default_rng((seed, _PART_SEEDS[part], row))) for row in rows]
+    pieces = [piece for piece, _ in clips]
+    sounds = [
+        sound
+        for first in range(0, SHARD_CLIPS, CLIPS_PER_RENDERING)
+        for sound in render(_bytes_of(soundfont), pieces[first : first + CLIPS_PER_RENDERING])
+    ]
+    features = np.stack([log_mel(sound[:, None], SAMPLE_RATE, front_end).numpy() for sound in sounds])
+    unfinished = folder / f"{index:05}.{os.getpid()}.tmp.npz"
+    np.savez(unfinished, features=features.astype(np.float16), tags=np.stack([tags for _, tags in clips]))
+    unfinished.replace(folder / f"{index:05}.npz")
+
+
+@lru_cache(maxsize=1)
+def _bytes_of(soundfont: Path) -> bytes:
+    return soundfont.read_bytes()
+
+
+def _read_shards(shards: list[Path]) -> Corpus:
+    features, tags, digest = [], [], hashlib.sha256()
+    for shard in shards:
+        with np.load(shard, allow_pickle=False) as arrays:
+            features.append(arrays["features"])
+            tags.append(arrays["tags"])
+        digest.update(features[-1].tobytes())
+        digest.update(tags[-1].tobytes())
+    return Corpus(np.concatenate(features), np.concatenate(tags), digest.hexdigest())

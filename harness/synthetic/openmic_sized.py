@@ -1,0 +1,206 @@
+"""A stand-in of OpenMIC-2018 at its full size: 20,000 clips in its layout, for trying out what the real one will ask.
+
+Audio is a small pool of rendered clips under 20,000 names, by hard links: 40 MB with all else, not 2.6 GB. Keys, splits
+and annotations are as many as in OpenMIC-2018 v1.0.0, the annotations by instrument and answer. What a clip sounds of
+fits its annotations as well as the pool allows, so that a study finds something to learn; the VGGish features are
+noise. Clips of the ten tracks that are known to be corrupted are there, and half of them are damaged. A file says
+that it is a stand-in, so that no report sets its results beside published ones.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from jaxtyping import Bool, Float, Int
+
+from harness.common.files import make_directory
+from harness.common.progress import Progress
+from harness.data.check_audio import CORRUPTED_TRACKS
+from harness.data.layout_files import mark_as_stand_in, write_tables
+from harness.data.openmic import NPZ, audio_name
+from harness.data.processes import map_in_processes
+from harness.synthetic.demo import LABELS, MIN_CLIPS, ClipPlan, default_soundfont, plan_clips, truth
+from harness.synthetic.render import SAMPLE_RATE, render
+
+NAME = "openmic-2018-stand-in"
+
+FULL_SIZE = 20_000
+
+POOL_SIZE = MIN_CLIPS
+
+_N_TEST = 5_085
+
+_LAST_TRACK = 155_000
+
+_CLIPS_PER_ARTIST = 4
+
+_KINDS = ((44_100, 2), (44_100, 2), (48_000, 2), (22_050, 1))
+"""Sample rates and channels of the pool's clips, in turn; what they are in OpenMIC-2018 is said nowhere."""
+
+
+_ANSWERS = {
+    "accordion": (374, 1159, 115, 423),
+    "banjo": (592, 1148, 140, 338),
+    "bass": (415, 1010, 134, 329),
+    "cello": (598, 866, 226, 259),
+    "clarinet": (396, 1349, 137, 503),
+    "cymbals": (814, 485, 297, 139),
+    "drums": (828, 495, 278, 146),
+    "flute": (472, 1050, 175, 387),
+    "guitar": (852, 362, 286, 150),
+    "mallet_percussion": (522, 802, 211, 267),
+    "mandolin": (652, 1185, 193, 434),
+    "organ": (482, 977, 121, 310),
+    "piano": (885, 420, 285, 130),
+    "saxophone": (830, 906, 305, 324),
+    "synthesizer": (823, 399, 268, 112),
+    "trombone": (635, 1405, 228, 492),
+    "trumpet": (828, 1303, 318, 467),
+    "ukulele": (556, 1279, 182, 408),
+    "violin": (779, 623, 394, 237),
+    "voice": (764, 426, 224, 150),
+}
+"""Clips annotated as positive and negative in the train split, and in the test split, of OpenMIC-2018 v1.0.0.
+
+Source: counted in its labels and partitions, by the official split.
+"""
+
+
+Answers = Int[np.ndarray, "clip label"]
+
+
+def write_stand_in(
+    to: Path, *, n_clips: int = FULL_SIZE, pool_size: int = POOL_SIZE, seed: int, workers: int, progress: Progress
+) -> Path:
+    """Write the data set as `to/openmic-2018-stand-in`, whole or not at all; return where it is.
+
+    Raises:
+        FileExistsError: something is there already.
+        ValueError: there are too few clips for every instrument to be heard in both splits.
+    """
+    root = to / NAME
+    if root.exists():
+        raise FileExistsError(f"{root}: is there already; remove it, or choose another directory")
+    if n_clips < 10 * len(LABELS):
+        raise ValueError(f"clips={n_clips}: must be at least {10 * len(LABELS)}, ten for each instrument")
+    make_directory(to)
+    with tempfile.TemporaryDirectory(dir=to, prefix=f".unfinished-{NAME}-") as scratch:
+        unfinished = Path(scratch) / NAME
+        pool = plan_clips(max(pool_size, MIN_CLIPS), seed)[:pool_size]
+        sounds = _render_pool(Path(scratch), pool, workers=workers, progress=progress)
+        _write(unfinished, sounds, truth(pool), n_clips=n_clips, seed=seed, progress=progress)
+        unfinished.rename(root)
+    return root
+
+
+def draw_keys(n_clips: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """Draw keys as the Free Music Archive's tracks give them, in order: those of the corrupted tracks among them."""
+    corrupted = sorted(int(track) for track in CORRUPTED_TRACKS)
+    others = np.setdiff1d(np.arange(1, _LAST_TRACK), corrupted)
+    tracks = np.sort(np.concatenate([corrupted, rng.choice(others, n_clips - len(corrupted), replace=False)]))
+    starts = 3840 * rng.integers(0, 80, n_clips)  # in ms, a multiple of 3.84 s
+    return tuple(f"{track:06}_{start}" for track, start in zip(tracks, starts, strict=True))
+
+
+def draw_answers(is_test: Bool[np.ndarray, " clip"], rng: np.random.Generator) -> Answers:
+    """Draw what was answered: 1 for a positive, -1 for a negative, 0 where nobody was asked.
+
+    Each split has its share of OpenMIC-2018's answers of each kind, and each clip one answer at least.
+    """
+    answers = np.zeros((len(is_test), len(LABELS)), np.int64)
+    for rows, first in ((np.flatnonzero(~is_test), 0), (np.flatnonzero(is_test), 2)):
+        share = len(is_test) / FULL_SIZE
+        wanted = [max(1, round(share * _ANSWERS[label][first + side])) for label in LABELS for side in (0, 1)]
+        kinds = np.repeat(np.arange(len(wanted)), wanted)
+        given = rng.permutation(kinds)[: len(rows)]  # one to each clip
+        answers[rng.permutation(rows)[: len(given)], given // 2] = 1 - 2 * (given % 2)
+        left = np.array(wanted) - np.bincount(given, minlength=len(wanted))
+        for kind in np.flatnonzero(left):
+            free = rows[answers[rows, kind // 2] == 0]
+            answers[rng.choice(free, left[kind], replace=False), kind // 2] = 1 - 2 * (kind % 2)
+    return answers
+
+
+def _write(
+    root: Path,
+    sounds: Sequence[Path],
+    plays: Bool[np.ndarray, "sound label"],
+    *,
+    n_clips: int,
+    seed: int,
+    progress: Progress,
+) -> None:
+    rng = np.random.default_rng((seed, 3))
+    keys = draw_keys(n_clips, rng)
+    is_test = rng.permutation(n_clips) < round(_N_TEST * n_clips / FULL_SIZE)
+    answers = draw_answers(is_test, rng)
+    targets, artists = _soft(answers, rng), _draw_artists(is_test, rng)
+    root.mkdir()
+    mark_as_stand_in(root)
+    write_tables(root, LABELS, keys, targets=targets, observed=answers != 0, is_test=is_test.tolist(), artists=artists)
+    np.savez_compressed(
+        root / NPZ,
+        X=rng.integers(0, 256, (n_clips, 10, 128), dtype=np.uint8),
+        Y_true=targets,
+        Y_mask=answers != 0,
+        sample_key=np.array(keys, dtype=object),  # as the official file has it
+    )
+    fits = answers @ plays.T + rng.random((n_clips, len(sounds)))
+    chosen = [sounds[index] for index in fits.argmax(axis=1)]
+    for key, sound in progress(zip(keys, chosen, strict=True), total=n_clips, label="clips"):
+        _place(root / "audio" / audio_name(key), sound)
+    for row, key in enumerate(key for key in keys if key[:6] in CORRUPTED_TRACKS):
+        if row % 2:
+            _damage(root / "audio" / audio_name(key), is_cut=row % 4 == 1)
+
+
+def _soft(answers: Answers, rng: np.random.Generator) -> Float[np.ndarray, "clip label"]:
+    """Return probabilities on the answers' sides of 0.5, every other one certain; 0.5 where nobody was asked."""
+    doubt = np.maximum(0, rng.uniform(-0.49, 0.49, answers.shape))
+    soft: Float[np.ndarray, "clip label"] = 0.5 + answers * (0.5 - doubt)
+    return soft
+
+
+def _draw_artists(is_test: Bool[np.ndarray, " clip"], rng: np.random.Generator) -> list[str]:
+    """Name an artist for each clip: about four clips an artist, all in the same split."""
+    artist = rng.integers(0, max(1, len(is_test) // _CLIPS_PER_ARTIST), len(is_test))
+    return [f"Artist {2 * number + side:06}" for number, side in zip(artist, is_test, strict=True)]
+
+
+def _render_pool(folder: Path, pool: Sequence[ClipPlan], *, workers: int, progress: Progress) -> list[Path]:
+    """Write each planned clip as OGG Vorbis; return the files."""
+    paths = [folder / f"{row}.ogg" for row in range(len(pool))]
+    rendered = map_in_processes(_render, list(zip(pool, paths, strict=True)), workers=workers, at_once=4)
+    for _ in progress(rendered, total=len(pool), label="rendering the pool"):
+        pass
+    return paths
+
+
+def _render(task: tuple[ClipPlan, Path]) -> None:
+    plan, path = task
+    (music,) = render(default_soundfont(), [plan.piece()])
+    sample_rate, channels = _KINDS[plan.seed[-1] % len(_KINDS)]
+    sound = soxr.resample(music, SAMPLE_RATE, sample_rate)
+    noise = 1e-3 * np.random.default_rng(plan.seed).standard_normal((len(sound), channels))
+    loud = 0.8 * sound[:, None] / np.abs(sound).max() + noise
+    soundfile.write(path, loud.astype(np.float32), sample_rate, format="OGG", subtype="VORBIS")
+
+
+def _place(path: Path, sound: Path) -> None:
+    """Give the sound one more name; copy it where a file cannot have so many, or none but one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.hardlink_to(sound)
+    except OSError:
+        shutil.copyfile(sound, path)
+
+
+def _damage(path: Path, *, is_cut: bool) -> None:
+    """Cut a clip short, or put something in its place that is no sound; its other names keep theirs."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2] if is_cut else b"not sound\n" * 100)

@@ -1,0 +1,127 @@
+"""Pieces to samples: a Standard MIDI File in memory, rendered by a SoundFont.
+
+One call of the synthesiser renders several pieces in turn, since each call reads the whole SoundFont. Samples
+are mono float32 at 48 kHz (`SAMPLE_RATE`), exactly `piece.seconds` of each piece. The same pieces in the same
+order and the same SoundFont give the same samples; a piece alone and the same piece after others sound alike
+but differ, since the synthesiser's chorus and reverberation run on.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+
+import midirenderer
+import numpy as np
+import soundfile
+from jaxtyping import Float
+
+from harness.synthetic.general_midi import PERCUSSION
+from harness.synthetic.music import Part, Piece
+
+SAMPLE_RATE = 48_000
+
+_GAP_SECONDS = 1.0  # lets the reverberation of one piece die before the next
+
+_TAIL_SECONDS = 0.02  # the synthesiser works in blocks and drops an unfinished one
+
+_TICKS_PER_SECOND = 1000
+
+_PERCUSSION_CHANNEL = 9
+
+_MELODIC_CHANNELS = tuple(channel for channel in range(16) if channel != _PERCUSSION_CHANNEL)
+
+_PROGRAM, _PAN, _LEVEL, _REVERB, _ALL_SOUND_OFF = 0xC0, 10, 7, 91, 120
+
+_BEND_RANGE_CENTS = 200.0  # of the General MIDI default, two semitones
+
+
+_Message = tuple[int, bytes]  # tick, MIDI bytes
+
+
+def render(soundfont: bytes, pieces: Sequence[Piece]) -> list[Float[np.ndarray, " sample"]]:
+    """Render each piece to mono samples in [-1, 1].
+
+    Raises:
+        ValueError: a piece has more melodic parts than MIDI has channels, or the SoundFont cannot be read.
+    """
+    wave = midirenderer.render_wave_from(soundfont, midi_file(pieces))
+    samples, sample_rate = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
+    assert sample_rate == SAMPLE_RATE, f"midirenderer rendered at {sample_rate} Hz, not {SAMPLE_RATE}"
+    mono = samples.mean(axis=1)
+    return [_cut(mono, start, piece.seconds) for start, piece in zip(_starts(pieces), pieces, strict=True)]
+
+
+def midi_file(pieces: Sequence[Piece]) -> bytes:
+    """Return a Standard MIDI File (format 0, one tick a millisecond) that plays the pieces in turn."""
+    messages: list[_Message] = []
+    for start, piece in zip(_starts(pieces), pieces, strict=True):
+        messages += _piece_messages(piece, start)
+    end = max((tick for tick, _ in messages), default=0)
+    messages.append((end + _tick(_TAIL_SECONDS), bytes((0xFF, 0x2F, 0x00))))
+    tempo = bytes((0x00, 0xFF, 0x51, 0x03)) + (1_000_000).to_bytes(3, "big")  # a quarter note is a second
+    track = tempo + b"".join(_delta_coded(messages))
+    header = b"MThd" + (6).to_bytes(4, "big") + b"".join(n.to_bytes(2, "big") for n in (0, 1, _TICKS_PER_SECOND))
+    return header + b"MTrk" + len(track).to_bytes(4, "big") + track
+
+
+def _starts(pieces: Sequence[Piece]) -> list[float]:
+    lengths = [piece.seconds + _GAP_SECONDS for piece in pieces]
+    return [sum(lengths[:i]) for i in range(len(pieces))]
+
+
+def _cut(mono: Float[np.ndarray, " sample"], start: float, seconds: float) -> Float[np.ndarray, " sample"]:
+    first, length = round(start * SAMPLE_RATE), round(seconds * SAMPLE_RATE)
+    cut = mono[first : first + length]
+    return np.pad(cut, (0, length - len(cut)))
+
+
+def _piece_messages(piece: Piece, start: float) -> list[_Message]:
+    melodic = [part for part in piece.parts if part.program != PERCUSSION]
+    if len(melodic) > len(_MELODIC_CHANNELS):
+        raise ValueError(
+            f"a piece has {len(melodic)} melodic parts; MIDI has {len(_MELODIC_CHANNELS)} melodic channels"
+        )
+    messages = [(_tick(start), bytes((_PROGRAM | _PERCUSSION_CHANNEL, piece.kit)))]
+    for channel, part in zip(_MELODIC_CHANNELS, melodic, strict=False):
+        messages += _settings(part, channel, start) + _notes(part, channel, start, gain=1.0)
+    for part in piece.parts:
+        if part.program == PERCUSSION:  # all percussion shares one channel, so its level goes into the velocities
+            messages += _notes(part, _PERCUSSION_CHANNEL, start, gain=part.level / 127)
+    end = _tick(start + piece.seconds)
+    return messages + [(end, bytes((0xB0 | channel, _ALL_SOUND_OFF, 0))) for channel in range(16)]
+
+
+def _settings(part: Part, channel: int, start: float) -> list[_Message]:
+    bend = round(8192 * (1 + part.detune_cents / _BEND_RANGE_CENTS))
+    messages = [bytes((_PROGRAM | channel, part.program)), bytes((0xE0 | channel, bend & 0x7F, bend >> 7))]
+    controls = ((_LEVEL, part.level), (_PAN, part.pan), (_REVERB, part.reverb))
+    messages += [bytes((0xB0 | channel, control, value)) for control, value in controls]
+    return [(_tick(start), message) for message in messages]
+
+
+def _notes(part: Part, channel: int, start: float, *, gain: float) -> list[_Message]:
+    messages = []
+    for note in part.notes:
+        on, off = _tick(start + note.start), _tick(start + note.start + note.seconds)
+        velocity = max(1, round(gain * note.velocity))
+        messages.append((on, bytes((0x90 | channel, note.pitch, velocity))))
+        messages.append((max(off, on + 1), bytes((0x80 | channel, note.pitch, 0))))
+    return messages
+
+
+def _tick(seconds: float) -> int:
+    return round(seconds * _TICKS_PER_SECOND)
+
+
+def _delta_coded(messages: Sequence[_Message]) -> Iterator[bytes]:
+    now = 0
+    for tick, message in sorted(messages, key=lambda entry: entry[0]):  # stable: settings stay before notes
+        yield _variable_length(tick - now) + message
+        now = tick
+
+
+def _variable_length(value: int) -> bytes:
+    """Code a number in base 128, most significant first, all but the last byte marked by their high bit."""
+    digits = [value & 0x7F]
+    while value := value >> 7:
+        digits.append(0x80 | value & 0x7F)
+    return bytes(reversed(digits))

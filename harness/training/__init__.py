@@ -1,0 +1,1 @@
+"""Training of one configuration: trainer, losses, metrics, schedules."""

@@ -1,0 +1,243 @@
+"""Training as a stream of epochs: no Ray, no MLflow, no print.
+
+Every draw of an epoch depends on the seed and the epoch alone, or on generator states that the checkpoint holds, so
+that a training that was stopped and restored goes on bit by bit as if it had not been.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from harness.config.recipe import MeanTeacher as Teaching
+from harness.config.trial import TrialConfig
+from harness.data.batches import Batch, Part, StudyData, to_device
+from harness.models.backbones.ast import Backbone
+from harness.models.build import Model
+from harness.training.augmentation import build_augmentation
+from harness.training.losses import binarised, consistency, masked_bce
+from harness.training.mean_teacher import MeanTeacher
+from harness.training.metrics import Scores, score
+from harness.training.optimisation import build_optimiser, learning_rate_factor, set_learning_rate
+
+_EVALUATION_BATCH = 64
+
+_EVALUATION_VALUES = _EVALUATION_BATCH * 256 * 128  # of the inputs of a batch: as many clips of ast-nano, 16 of base384
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class DivergedError(RuntimeError):
+    """A loss is no longer a number; going on would only hide it."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch did. `epoch` counts from 1; losses are in nats; `seconds` hold training and validation.
+
+    `train_loss` is the one on the annotated labels: it can be compared with `validation_loss`.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    validation_loss: float
+    scores: Scores
+    seconds: float
+
+
+class Trainer:
+    """Trains one model, against a backbone that it does not own if the model needs one.
+
+    `predictor` is what is scored and what predicts: the model, or its teacher. `seconds_waited` is how long training
+    has waited for clips to be read.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        backbone: Backbone | None,
+        *,
+        data: StudyData,
+        config: TrialConfig,
+        epochs: int,
+        seed: int,
+        device: torch.device,
+        precision: str = "fp32",
+    ) -> None:
+        self.model, self.backbone, self.data = model, backbone, data
+        self.config, self.epochs, self.seed, self.device = config, epochs, seed, device
+        self.precision = precision
+        self.epoch, self.seconds_waited = 0, 0.0
+        self._optimiser = build_optimiser(model, config)
+        self._augment = build_augmentation(config.augmentation, front_end=data.front_end)
+        self.predictor, self.teacher = model, None
+        if isinstance(config.teacher, Teaching):
+            self.teacher = MeanTeacher(model, weight=config.teacher.weight, decay=config.teacher.decay, seed=seed)
+            self.predictor = self.teacher.model if config.teacher.predicts == "teacher" else model
+        self._steps_per_epoch = -(-len(data.train) // config.training.batch_size)
+
+    def run(self) -> Iterator[EpochResult]:
+        """Yield the epochs that are left.
+
+        Raises:
+            DivergedError: a training or validation loss is not finite.
+        """
+        if self.epoch == 0:
+            torch.manual_seed(self.seed)
+        while self.epoch < self.epochs:
+            started = time.perf_counter()
+            train_loss, lr = self._train_epoch()
+            validation_loss, scores = evaluate(
+                self.predictor, self.backbone, self.data.validation, labels=self.data.labels, device=self.device
+            )
+            self.epoch += 1
+            _check_finite(validation_loss, f"validation loss after epoch {self.epoch}")
+            yield EpochResult(self.epoch, lr, train_loss, validation_loss, scores, time.perf_counter() - started)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `restore` needs: tensors, numbers and strings only."""
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "teacher": self.teacher.model.state_dict() if self.teacher else None,
+            "optimiser": self._optimiser.state_dict(),
+            "config": self.config.digest(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of the same configuration.
+
+        Raises:
+            ValueError: the state belongs to another configuration.
+        """
+        if state["config"] != self.config.digest():
+            raise ValueError("checkpoint: it was written by another configuration than this trial's")
+        self.model.load_state_dict(state["model"])
+        if self.teacher:
+            self.teacher.model.load_state_dict(state["teacher"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.epoch = state["epoch"]
+        torch.set_rng_state(state["rng"].cpu())
+        if state["cuda_rng"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+
+    def weights(self) -> dict[str, Any]:
+        """Return the weights of what predicts."""
+        return dict(self.predictor.state_dict())
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Let the given weights predict, such as those of an earlier epoch; training cannot go on from them."""
+        self.predictor.load_state_dict(weights)
+
+    def predict(self, part: Part) -> Float[np.ndarray, "clip label"]:
+        """Return the labels' probabilities, in evaluation mode and float32.
+
+        Raises:
+            DivergedError: the model's output is not finite.
+        """
+        probabilities: Float[np.ndarray, "clip label"] = (
+            _logits(self.predictor, self.backbone, part, device=self.device).sigmoid().numpy()
+        )
+        return probabilities
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return the number of learned values of each part."""
+        return self.model.parameter_counts()
+
+    def _train_epoch(self) -> tuple[float, float]:
+        """Return the mean loss over the epoch's steps and the last learning rate."""
+        self.model.train()
+        if self.teacher:
+            self.teacher.model.train()
+        losses = []
+        with self.data.train.read_ahead(self._batches(), self.device) as batches:
+            for index, batch in enumerate(batches):
+                step = self.epoch * self._steps_per_epoch + index
+                lr = self._set_learning_rate(step)
+                losses.append(self._step(to_device(batch, self.device), step))
+        self.seconds_waited += batches.seconds_waited
+        mean = torch.stack(losses).mean().item()
+        _check_finite(mean, f"training loss in epoch {self.epoch + 1}")
+        return mean, lr
+
+    def _step(self, batch: Batch, step: int) -> Tensor:
+        """Train on one batch; return its loss on the annotated labels."""
+        inputs, targets, observed = batch
+        inputs = self._augment(inputs)
+        if self.config.training.targets == "hard":
+            targets = binarised(targets)
+        logits = self._forward(self.model, inputs)
+        supervised = loss = masked_bce(logits, targets, observed)
+        if self.teacher:
+            with self.teacher.forward_pass(step, self.device) as teacher:
+                taught = self._forward(teacher, inputs)
+            loss = supervised + self.teacher.weight * consistency(logits, taught)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        if self.teacher:
+            self.teacher.follow(self.model, step)
+        return supervised.detach()
+
+    def _forward(self, model: Model, inputs: Tensor) -> Float[Tensor, "batch label"]:
+        with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
+            logits: Tensor = model(inputs, self.backbone)
+        return logits.float()
+
+    def _batches(self) -> Iterator[Int[np.ndarray, " batch"]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.data.train))
+        size = self.config.training.batch_size
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+    def _set_learning_rate(self, step: int) -> float:
+        schedule = self.config.schedule
+        factor = learning_rate_factor(
+            schedule.kind, step=step, n_steps=self.epochs * self._steps_per_epoch, warmup=schedule.warmup
+        )
+        lr = self.config.optimiser.lr * factor
+        set_learning_rate(self._optimiser, lr)
+        return lr
+
+
+def evaluate(
+    model: Model, backbone: Backbone | None, part: Part, *, labels: tuple[str, ...], device: torch.device
+) -> tuple[float, Scores]:
+    """Return the mean loss over the observed labels and the metrics of a split, in evaluation mode and float32.
+
+    Raises:
+        DivergedError: the model's output is not finite.
+    """
+    logits = _logits(model, backbone, part, device=device)
+    observed = torch.from_numpy(part.observed)
+    loss = masked_bce(logits, binarised(torch.from_numpy(part.targets)), observed).item()
+    return loss, score(logits.sigmoid().numpy(), part.targets, observed=part.observed, labels=labels)
+
+
+@torch.inference_mode()
+def _logits(
+    model: Model, backbone: Backbone | None, part: Part, *, device: torch.device
+) -> Float[Tensor, "clip label"]:
+    """Return what the model gives for a split in evaluation mode, on the CPU."""
+    model.eval()
+    size = max(1, min(_EVALUATION_BATCH, _EVALUATION_VALUES // int(np.prod(part.features.shape[1:]))))
+    wanted = (np.arange(start, min(start + size, len(part))) for start in range(0, len(part), size))
+    with part.read_ahead(wanted, device) as batches:
+        logits = [model(to_device(batch, device)[0], backbone).float() for batch in batches]
+    stacked = torch.cat(logits).cpu()
+    if not stacked.isfinite().all():
+        raise DivergedError("the model's output is not finite")
+    return stacked
+
+
+def _check_finite(value: float, what: str) -> None:
+    if not np.isfinite(value):
+        raise DivergedError(f"{what} became {value}")

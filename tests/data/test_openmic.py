@@ -1,0 +1,369 @@
+"""The layout is read whole and checked; every broken rule is named with its file and row."""
+
+import pickle
+import re
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from harness.data.openmic import read_dataset, read_vggish, vggish_blocks
+from tests.support.layouts import LABELS, Layout, write_csv
+
+NPZ, CSV = "openmic-2018.npz", "openmic-2018-aggregated-labels.csv"
+
+
+@pytest.fixture
+def layout():
+    return Layout()
+
+
+def test_a_data_set_is_read_as_it_was_written(tmp_path, layout):
+    dataset = read_dataset(layout.write(tmp_path / "mine"))
+    assert (dataset.name, dataset.labels, dataset.keys) == ("mine", LABELS, tuple(layout.keys))
+    np.testing.assert_array_equal(dataset.targets, layout.targets.astype(np.float32))
+    np.testing.assert_array_equal(dataset.observed, layout.observed)
+    assert [dataset.keys[row] for row in dataset.train] == layout.train
+    assert [dataset.keys[row] for row in dataset.test] == layout.test
+    assert dataset.artists == tuple(layout.artists.values())
+    assert dataset.audio_path(2) == tmp_path / "mine/audio/000/000002_11520.ogg"
+    assert dataset.targets.dtype == np.float32
+    assert dataset.train.dtype == np.int64
+
+
+def test_the_csv_says_the_same_as_the_npz(tmp_path, layout):
+    from_npz = read_dataset(layout.write(tmp_path / "npz"))
+    from_csv = read_dataset(layout.write(tmp_path / "csv", labels_as="csv"))
+    assert from_csv.digest == from_npz.digest
+    np.testing.assert_array_equal(from_csv.targets, from_npz.targets)
+    assert from_csv.vggish is None
+
+
+def test_rows_are_sorted_by_key_whatever_the_order_on_disk(tmp_path, layout):
+    straight = read_dataset(layout.write(tmp_path / "straight"))
+    layout.keys.reverse()
+    layout.train.reverse()
+    layout.targets, layout.observed = layout.targets[::-1], layout.observed[::-1]
+    reversed_ = read_dataset(layout.write(tmp_path / "reversed"))
+    assert reversed_.digest == straight.digest
+    np.testing.assert_array_equal(read_vggish(reversed_), read_vggish(straight)[::-1])
+
+
+def test_a_target_just_below_one_half_stays_negative_in_float32(tmp_path, layout):
+    layout.targets[0, :2] = np.nextafter(0.5, 0), 0.5
+    dataset = read_dataset(layout.write(tmp_path / "d"))
+    assert dataset.targets[0, 0] < 0.5
+    assert dataset.targets[0, 1] == 0.5
+
+
+@pytest.mark.parametrize("field", ["targets", "observed", "train"])
+def test_the_digest_follows_what_is_read(tmp_path, layout, field):
+    before = read_dataset(layout.write(tmp_path / "before")).digest
+    if field == "targets":
+        layout.targets[0, 0] += 0.01
+    elif field == "observed":
+        layout.observed[0, :] = True
+        layout.observed[1, :] = ~layout.observed[1, :]
+    else:
+        layout.test.append(layout.train.pop())
+    assert read_dataset(layout.write(tmp_path / "after")).digest != before
+
+
+def test_arrays_cannot_be_changed_and_the_data_set_travels(tmp_path, layout):
+    dataset = read_dataset(layout.write(tmp_path / "d"))
+    with pytest.raises(ValueError, match="read-only"):
+        dataset.targets[0, 0] = 1
+    assert pickle.loads(pickle.dumps(dataset)).digest == dataset.digest
+
+
+def test_twenty_thousand_clips_are_read_in_seconds(tmp_path):
+    root = Layout(n_clips=20_000, n_train=15_000).write(tmp_path / "d", labels_as="csv")
+    started = time.process_time()
+    assert len(read_dataset(root).keys) == 20_000
+    assert time.process_time() - started < 5
+
+
+def test_without_metadata_there_are_no_artists(tmp_path, layout):
+    root = layout.write(tmp_path / "d")
+    (root / "openmic-2018-metadata.csv").unlink()
+    assert read_dataset(root).artists is None
+
+
+def test_an_artist_that_the_metadata_does_not_name_is_empty(tmp_path, layout):
+    del layout.artists[layout.keys[3]]
+    assert read_dataset(layout.write(tmp_path / "d")).artists[3] == ""
+
+
+def test_vggish_must_fit_the_keys(tmp_path, layout):
+    root = layout.write(tmp_path / "d")
+    np.savez(
+        root / NPZ,
+        X=np.zeros((8, 128)),
+        Y_true=layout.targets,
+        Y_mask=layout.observed,
+        sample_key=np.array(layout.keys),
+    )
+    with pytest.raises(ValueError, match=r"npz: X has shape \(8, 128\); the keys ask for \(8, 10, 128\)"):
+        read_vggish(read_dataset(root))
+    (root / NPZ).unlink()
+    layout.write_csv(root)
+    with pytest.raises(ValueError, match="no array 'X'"):
+        read_vggish(read_dataset(root))
+
+
+def test_vggish_is_put_in_order_from_all_its_blocks(tmp_path):
+    layout = Layout(n_clips=500, n_train=400)
+    layout.vggish = layout.vggish.astype(np.uint8)
+    order = np.random.default_rng(0).permutation(500)
+    root = layout.write(tmp_path / "d")
+    expected = layout.vggish.astype(np.float32)
+    layout.keys, layout.vggish = [layout.keys[row] for row in order], layout.vggish[order]
+    layout.targets, layout.observed = layout.targets[order], layout.observed[order]
+    layout.write_npz(root)
+    found = read_vggish(read_dataset(root))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("bad", [-1.0, 255.5, np.nan, np.inf])
+def test_vggish_out_of_range_is_refused_in_whichever_block(tmp_path, bad):
+    layout = Layout(n_clips=300, n_train=200)
+    layout.vggish = layout.vggish.astype(np.float32)
+    layout.vggish[299, 9, 127] = bad
+    with pytest.raises(ValueError, match="X must hold numbers from 0 to 255; some are outside, or no numbers"):
+        read_vggish(read_dataset(layout.write(tmp_path / "d")))
+
+
+def test_vggish_that_is_no_numbers_is_refused(tmp_path, layout):
+    layout.vggish = layout.vggish.astype(str)
+    with pytest.raises(ValueError, match="X must hold numbers from 0 to 255"):
+        read_vggish(read_dataset(layout.write(tmp_path / "d")))
+
+
+def test_reading_vggish_takes_little_more_memory_than_the_features(tmp_path):
+    dataset = read_dataset(Layout(n_clips=1500, n_train=1200).write(tmp_path / "d"))  # 8 bytes a number on disk
+    n_bytes = 1500 * 10 * 128 * 4
+    assert peak_of(lambda: read_vggish(dataset)) < 1.5 * n_bytes
+    assert peak_of(lambda: sum(len(block) for block in vggish_blocks(dataset))) < 0.5 * n_bytes
+
+
+def peak_of(read):
+    """Return how many bytes are held at most while this is called."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+# What is missing
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no class-map\.json in it"):
+        read_dataset(tmp_path)
+
+
+def test_the_folder_above_a_data_set_is_refused_with_the_one_that_may_be_meant(tmp_path, layout):
+    root = layout.write(tmp_path / "openmic-2018")
+    with pytest.raises(FileNotFoundError, match=rf"no class-map\.json in it, .*; did you mean {root}\?$"):
+        read_dataset(tmp_path)
+
+
+def test_labels_are_asked_for_by_both_their_names(tmp_path, layout):
+    root = layout.write(tmp_path / "d")
+    (root / NPZ).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"neither {NPZ} nor {CSV}"):
+        read_dataset(root)
+
+
+def test_a_missing_partition_is_named(tmp_path, layout):
+    root = layout.write(tmp_path / "d")
+    (root / "partitions/split01_test.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"split01_test\.csv"):
+        read_dataset(root)
+
+
+def test_missing_audio_is_counted_and_a_few_are_named(tmp_path, layout):
+    root = layout.write(tmp_path / "d")
+    for path in sorted((root / "audio/000").iterdir())[:7]:
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"7 of 8 clips are missing: 000/000000_3840\.ogg, .* and 2 more"):
+        read_dataset(root)
+
+
+def test_audio_in_another_folder_than_its_key_says_is_missing(tmp_path, layout):
+    root = layout.write(tmp_path / "d")
+    (root / "audio/001").mkdir()
+    (root / "audio/000/000003_15360.ogg").rename(root / "audio/001/000003_15360.ogg")
+    with pytest.raises(FileNotFoundError, match="1 of 8 clips are missing: 000/000003_15360"):
+        read_dataset(root)
+
+
+def test_a_missing_audio_folder_is_named(tmp_path, layout):
+    (layout.write(tmp_path / "d") / "audio").rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="audio: no such folder"):
+        read_dataset(tmp_path / "d")
+
+
+# What breaks a rule
+
+
+def refuse(layout, tmp_path, match, labels_as="npz"):
+    with pytest.raises(ValueError, match=match):
+        read_dataset(layout.write(tmp_path / "d", labels_as=labels_as))
+
+
+def test_a_key_in_neither_split_is_refused(tmp_path, layout):
+    layout.train.remove("000002_11520")
+    refuse(layout, tmp_path, r"000002_11520 in neither split01_train\.csv nor split01_test\.csv")
+
+
+def test_a_key_in_both_splits_is_refused(tmp_path, layout):
+    layout.test.append("000002_11520")
+    refuse(layout, tmp_path, r"000002_11520 in both split01_train\.csv and split01_test\.csv")
+
+
+def test_a_key_twice_in_a_split_is_refused(tmp_path, layout):
+    layout.train.append(layout.train[1])
+    refuse(layout, tmp_path, r"split01_train\.csv line 7: key 000001_7680 is listed twice, first on line 2")
+
+
+def test_a_key_twice_among_the_labels_is_refused(tmp_path, layout):
+    layout.keys[1] = layout.keys[0]
+    refuse(layout, tmp_path, r"npz: sample_key lists 000000_3840 more than once")
+
+
+def test_a_key_of_a_split_without_labels_is_refused(tmp_path, layout):
+    layout.test.append("999999_0")
+    refuse(layout, tmp_path, r"split01_test\.csv line 3: key '999999_0' has no labels")
+
+
+NO_NAMES = ["../../x", "a/b", "a\\b", "/etc/x", "", ".", "..", "a\0b", "a\nb", "a\x7f"]
+
+
+@pytest.mark.parametrize("key", NO_NAMES)
+@pytest.mark.parametrize("labels_as", ["npz", "csv"])
+def test_a_key_that_is_no_plain_name_is_refused(tmp_path, layout, labels_as, key):
+    root = layout.write(tmp_path / "d", labels_as=labels_as)
+    layout.keys[2] = layout.train[2] = key
+    layout.write_npz(root) if labels_as == "npz" else layout.write_csv(root)
+    where = r"npz: sample_key\[2\]" if labels_as == "npz" else r"labels\.csv line \d+"
+    with pytest.raises(ValueError, match=rf"{where}: key {re.escape(repr(key))} is no plain name"):
+        read_dataset(root)
+
+
+@pytest.mark.parametrize("key", ["..a", "a..", ".hidden", "a", "an ordinary name", "Stück 1 - é音", "a:b*c?"])
+def test_any_other_name_is_a_key(tmp_path, layout, key):
+    layout.keys[2] = layout.train[2] = key
+    assert key in read_dataset(layout.write(tmp_path / "d", labels_as="csv")).keys
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_empty_split_is_refused(tmp_path, layout, split):
+    other = layout.test if split == "train" else layout.train
+    other += getattr(layout, split)
+    getattr(layout, split).clear()
+    refuse(layout, tmp_path, rf"split01_{split}\.csv: lists no key")
+
+
+@pytest.mark.parametrize("name", ["targets", "observed", "keys"])
+def test_arrays_of_unlike_shape_are_refused(tmp_path, layout, name):
+    setattr(layout, name, getattr(layout, name)[:-1])
+    refuse(layout, tmp_path, r"npz: Y_\w+ has shape \(\d, 3\); \d sample keys and 3 instruments ask for")
+
+
+def test_labels_for_other_instruments_than_the_class_map_has_are_refused(tmp_path, layout):
+    layout.targets, layout.observed = layout.targets[:, :2], layout.observed[:, :2]
+    refuse(layout, tmp_path, r"Y_true has shape \(8, 2\); 8 sample keys and 3 instruments ask for \(8, 3\)")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.01, np.nan, np.inf])
+@pytest.mark.parametrize("labels_as", ["npz", "csv"])
+def test_a_label_that_is_no_probability_is_refused(tmp_path, layout, value, labels_as):
+    layout.targets[4, 1] = value
+    layout.observed[4, 1] = True
+    refuse(layout, tmp_path, rf"{labels_as}: key 000004_19200, cello: label {value}; a label is a", labels_as)
+
+
+def test_labels_that_are_no_numbers_are_refused(tmp_path, layout):
+    layout.targets = layout.targets.astype(str)
+    refuse(layout, tmp_path, r"npz: Y_true has type <U\d+; it must hold numbers")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_mask_that_is_not_boolean_is_refused(tmp_path, layout, kind):
+    layout.observed = layout.observed.astype(kind)
+    refuse(layout, tmp_path, rf"npz: Y_mask has type {kind.__name__}; it must be boolean")
+
+
+def test_an_instrument_that_nobody_annotated_in_train_is_refused(tmp_path, layout):
+    layout.observed[:6, 2] = False
+    refuse(layout, tmp_path, r"npz: voice is observed for 0 of the train clips; each label needs two")
+
+
+def test_an_instrument_that_was_annotated_in_one_train_clip_is_refused_since_no_split_has_it_on_both_sides(
+    tmp_path, layout
+):
+    layout.observed[:6, 2] = False
+    layout.observed[4, 2] = True
+    refuse(layout, tmp_path, r"npz: voice is observed for 1 of the train clips; each label needs two")
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        (("000000_3840", "kazoo", "0.5"), r"labels\.csv line 3: unknown instrument 'kazoo'; it is one of"),
+        (("000000_3840", "banjo", "loud"), r"labels\.csv line 3: relevance 'loud' is not a number"),
+        (("000000_3840", "banjo"), r"labels\.csv line 3: 2 of 3 columns"),
+        (("000001_7680", "cello", "1"), r"labels\.csv line 3: 000001_7680 and cello are listed twice"),
+    ],
+    ids=["instrument", "number", "short", "twice"],
+)
+def test_a_bad_row_of_the_label_csv_is_refused(tmp_path, layout, row, match):
+    root = layout.write(tmp_path / "d", labels_as="csv")
+    header = ("sample_key", "instrument", "relevance")
+    write_csv(root / CSV, [header, ("000001_7680", "cello", "0.5"), row])
+    with pytest.raises(ValueError, match=match):
+        read_dataset(root)
+
+
+def test_a_label_csv_in_another_encoding_is_refused(tmp_path, layout):
+    root = layout.write(tmp_path / "d", labels_as="csv")
+    (root / CSV).write_bytes(b"sample_key,instrument,relevance\n000000_3840,banj\xf3,1\n")
+    with pytest.raises(ValueError, match=r"labels\.csv after line \d: not CSV in UTF-8"):
+        read_dataset(root)
+
+
+@pytest.mark.parametrize("missing", ["sample_key", "instrument", "relevance"])
+def test_a_missing_column_of_the_label_csv_is_named(tmp_path, layout, missing):
+    root = layout.write(tmp_path / "d", labels_as="csv")
+    (root / CSV).write_text((root / CSV).read_text().replace(missing, "other"))
+    with pytest.raises(ValueError, match=rf"labels\.csv: no column {missing}; it has .*other"):
+        read_dataset(root)
+
+
+def test_a_missing_column_of_the_metadata_is_named(tmp_path, layout):
+    root = layout.write(tmp_path / "d")
+    write_csv(root / "openmic-2018-metadata.csv", [("sample_key", "artist"), ("000000_3840", "me")])
+    with pytest.raises(ValueError, match=r"metadata\.csv: no column artist_name; it has sample_key, artist"):
+        read_dataset(root)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("{", "not JSON"),
+        ("[]", "must be an object"),
+        ("{}", "must be an object"),
+        ('{"banjo": 0, "cello": 2}', r"the indices are \[0, 2\]; they must be 0 to 1"),
+        ('{"banjo": 0, "cello": 0}', r"the indices are \[0, 0\]; they must be 0 to 1"),
+    ],
+)
+def test_a_broken_class_map_is_refused(tmp_path, layout, text, match):
+    root = layout.write(tmp_path / "d")
+    (root / "class-map.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"class-map\.json: {match}"):
+        read_dataset(root)

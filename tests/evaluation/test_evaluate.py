@@ -1,0 +1,237 @@
+"""Whole evaluations through the command line; some are killed, and typed again."""
+
+import json
+import os
+import re
+import signal
+import sys
+from contextlib import contextmanager
+
+import pytest
+from optuna.trial import TrialState
+
+from harness.study.heldout import READS, RESULT
+from harness.study.searcher import PATHS, SUMMARY, TEST
+from tests.support.studies import make_workshop, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.process]
+SEEDS, EPOCHS = 3, 50
+KILLED = ("long", "--seeds", str(SEEDS), "--concurrent", "1")
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    return make_workshop(tmp_path_factory.mktemp("evaluations"))
+
+
+@pytest.fixture(scope="module")
+def short(workshop):
+    """Run a study of three short trials."""
+    flags = ("--trials", "3", "--epochs", "2", "--scheduler", "none")
+    return workshop.run(workshop.new("short", *flags))
+
+
+@pytest.fixture(scope="module")
+def long(workshop):
+    """Run a study of one trial that is long enough to be killed."""
+    return workshop.run(workshop.new("long", "--trials", "1", "--epochs", str(EPOCHS)))
+
+
+def command(workshop, *words):
+    return [sys.executable, "-m", "harness.evaluate", *words, "--storage", str(workshop.storage)]
+
+
+def files(workshop, name, file):
+    """Return a file's content by run."""
+    found = sorted((workshop.storage / name / "trials").glob(f"*/{file}"))
+    return {int(path.parent.name): path.read_bytes() for path in found}
+
+
+def runs(workshop, name, kind):
+    client = workshop.client()
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    return client.search_runs(experiments, f"tags.kind = '{kind}' and tags.study = '{name}'")
+
+
+def states(workshop, name):
+    return [trial.state for trial in workshop.trials(name)]
+
+
+def report(workshop, name):
+    return json.loads((workshop.storage / name / "evaluation.json").read_text())
+
+
+@contextmanager
+def under_way(workshop, name):
+    """Start an evaluation; yield its process once one run has ended and another is well under way."""
+    with workshop.start(command(workshop, *KILLED, "--name", name)) as process:
+
+        def is_under_way():
+            assert process.poll() is None, process.stdout.read()
+            if not files(workshop, name, RESULT):
+                return False
+            trials = workshop.trials(name)
+            running = [t for t in trials if t.state == TrialState.RUNNING and SUMMARY in t.user_attrs]
+            has_ended = any(t.state == TrialState.COMPLETE for t in trials)
+            return has_ended and any(3 < max(t.intermediate_values, default=0) < EPOCHS // 2 for t in running)
+
+        try:
+            wait_for(is_under_way, what=f"evaluation {name} under way")
+            yield process
+        finally:
+            process.kill()
+
+
+def check_whole(workshop, name, *, results, checkpoints):
+    """Hold an evaluation that was cut off and typed again to what was promised."""
+    assert results
+    after = files(workshop, name, RESULT)
+    assert {number: after[number] for number in results} == results  # byte for byte, the time of reading included
+    reads = files(workshop, name, READS)
+    assert {number: len(json.loads(content)) for number, content in reads.items()} == dict.fromkeys(range(SEEDS), 1)
+    trials = workshop.trials(name)
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * SEEDS
+    for number, trial in enumerate(trials):
+        assert json.loads(trial.user_attrs[TEST]) == json.loads(after[number])
+        assert trial.value == json.loads(trial.user_attrs[SUMMARY])["best"]["macro_f1"]
+        records = workshop.checkpoint(name, number)["records"]
+        assert [record["epoch"] for record in records] == list(range(1, EPOCHS + 1))
+        kept = checkpoints[number]["records"] if checkpoints.get(number) else []
+        assert records[: len(kept)] == kept  # what was trained was not trained again
+    assert len(report(workshop, name)["configurations"][0]["seeds"]) == SEEDS
+    tracked = runs(workshop, name, "evaluation-run")
+    assert {run.info.status for run in tracked} == {"FINISHED"}
+    assert sorted(run.data.tags["seed_index"] for run in tracked) == [str(seed) for seed in range(SEEDS)]
+    assert all("test/macro_f1" in run.data.metrics for run in tracked)
+
+
+def stand(workshop, name):
+    """Return what is there: the readings, and the checkpoints by run."""
+    return {
+        "results": files(workshop, name, RESULT),
+        "checkpoints": {number: workshop.checkpoint(name, number) for number in range(SEEDS)},
+    }
+
+
+def test_an_evaluation_whose_driver_was_killed_and_then_asked_to_end_goes_on_when_it_is_typed_again(workshop, long):
+    with under_way(workshop, "killed") as process:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    before = stand(workshop, "killed")
+    process = workshop.start(command(workshop, *KILLED, "--name", "killed"))
+    wait_for(lambda: states(workshop, "killed").count(TrialState.COMPLETE) == 2, what="a second run's end")
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=90)
+    assert process.returncode == 130, said
+    assert "with 3 seeds, of which 1 finished; 2 more now" in said
+    assert "type the same command again" in said
+    assert "2/3" in said  # the table of what there is
+    workshop.run(command(workshop, *KILLED, "--name", "killed"))
+    check_whole(workshop, "killed", **before)
+
+
+def test_a_killed_worker_costs_no_run_and_no_second_reading(workshop, long):
+    with under_way(workshop, "worker") as process:
+        before = stand(workshop, "worker")
+        running = [t for t in workshop.trials("worker") if t.state == TrialState.RUNNING and SUMMARY in t.user_attrs]
+        _, pid = json.loads(running[0].user_attrs[SUMMARY])["worker"].split("/")
+        os.kill(int(pid), signal.SIGKILL)
+        said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "long trial 0, seed 1: its worker was lost" in said
+    check_whole(workshop, "worker", **before)
+
+
+def test_an_evaluation_tells_the_paper_names_and_all_its_figures(workshop, short):
+    said = workshop.run(command(workshop, "short", "--seeds", "2", "--top", "2"))
+    for part in ("noise (AST-NRP)", "positive F1", "mAP", "paired by seed", "95 % interval", "floor", "evaluation.md"):
+        assert part in said
+    found = report(workshop, "short.evaluation")
+    assert [len(c["seeds"]) for c in found["configurations"]] == [2, 2]
+    labels = found["labels"]
+    assert all(set(c["test_f1"]) == set(labels) and c["test"]["macro_f1"]["n"] == 2 for c in found["configurations"])
+    trials = workshop.trials("short.evaluation")
+    retrained = {trial.user_attrs[PATHS] for trial in trials}
+    assert len(retrained) == 2
+    ranking = workshop.results("short")
+    assert {c["trial"] for c in found["configurations"]} == {row["number"] for row in ranking[:2]}
+
+
+def test_an_evaluation_is_a_run_of_its_own_in_mlflow_beside_the_study(workshop, short):
+    (parent,) = runs(workshop, "short.evaluation", "evaluation")
+    children = runs(workshop, "short.evaluation", "evaluation-run")
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert len(children) == parent.data.metrics["runs"] == 4
+    best = workshop.results("short")[0]["number"]
+    children = [run for run in children if run.data.tags["source_trial"] == str(best)]
+    for run in children:
+        assert {"test/positive_f1", "test/map", "test_f1/banjo", "macro_f1", "params"} <= set(run.data.metrics)
+        assert (run.data.tags["source_study"], run.data.tags["source_trial"]) == ("short", str(best))
+        assert run.data.tags["config_digest"]
+        assert run.data.params["reprogrammer/kind"] == "noise"
+        assert (run.data.params["validation_fraction"], run.data.params["scheduler"]) == ("0.4", "none")
+    assert (parent.data.tags["validation_fraction"], parent.data.tags["precision"]) == ("0.4", "fp32")
+    mean = sum(run.data.metrics["test/macro_f1"] for run in children) / 2
+    assert parent.data.metrics[f"test_mean/short trial {best}"] == pytest.approx(mean, abs=1e-4)
+    artifacts = workshop.client().list_artifacts(parent.info.run_id, "report")
+    assert {artifact.path for artifact in artifacts} == {"report/evaluation.json", "report/evaluation.md"}
+    assert len(workshop.runs("short")) == 3  # the study's own table is as it was
+    assert parent.info.experiment_id == workshop.runs("short")[0].info.experiment_id
+
+
+def test_more_seeds_and_another_study_extend_and_a_second_call_repeats(workshop, short, long):
+    first = ("short", "--seeds", "1", "--name", "grown")
+    said = workshop.run(command(workshop, *first))
+    assert "one seed has no standard deviation, and no interval" in said
+    before = files(workshop, "grown", RESULT)
+    said = workshop.run(command(workshop, "short", "long", "--seeds", "2", "--name", "grown"))
+    assert "evaluated before on" in said
+    assert "with 1 seed; 1 more now" in said
+    after = files(workshop, "grown", RESULT)
+    assert len(after) == 4
+    assert {number: after[number] for number in before} == before
+    assert {c["study"] for c in report(workshop, "grown")["configurations"]} == {"short", "long"}
+    assert len(workshop.checkpoint("grown", 3)["records"]) != len(workshop.checkpoint("grown", 0)["records"])
+    said = workshop.run(command(workshop, "short", "long", "--seeds", "2", "--name", "grown"))
+    assert "all 2 were read before: the table repeats them, test was not read again" in said
+    assert "running" not in said.partition("Evaluation grown")[0]
+    assert files(workshop, "grown", RESULT) == after
+    assert {len(json.loads(content)) for content in files(workshop, "grown", READS).values()} == {1}
+
+
+def test_a_study_of_a_fraction_is_evaluated_on_the_whole_test_split_prepared_before_the_runs(tmp_path):
+    workshop = make_workshop(tmp_path)  # where nothing has been prepared yet
+    flags = ("--trials", "1", "--epochs", "1", "--fraction", "0.1")
+    said = workshop.run(workshop.new("part", *flags))
+    assert "random validation split, a fraction of 0.1" in said
+    kept = re.search(r"0\.1 of 19 and 13 clips, stratified by label: (\d+) and (\d+), more than 2 and 1 since", said)
+    n_kept = sum(map(int, kept.groups()))
+    assert f"features: {n_kept}/{n_kept}," in said
+    said = workshop.run(command(workshop, "part", "--seeds", "1"))
+    assert "features: 8/8," in said.partition("running")[0]
+    (configuration,) = report(workshop, "part.evaluation")["configurations"]
+    assert configuration["seeds"][0]["test"]["n_clips"] == 8
+    assert f"macro-F1 {configuration['test_floor']:.3f} on test, " in said
+    (run,) = workshop.runs("part")
+    client = workshop.client()
+    assert client.get_run(run.data.tags["mlflow.parentRunId"]).data.params["fraction"] == "0.1"
+    assert "fraction 0.1" in client.get_experiment(run.info.experiment_id).name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("never-begun",), "study=never-begun: no study in"),
+        (("short", "--by", "test/macro_f1"), "by='test/macro_f1': selection is on validation only"),
+        (("short", "--systems", "noise,vae"), "systems='vae': no finished trial of it; must be one of noise"),
+        (("short", "--seeds", "0"), "seeds=0: must be at least 1"),
+        (("short", "--top", "0"), "top=0: must be at least 1"),
+        (("short", "--name", "a/b"), "name='a/b': letters, digits"),
+        (("short", "--name", "short"), "name=short: a study has this name"),
+        (("short", "--concurrent", "0"), "concurrent=0: must be at least 1"),
+    ],
+)
+def test_a_wrong_flag_is_refused_in_a_line_and_leaves_nothing_behind(workshop, short, words, message):
+    before = sorted(workshop.storage.glob("*"))
+    assert message in workshop.refused("harness.evaluate", *words)
+    assert sorted(workshop.storage.glob("*")) == before

@@ -1,0 +1,150 @@
+"""Test clips that a study of a fraction never read, and that cannot be read: from the flag to the figures."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from typer.testing import CliRunner
+
+from harness import evaluate as command
+from harness.config.study import DataSpec, StudyPlace
+from harness.config.trial import TrialConfig
+from harness.evaluation import run as evaluation_run
+from harness.evaluation.plan import EvaluationPlan, read_runs
+from harness.evaluation.run import evaluate
+from harness.study.console import StudyConsole
+from harness.study.files import TrialFiles
+from harness.study.heldout import open_test_part, read_test_once
+from harness.study.prepare import prepare_for
+from harness.study.searcher import SUMMARY, TEST
+from harness.study.sources import open_dataset
+from harness.study.storage import open_storage
+from tests.conftest import TINY
+from tests.support.evaluations import make_spec, make_study
+from tests.support.stores import tones
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, tiny_file):
+    """Return the place of a study of half of the clips, one of whose test clips is damaged."""
+    monkeypatch.setenv("REPROGRAMMING_CACHE", str(tmp_path / "cache"))
+    root = tones(tmp_path / "data", n_clips=24, n_train=16)
+    place = make_study(tmp_path)
+    data = DataSpec(source=str(root), validation_fraction=0.4, fraction=0.5)
+    spec = make_spec("s", backbone=tiny_file, data=data)
+    spec = prepare_for(spec, place, [TrialConfig()], console=StudyConsole()).spec
+    place.spec_file.write_text(spec.to_json())
+    dataset = open_dataset(data)
+    dataset.audio_path(int(dataset.test[2])).write_bytes(b"not sound")
+    return place
+
+
+@pytest.fixture
+def unrun(monkeypatch):
+    """Leave out the runs themselves: an evaluation is prepared, and written down."""
+    monkeypatch.setattr(evaluation_run, "_run", lambda *_, **__: False)
+
+
+def evaluated(place, **flags):
+    return evaluate([place], seeds=2, systems=["unet"], console=StudyConsole(), **flags)
+
+
+def read(terms, place, *, number):
+    """Return the figures of a run that has read the test split; they are in Optuna's trial of that number too."""
+    dataset = open_dataset(terms)
+    found = read_test_once(
+        TrialFiles(place.shared, number),
+        dataset,
+        inputs="log_mel",
+        predict=lambda part: np.zeros(part.targets.shape),
+        open_part=lambda: open_test_part(terms, dataset, front_end=TINY.front_end),
+    )
+    attributes = {SUMMARY: json.dumps({"best": found}), TEST: json.dumps(found)}
+    trial = optuna.trial.create_trial(state=TrialState.COMPLETE, value=0.5, user_attrs=attributes)
+    optuna.load_study(study_name=place.home.name, storage=open_storage(place.home)).add_trial(trial)
+    return found
+
+
+@pytest.mark.parametrize("words", [[], ["--skip-corrupt"]])
+def test_the_command_hands_the_flag_on(monkeypatch, words):
+    asked = []
+
+    def refuse(_, *, skip_corrupt, **__):
+        asked.append(skip_corrupt)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(evaluation_run, "evaluate", refuse)
+    monkeypatch.setattr(command, "prepare_environment", lambda **_: None)
+    assert CliRunner().invoke(command.app, ["s", *words]).exit_code == 1
+    assert asked == [bool(words)]
+
+
+def test_without_the_flag_it_is_named_and_nothing_is_left_behind(study, unrun):
+    with pytest.raises(ValueError, match=r"1 of 8 clips cannot be read: .* with --skip-corrupt"):
+        evaluated(study)
+    assert not (study.home.parent / "s.evaluation").exists()
+
+
+def test_with_the_flag_the_runs_read_the_others_and_the_figures_say_so(study, unrun):
+    result = evaluated(study, skip_corrupt=True)
+    plan = EvaluationPlan(read_runs(result.place.home))
+    terms = DataSpec(**asdict(plan.terms(0).data))
+    assert terms == replace(study.read_spec().data, skips_corrupt=True)
+    found = read(terms, result.place, number=0)
+    assert (found["n_clips"], found["n_left_out"]) == (7, 1)
+
+
+def test_what_was_begun_with_the_flag_does_not_go_on_without_it(study, unrun):
+    evaluated(study, skip_corrupt=True)
+    with pytest.raises(ValueError, match="skip-corrupt: the evaluation of study s began with it"):
+        evaluated(study)
+    assert StudyPlace.of(str(study.home.parent), "s").read_spec().data.skips_corrupt is False
+
+
+def test_other_sound_in_test_clips_than_earlier_runs_were_tested_on_is_refused(study, unrun):
+    """A study of a fraction does not know what the test clips sound like: only those runs do."""
+    place = evaluated(study, skip_corrupt=True).place
+    terms = EvaluationPlan(read_runs(place.home)).terms(0).data
+    found = [read(terms, place, number=0)]
+    evaluated(study, skip_corrupt=True)
+    dataset = open_dataset(terms)
+    one, other = (dataset.audio_path(int(dataset.test[i])) for i in (0, 1))
+    kept = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match=r"name=s.evaluation: the test clips are not what 1 of its 1 runs were tested"):
+        evaluated(study, skip_corrupt=True)
+    evaluated(study, skip_corrupt=True, name="another")
+    one.write_bytes(kept)
+    found.append(read(terms, place, number=1))
+    assert found[0]["log_mel_digest"] == found[1]["log_mel_digest"]
+    evaluated(study, skip_corrupt=True)
+
+
+def test_runs_are_held_to_the_test_clips_of_their_own_study(study, unrun, tmp_path):
+    """Two copies of a data set, of which one was denoised, have the same tables; what they sound like may differ."""
+    spec = study.read_spec()
+    copy = tmp_path / "denoised"
+    shutil.copytree(spec.data.source, copy)
+    data = replace(spec.data, source=str(copy))
+    dataset = open_dataset(data)
+    one, other = (dataset.audio_path(int(dataset.test[i])) for i in (0, 1))
+    one.write_bytes(other.read_bytes())
+    place = StudyPlace.of(str(tmp_path), "t")
+    shutil.copytree(study.home, place.home)
+    optuna.copy_study(
+        from_study_name="s",
+        from_storage=open_storage(study.home),
+        to_storage=open_storage(place.home),
+        to_study_name="t",
+    )
+    place.spec_file.write_text(replace(spec, name="t", data=data).to_json())
+    flags = {"seeds": 1, "systems": ["unet"], "skip_corrupt": True, "console": StudyConsole()}
+    found = evaluate([study, place], **flags)
+    terms = EvaluationPlan(read_runs(found.place.home))
+    digests = {read(terms.terms(number).data, found.place, number=number)["log_mel_digest"] for number in (0, 1)}
+    assert len(digests) == 2
+    evaluate([study, place], **{**flags, "seeds": 2})

@@ -1,0 +1,211 @@
+"""What an evaluation found, and how it is told: without training anything."""
+
+import json
+from dataclasses import replace
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from harness.evaluation.plan import RunList
+from harness.evaluation.report import remarks, tables, write_report
+from harness.evaluation.result import EvaluationResult, collect
+from harness.evaluation.run import evaluation_place
+from harness.study.files import TrialFiles
+from harness.study.heldout import READS
+from harness.study.searcher import PATHS, SUMMARY, TEST
+from tests.support.evaluations import LABELS, chosen_in, extended, make_study, session
+
+
+@pytest.fixture
+def place(tmp_path):
+    return make_study(tmp_path)
+
+
+def result_of(place, *, n_seeds=2, reads=1, first=None, second=None):
+    """Return an evaluation in which the second configuration is better on validation by 0.1, on test by 0.05.
+
+    `first` and `second` are what their readings of the test split hold besides.
+    """
+    chosen = chosen_in(place)[:2]
+    listed = extended(RunList({}), chosen, seeds=n_seeds)
+    trials = []
+    for number, run in enumerate(listed.runs):
+        is_second = run.key == chosen[1].key
+        figures = {"positive_f1": 0.3, "map": 0.2, "f1_by_label": {"banjo": 0.4, "cello": 0.6}}
+        best = {"macro_f1": 0.5 + 0.1 * is_second, **figures}
+        test = {"macro_f1": 0.4 + 0.05 * is_second + 0.01 * run.seed_index, **figures, "reads": reads}
+        test |= (second if is_second else first) or {}
+        attributes = {
+            PATHS: json.dumps(run.paths),
+            SUMMARY: json.dumps({"epochs": 3, "seconds": 2.0, "params": 10, "best": best}),
+            TEST: json.dumps(test),
+        }
+        trial = optuna.trial.create_trial(value=best["macro_f1"], user_attrs=attributes)
+        trial.number = number
+        trials.append(trial)
+    beside = evaluation_place(place, None)
+    beside.home.mkdir(exist_ok=True)
+    found = collect(listed, trials, chosen, place=beside)
+    return EvaluationResult("s.evaluation", beside, found, LABELS, 0.35, (), is_interrupted=False)
+
+
+def test_configurations_stand_in_the_order_of_validation_with_all_their_figures(place):
+    result = result_of(place)
+    assert [(c.system, c.paper_name) for c in result.configurations] == [("cnn", "AST-CNNRP"), ("unet", "AST-URP")]
+    best = result.configurations[0]
+    assert best.values("macro_f1") == pytest.approx({0: 0.45, 1: 0.46})
+    assert best.values("f1_by_label/cello") == {0: 0.6, 1: 0.6}
+    assert best.values("macro_f1", split="validation") == {0: 0.6, 1: 0.6}
+    assert (best.params, best.summary("macro_f1").n) == (10, 2)
+    (comparison,) = result.comparisons()
+    assert comparison.difference.mean == pytest.approx(0.05)
+
+
+def test_the_report_holds_every_figure_and_reads_back(place):
+    result = result_of(place)
+    chosen = chosen_in(place)[:2]
+    data, text = (file.read_text() for file in write_report(result, session(chosen)))
+    stored = json.loads(data)
+    first = stored["configurations"][0]
+    assert first["test"]["macro_f1"] == pytest.approx(
+        {"n": 2, "mean": 0.455, "std": 0.0070710678, "minimum": 0.45, "maximum": 0.46}
+    )
+    assert set(first["test_f1"]) == set(LABELS)
+    assert [seed["seed_index"] for seed in first["seeds"]] == [0, 1]
+    assert {c["figure"] for c in stored["comparisons"]} == {"macro_f1", "positive_f1", "map"}
+    for part in ("cnn (AST-CNNRP)", "0.455 ± 0.007", "| cello | 0.600 |", "+0.050", "0.350 on validation"):
+        assert part in text
+
+
+def test_one_seed_is_said_to_give_no_interval(place):
+    result = result_of(place, n_seeds=1)
+    assert any("one seed has no standard deviation, and no interval" in line for line in remarks(result))
+    data, text = (file.read_text() for file in write_report(result, session(chosen_in(place)[:2], seeds=1)))
+    assert json.loads(data)["comparisons"][0]["low"] is None
+    assert "0.450 ± -" in text
+    assert "- (one seed)" in text
+
+
+@pytest.mark.parametrize(("n_seeds", "share"), [(2, "50 %"), (3, "74 %"), (10, "90 %")])
+def test_how_often_an_interval_of_so_few_seeds_holds_is_said(place, n_seeds, share):
+    assert (
+        f"holds the true difference in {share} of cases with {n_seeds} seeds"
+        in remarks(result_of(place, n_seeds=n_seeds))[-1]
+    )
+
+
+def test_an_interval_of_many_seeds_is_not_said_to_be_too_narrow(place):
+    assert "too narrow" not in remarks(result_of(place, n_seeds=11))[-1]
+
+
+def test_a_second_reading_is_said(place):
+    assert any("s trial 1, seed 0: test was read 2 times" in line for line in remarks(result_of(place, reads=2)))
+
+
+def test_configurations_that_were_tested_on_other_clips_are_not_compared_and_it_is_said(place):
+    log_mel, vggish = {"n_clips": 5, "clips": "a"}, {"n_clips": 6, "clips": "b"}
+    result = result_of(place, first=log_mel, second=vggish)
+    assert result.comparisons() == []
+    (said,) = remarks(result)[1:]
+    assert said.startswith("s trial 1 and s trial 2 are not paired: 6 and 5 test clips, not the same, since unreadable")
+    assert said in write_report(result, session(chosen_in(place)))[1].read_text()
+    assert result_of(place, first=log_mel, second={**log_mel, "clips": "b"}).comparisons() == []
+    heard, otherwise = ({**log_mel, "log_mel_digest": digest} for digest in "de")
+    result = result_of(place, first=heard, second=otherwise)
+    assert result.comparisons() == []
+    assert "5 and 5 test clips, not the same, since they do not sound the same" in remarks(result)[1]
+    assert len(result_of(place, first=heard, second={**log_mel, "vggish_digest": "v"}).comparisons()) == 1
+    for second in (log_mel, {"n_clips": 5}):  # what an earlier version stored has no digest
+        result = result_of(place, first=log_mel, second=second)
+        assert len(result.comparisons()) == 1
+        assert not any("not paired" in line for line in remarks(result))
+
+
+def test_test_clips_that_could_not_be_read_are_told(place):
+    result = result_of(place, first={"n_clips": 5, "clips": "a", "n_left_out": 2}, second={"n_clips": 7, "clips": "b"})
+    told = "2 of 7 annotated test clips cannot be read and are in no figure of s trial 2"
+    assert told in remarks(result)
+    data, text = (file.read_text() for file in write_report(result, session(chosen_in(place))))
+    assert told in text
+    stored = json.loads(data)
+    assert told in stored["notes"]
+    assert [c["seeds"][0]["test"].get("n_left_out") for c in stored["configurations"]] == [None, 2]
+    both = {"n_clips": 5, "clips": "a", "n_left_out": 2}
+    assert f"{told.removesuffix('s trial 2')}s trial 1, s trial 2" in remarks(result_of(place, first=both, second=both))
+    assert not any("cannot be read" in line for line in remarks(result_of(place)))
+
+
+@pytest.mark.parametrize("told_by", ["n_clips", "clips", "log_mel_digest", "vggish_digest"])
+def test_seeds_that_were_tested_on_other_clips_are_told(place, told_by):
+    result = result_of(place)
+    first, other = result.configurations
+    seeds = [replace(seed, test={**seed.test, told_by: 7 - seed.seed_index}) for seed in first.seeds]
+    changed = replace(result, configurations=(replace(first, seeds=tuple(seeds)), other))
+    told = [line for line in remarks(changed) if line.endswith("that their mean is of no one test set")]
+    assert [line.partition(":")[0] for line in told] == ["s trial 1"]
+    assert not any("no one test set" in line for line in remarks(result))
+
+
+def test_labels_with_one_answer_among_the_test_clips_are_named(place):
+    result = result_of(place, first={"one_sided": ["cello"]}, second={"one_sided": ["cello"]})
+    assert [line for line in remarks(result) if line.startswith("cello: all annotated test clips have the same answer")]
+    assert not any("same answer" in line for line in remarks(result_of(place)))
+
+
+def floor(macro_f1):
+    return {"floor": {"macro_f1": macro_f1, "positive_f1": 0.2, "map": 0.4, "f1_by_label": {"banjo": 0.3}}}
+
+
+def test_the_floor_is_that_of_the_test_split_as_the_readings_have_it(place):
+    result = result_of(place, first=floor(0.3551), second=floor(0.3551))
+    data, text = (file.read_text() for file in write_report(result, session(chosen_in(place))))
+    assert [c["test_floor"] for c in json.loads(data)["configurations"]] == [0.3551, 0.3551]
+    assert "Floor: macro-F1 0.355 on test, 0.350 on validation by always guessing" in text
+
+
+def test_floors_on_other_clips_are_told_from_the_lowest_to_the_highest(place):
+    result = result_of(place, first=floor(0.36), second=floor(0.34))
+    assert "macro-F1 0.340 to 0.360 on test, 0.350 on" in write_report(result, session(chosen_in(place)))[1].read_text()
+
+
+def test_readings_of_an_earlier_version_have_no_floor(place):
+    data, text = (file.read_text() for file in write_report(result_of(place), session(chosen_in(place))))
+    assert json.loads(data)["configurations"][0]["test_floor"] is None
+    assert "Floor: macro-F1 0.350 on validation by always" in text
+    mixed = result_of(place, first=floor(0.36))
+    assert [c.test_floor for c in mixed.configurations] == [None, 0.36]
+
+
+def test_a_configuration_chosen_by_a_mean_is_said_to_be(place):
+    assert "s trial 2: chosen by the mean of 2 trials of this configuration" in remarks(result_of(place))
+
+
+@pytest.mark.parametrize(("reads", "said"), [(1, "was read once for each"), (2, "was read more than once for some")])
+def test_the_report_says_how_many_seeds_there_are_whatever_was_asked_for_last(place, reads, said):
+    _, file = write_report(result_of(place, reads=reads), session(chosen_in(place), seeds=1))
+    assert f"retrained with the same 2 seeds each. The test split {said}" in file.read_text()
+
+
+def test_a_failed_run_that_read_the_split_has_read_it(place):
+    chosen = chosen_in(place)[:1]
+    beside = evaluation_place(place, None)
+    TrialFiles(beside.shared, 0).write(READS, json.dumps(["2026-11-22T14:03:00+00:00"]).encode())
+    failed = optuna.trial.create_trial(state=TrialState.FAIL)
+    once = extended(RunList({}), chosen, seeds=1)
+    (seed,) = collect(once, [failed], chosen, place=beside)[0].seeds
+    assert (seed.state, seed.reads) == ("failed", 1)
+    again = extended(once, chosen, seeds=1, n_begun=1, failed={0})
+    attributes = {SUMMARY: json.dumps({"best": {"macro_f1": 0.5}}), TEST: json.dumps({"reads": 1})}
+    done = optuna.trial.create_trial(value=0.5, user_attrs=attributes)
+    (seed,) = collect(again, [failed, done], chosen, place=beside)[0].seeds
+    assert (seed.state, seed.reads) == ("done", 2)
+
+
+def test_an_evaluation_without_a_finished_run_has_tables_all_the_same(place):
+    chosen = chosen_in(place)
+    found = collect(extended(RunList({}), chosen), [], chosen, place=evaluation_place(place, None))
+    result = EvaluationResult("e", place, found, (), None, (), is_interrupted=True)
+    assert {seed.state for c in found for seed in c.seeds} == {"owed"}
+    assert len(tables(result)) == 3
+    assert result.comparisons() == []

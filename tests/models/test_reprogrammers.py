@@ -1,0 +1,264 @@
+"""Contract tests over every reprogrammer, mapper and normalisation, and the paper's parameter counts."""
+
+import contextlib
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from harness.config.components import (
+    ACTIVATIONS,
+    NORMS,
+    CnnReprogrammer,
+    ManyToOneMapper,
+    NoiseReprogrammer,
+    NoReprogrammer,
+    UNetReprogrammer,
+)
+from harness.config.trial import MAPPERS, REPROGRAMMERS, TrialConfig
+from harness.models.backbones.ast import GEOMETRIES
+from harness.models.build import build_model
+from harness.models.mappers import BUILDERS as MAPPER_BUILDERS
+from harness.models.mappers import assign, build_mapper
+from harness.models.normalisations import NORMALISATIONS
+from harness.models.reprogrammers import BUILDERS as REPROGRAMMER_BUILDERS
+from harness.models.reprogrammers import build_reprogrammer
+from harness.training.losses import masked_bce
+from tests.conftest import LABELS, TINY
+
+BASE = GEOMETRIES["ast-base384"]
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("config", "total"),
+    [
+        (NoReprogrammer(), 16_916),
+        (NoiseReprogrammer(), 147_988),
+        (CnnReprogrammer(), 16_936),
+        (UNetReprogrammer(), 18_201),
+    ],
+)
+def test_parameter_counts_at_base384_are_the_papers(config, total):
+    reprogrammer = build_reprogrammer(config, n_frames=BASE.n_frames, n_mels=BASE.n_mels)
+    mapper = build_mapper(
+        MAPPERS["linear"](), embed_dim=BASE.embed_dim, n_sources=527, n_labels=20, seed=0, source_use=dict
+    )
+    assert count(reprogrammer) + count(mapper) == total
+
+
+def test_every_kind_of_part_has_a_builder():
+    assert set(REPROGRAMMERS) == set(REPROGRAMMER_BUILDERS)
+    assert set(MAPPERS) == set(MAPPER_BUILDERS)
+
+
+@pytest.mark.parametrize("kind", REPROGRAMMERS)
+class TestEveryReprogrammer:
+    def test_keeps_shape_and_type(self, kind):
+        module = build_reprogrammer(REPROGRAMMERS[kind](), n_frames=32, n_mels=32)
+        rewritten = module(torch.randn(3, 32, 32))
+        assert rewritten.shape == (3, 32, 32)
+        assert rewritten.dtype == torch.float32
+
+    def test_passes_a_gradient_to_its_input_and_to_each_of_its_parameters(self, kind):
+        torch.manual_seed(0)
+        module = build_reprogrammer(REPROGRAMMERS[kind](), n_frames=32, n_mels=32)
+        spectrogram = torch.randn(3, 32, 32, requires_grad=True)
+        (module(spectrogram) * torch.randn(3, 32, 32)).sum().backward()
+        assert spectrogram.grad.abs().sum() > 0
+        silent = [name for name, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        assert silent == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        NoiseReprogrammer(init_scale=0.0),
+        NoiseReprogrammer(shape="mel"),
+        NoiseReprogrammer(shape="frame"),
+        CnnReprogrammer(is_residual=True, init_scale=0.0),
+        CnnReprogrammer(is_residual=True, init_scale=0.0, norm="batch", depth=3, width=4),
+        UNetReprogrammer(is_residual=True, init_scale=0.0, output_activation="none"),
+        UNetReprogrammer(is_residual=True, init_scale=0.0, norm="none", output_activation="tanh"),
+        UNetReprogrammer(
+            is_residual=True, init_scale=0.0, norm="instance", output_activation="none", has_input_skip=False
+        ),
+    ],
+)
+def test_a_residual_reprogrammer_at_scale_zero_starts_as_the_identity(config):
+    module = build_reprogrammer(config, n_frames=32, n_mels=32)
+    spectrogram = torch.randn(3, 32, 32)
+    assert torch.equal(module(spectrogram), spectrogram)
+
+
+def at_scale_zero():
+    """Every residual configuration at scale zero that is accepted, over the axes that shape its gradient."""
+    shapes = [(CnnReprogrammer, {"depth": depth, "width": 3}) for depth in (1, 2, 3)]
+    shapes += [
+        (UNetReprogrammer, {"depth": depth, "has_input_skip": skip}) for depth in (2, 3) for skip in (True, False)
+    ]
+    for (cls, shape), norm, activation in product(shapes, NORMS, ACTIVATIONS):
+        hidden = [{"hidden_activation": kind} for kind in ACTIVATIONS] if cls is CnnReprogrammer else [{}]
+        for extra in hidden:
+            with contextlib.suppress(ValueError):
+                yield cls(is_residual=True, init_scale=0.0, norm=norm, output_activation=activation, **shape, **extra)
+
+
+@pytest.mark.parametrize("config", list(at_scale_zero()), ids=repr)
+def test_every_parameter_of_a_residual_reprogrammer_at_scale_zero_moves_within_a_few_steps(config):
+    torch.manual_seed(0)
+    module = build_reprogrammer(config, n_frames=16, n_mels=16)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    optimiser = torch.optim.Adam(module.parameters(), lr=1e-2)
+    spectrogram, target = torch.randn(3, 16, 16), torch.randn(3, 16, 16)
+    for _ in range(4):
+        optimiser.zero_grad()
+        (module(spectrogram) - target).square().mean().backward()
+        optimiser.step()
+    assert [name for name, p in module.named_parameters() if torch.equal(p, before[name])] == []
+
+
+@pytest.mark.parametrize(("shape", "values"), [("full", 32 * 64), ("mel", 64), ("frame", 32)])
+def test_a_noise_pattern_has_as_many_values_as_its_shape_says(shape, values):
+    assert count(build_reprogrammer(NoiseReprogrammer(shape=shape), n_frames=32, n_mels=64)) == values
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 5])
+@pytest.mark.parametrize("norm", ["none", "batch", "instance"])
+def test_a_unet_of_any_depth_and_norm_works(depth, norm):
+    config = UNetReprogrammer(depth=depth, norm=norm, width=3, kernel=5)
+    module = build_reprogrammer(config, n_frames=64, n_mels=32)
+    assert module(torch.randn(2, 64, 32)).shape == (2, 64, 32)
+
+
+def test_a_unet_too_deep_for_its_input_is_refused():
+    with pytest.raises(ValueError, match=r"reprogrammer/depth=6: each level halves the 32 mel bins"):
+        build_reprogrammer(UNetReprogrammer(depth=6), n_frames=64, n_mels=32)
+
+
+MAPPER_CONFIGS = [cls() for cls in MAPPERS.values()] + [
+    ManyToOneMapper(assignment=kind, sources_per_label=2, is_calibrated=True)
+    for kind in ("contiguous", "random", "frequent")
+]
+
+
+@pytest.mark.parametrize("config", MAPPER_CONFIGS, ids=repr)
+def test_every_mapper_gives_one_logit_a_label_and_passes_a_gradient(config, tiny_backbone):
+    use = np.random.default_rng(0).random((len(LABELS), TINY.n_source_labels))
+    mapper = build_mapper(
+        config,
+        embed_dim=TINY.embed_dim,
+        n_sources=TINY.n_source_labels,
+        n_labels=len(LABELS),
+        seed=0,
+        source_use=lambda: use,
+    )
+    embedding = torch.randn(3, TINY.embed_dim, requires_grad=True)
+    logits = mapper(embedding, tiny_backbone)
+    assert logits.shape == (3, len(LABELS))
+    logits.sum().backward()
+    assert embedding.grad.abs().sum() > 0
+
+
+class TestAssignment:
+    def assign(self, kind, *, use=None, per_label=2):
+        return assign(kind, n_sources=9, n_labels=4, per_label=per_label, seed=3, source_use=lambda: use)
+
+    @pytest.mark.parametrize("kind", ["contiguous", "random", "frequent"])
+    def test_no_source_label_serves_two_labels(self, kind):
+        assigned = self.assign(kind, use=np.random.default_rng(1).random((4, 9)))
+        assert assigned.shape == (4, 2)
+        assert len(set(assigned.ravel())) == 8
+
+    def test_contiguous_runs_in_order(self):
+        assert self.assign("contiguous").tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+    def test_frequent_gives_each_label_what_it_uses_most(self):
+        use = np.zeros((4, 9))
+        use[[0, 1, 2, 3], [8, 6, 4, 2]] = 1
+        assert self.assign("frequent", use=use, per_label=1).ravel().tolist() == [8, 6, 4, 2]
+
+    def test_frequent_settles_a_conflict_for_the_higher_use(self):
+        use = np.zeros((4, 9))
+        use[0, 5], use[1, 5], use[0, 7] = 0.5, 0.9, 0.1
+        assigned = self.assign("frequent", use=use, per_label=1).ravel()
+        assert assigned[1] == 5
+        assert assigned[0] == 7
+
+    @pytest.mark.parametrize("kind", ["contiguous", "random", "frequent"])
+    def test_more_sources_a_label_than_there_are_give_what_there_is(self, kind):
+        use = np.random.default_rng(1).random((4, 9))
+        most = self.assign(kind, use=use, per_label=2)
+        assert np.array_equal(self.assign(kind, use=use, per_label=3), most)
+
+    def test_fewer_source_labels_than_labels_are_refused(self):
+        with pytest.raises(
+            ValueError, match="each of the 10 labels needs a source label of its own, the backbone has 9"
+        ):
+            assign("contiguous", n_sources=9, n_labels=10, per_label=1, seed=3, source_use=dict)
+
+
+def test_many_to_one_is_the_mean_over_the_assigned_logits(tiny_backbone):
+    mapper = build_mapper(
+        ManyToOneMapper(assignment="contiguous", sources_per_label=3),
+        embed_dim=TINY.embed_dim,
+        n_sources=TINY.n_source_labels,
+        n_labels=2,
+        seed=0,
+        source_use=dict,
+    )
+    embedding = torch.randn(5, TINY.embed_dim)
+    source = tiny_backbone.classify(embedding)
+    expected = torch.stack([source[:, :3].mean(dim=1), source[:, 3:6].mean(dim=1)], dim=1)
+    assert torch.allclose(mapper(embedding, tiny_backbone), expected)
+    assert count(mapper) == 0
+
+
+@pytest.mark.parametrize("kind", NORMALISATIONS)
+def test_every_normalisation_keeps_the_shape(kind):
+    module = NORMALISATIONS[kind](-5.0, 3.0)
+    assert module(torch.randn(2, 8, 8)).shape == (2, 8, 8)
+    assert count(module) == (2 if kind == "learned" else 0)
+
+
+def test_the_audioset_normalisation_is_asts():
+    log_mel = torch.tensor([[[-4.2677393, 0.0]]])
+    expected = (log_mel + 4.2677393) / (2 * 4.5689974)
+    assert torch.allclose(NORMALISATIONS["audioset"](0.0, 1.0)(log_mel), expected, atol=1e-6)
+
+
+def test_the_data_sets_normalisation_uses_the_data_sets_figures():
+    normalised = NORMALISATIONS["dataset"](-5.0, 3.0)(torch.tensor([[[-5.0, 1.0]]]))
+    assert torch.allclose(normalised, torch.tensor([[[0.0, 1.0]]]), atol=1e-6)
+
+
+def test_a_data_set_without_variance_is_refused():
+    with pytest.raises(ValueError, match=r"std=0\.0: must be above 0"):
+        NORMALISATIONS["dataset"](-5.0, 0.0)
+
+
+@pytest.mark.parametrize("mapper", MAPPERS)
+@pytest.mark.parametrize("reprogrammer", REPROGRAMMERS)
+def test_exactly_the_reprogrammer_and_the_mapper_learn(reprogrammer, mapper, tiny_backbone, tiny_data):
+    paths = {"reprogrammer/kind": reprogrammer, "mapper/kind": mapper, "normalisation/kind": "learned"}
+    if mapper == "many_to_one":
+        paths |= {"mapper/is_calibrated": True}
+    model = build_model(
+        TrialConfig.from_paths(paths), tiny_backbone, data=tiny_data, seed=0, device=torch.device("cpu")
+    )
+    frozen = {key: tensor.clone() for key, tensor in tiny_backbone.state_dict().items()}
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimiser = torch.optim.Adam(model.learned(), lr=1e-2)
+    for step in range(2):  # a zero at the start passes gradient below itself only from the second step on
+        log_mel, targets, observed = tiny_data.train.batch(np.arange(8) + 8 * step, torch.device("cpu"))
+        masked_bce(model(log_mel, tiny_backbone), targets, observed).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert [name for name, p in model.named_parameters() if torch.equal(p, before[name])] == []
+    assert not any(name.startswith("backbone") for name in before)
+    assert all(torch.equal(frozen[key], tensor) for key, tensor in tiny_backbone.state_dict().items())
+    assert all(p.grad is None for p in tiny_backbone.parameters())

@@ -1,0 +1,191 @@
+"""Contract tests over the paper's eight systems, each in the paper's own configuration."""
+
+import numpy as np
+import pytest
+import torch
+
+from harness.config.literature import SYSTEMS as NAMES
+from harness.config.trial import SYSTEMS
+from harness.data.batches import StudyData
+from harness.models.backbones.ast import GEOMETRIES, Ast
+from harness.models.build import build_model
+from harness.training.trainer import Trainer
+from tests.conftest import LABELS
+from tests.support.systems import config_of, data_of, figures, learner_of
+
+NETWORKS = [name for name in NAMES if name != "random_forest"]
+PARAMETERS = {
+    "none": 16_916,
+    "noise": 147_988,
+    "cnn": 16_936,
+    "unet": 18_201,
+    "finetune": 86_204_180,
+    "cnn_baseline": 16_524,
+    "mean_teacher": 55_336,
+}
+
+
+def test_every_kind_of_system_is_among_the_eight():
+    assert {config_of(name).system.kind for name in NAMES} == set(SYSTEMS)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parameter_counts_at_base384_are_the_papers(name):
+    with torch.device("meta"):
+        backbone = Ast(GEOMETRIES["ast-base384"]).freeze()
+    data = data_of(name)
+    of_20 = StudyData(tuple(map(str, range(20))), data.train, data.validation, data.mean, data.std, data.front_end)
+    model = build_model(config_of(name), backbone, data=of_20, seed=0, device=torch.device("meta"))
+    assert sum(model.parameter_counts().values()) == PARAMETERS[name]
+    assert sum(p.numel() for p in model.learned()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEverySystem:
+    def test_its_losses_are_finite_and_its_predictions_probabilities(self, name, tiny_backbone):
+        data = data_of(name)
+        learner = learner_of(name, tiny_backbone, data)
+        results = list(learner.run())
+        assert results[-1].epoch == 2
+        assert all(np.isfinite([r.train_loss, r.validation_loss]).all() for r in results)
+        found = learner.predict(data.validation)
+        assert found.shape == (len(data.validation), len(LABELS))
+        assert found.dtype == np.float32
+        assert 0 <= found.min() < found.max() <= 1
+
+    def test_it_predicts_the_same_twice_and_is_not_changed_by_it(self, name, tiny_backbone):
+        data = data_of(name)
+        learner = learner_of(name, tiny_backbone, data)
+        list(learner.run())
+        before = {key: value.clone() for key, value in learner.weights().items()}
+        torch.manual_seed(1)
+        one = learner.predict(data.validation)
+        torch.manual_seed(2)
+        assert np.array_equal(learner.predict(data.validation), one)
+        assert all(torch.equal(before[key], value) for key, value in learner.weights().items())
+
+    def test_the_same_seed_gives_the_same_figures_whatever_was_drawn_before(self, name, tiny_backbone):
+        expected = figures(learner_of(name, tiny_backbone, data_of(name)).run())
+        torch.manual_seed(999)
+        np.random.seed(999)
+        assert figures(learner_of(name, tiny_backbone, data_of(name)).run()) == expected
+        assert figures(learner_of(name, tiny_backbone, data_of(name), seed=2**40 + 1).run()) != expected
+
+    def test_hidden_labels_change_nothing(self, name, tiny_backbone):
+        expected = figures(learner_of(name, tiny_backbone, data_of(name)).run())
+        data = data_of(name)
+        for part in (data.train, data.validation):
+            part.targets[~part.observed] = np.nan
+        assert figures(learner_of(name, tiny_backbone, data).run()) == expected
+
+    def test_restored_it_goes_on_bit_by_bit(self, name, tiny_backbone, tmp_path):
+        whole = learner_of(name, tiny_backbone, data_of(name), epochs=3)
+        expected = figures(whole.run())
+        first = learner_of(name, tiny_backbone, data_of(name), epochs=3)
+        head = [next(first.run())]
+        torch.save(first.state(), tmp_path / "state.pt")
+        second = learner_of(name, tiny_backbone, data_of(name), epochs=3)
+        torch.manual_seed(5)
+        second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+        assert figures([*head, *second.run()]) == expected
+        part = data_of(name).validation
+        assert np.array_equal(whole.predict(part), second.predict(part))
+        for one, two in zip(tensors(whole.state()), tensors(second.state()), strict=True):
+            assert torch.equal(one, two)
+
+    def test_restored_after_its_last_epoch_it_has_nothing_left_to_do(self, name, tiny_backbone):
+        done = learner_of(name, tiny_backbone, data_of(name))
+        list(done.run())
+        again = learner_of(name, tiny_backbone, data_of(name))
+        again.restore(done.state())
+        assert list(again.run()) == []
+        part = data_of(name).validation
+        assert np.array_equal(again.predict(part), done.predict(part))
+
+    def test_a_state_of_another_configuration_is_refused(self, name, tiny_backbone):
+        change = {"system/max_depth": 3} if name == "random_forest" else {"optimiser/lr": 7e-3}
+        other = learner_of(name, tiny_backbone, data_of(name), **change)
+        with pytest.raises(ValueError, match="written by another configuration"):
+            learner_of(name, tiny_backbone, data_of(name)).restore(other.state())
+
+    def test_weights_kept_from_an_epoch_predict_as_they_did(self, name, tiny_backbone, tmp_path):
+        data = data_of(name)
+        learner = learner_of(name, tiny_backbone, data)
+        run = learner.run()
+        next(run)
+        torch.save(learner.weights(), tmp_path / "best.pt")
+        expected = learner.predict(data.validation)
+        list(run)
+        learner.load_weights(torch.load(tmp_path / "best.pt", weights_only=True))
+        assert np.array_equal(learner.predict(data.validation), expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+class TestEveryNetwork:
+    def test_exactly_what_learns_moves_in_two_steps(self, name, tiny_backbone):
+        changes = {} if name == "mean_teacher" else {"normalisation/kind": "learned"}
+        size = config_of(name).training.batch_size
+        data = data_of(name, n_train=2 * size)
+        learner = learner_of(name, tiny_backbone, data, **changes)
+        frozen = {key: tensor.clone() for key, tensor in tiny_backbone.state_dict().items()}
+        before = {key: p.detach().clone() for key, p in learner.model.named_parameters()}
+        learner._train_epoch()
+        assert [key for key, p in learner.model.named_parameters() if torch.equal(p, before[key])] == []
+        assert all(torch.equal(frozen[key], tensor) for key, tensor in tiny_backbone.state_dict().items())
+        assert all(p.grad is None and not p.requires_grad for p in tiny_backbone.parameters())
+
+    def test_a_hidden_label_carries_no_gradient(self, name, tiny_backbone):
+        changes = {"teacher/weight": 0.0} if name == "mean_teacher" else {}
+        learner = learner_of(name, tiny_backbone, data_of(name), **changes)
+        seen = []
+        forward = learner._forward
+
+        def watched(model, inputs):
+            logits = forward(model, inputs)
+            if logits.requires_grad:
+                logits.retain_grad()
+                seen.append(logits)
+            return logits
+
+        learner._forward = watched
+        clips = next(learner._batches())
+        learner.model.train()
+        learner._step(learner.data.train.batch(clips, torch.device("cpu")), 0)
+        observed = torch.from_numpy(learner.data.train.observed[clips])
+        assert (seen[0].grad[observed] != 0).any()
+        assert (seen[0].grad[~observed] == 0).all()
+
+    def test_bfloat16_training_stays_near_float32(self, name, tiny_backbone):
+        exact, rough = (
+            next(learner_of(name, tiny_backbone, data_of(name), precision=p).run()).train_loss for p in ("fp32", "bf16")
+        )
+        assert rough == pytest.approx(exact, rel=0.05)
+        assert rough != exact
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("finetune", {"optimiser/lr": 1e-3, "normalisation/kind": "dataset"}),
+        ("cnn_baseline", {"optimiser/lr": 2e-2, "normalisation/kind": "dataset"}),
+        ("mean_teacher", {"optimiser/lr": 1e-2, "training/batch_size": 8, "system/dropout": 0.2}),
+        ("random_forest", {}),
+    ],
+)
+def test_the_systems_without_a_frozen_backbone_learn_what_can_be_heard(name, changes, tiny_backbone):
+    results = list(learner_of(name, tiny_backbone, data_of(name), epochs=10, **changes).run())
+    assert max(r.scores.macro_f1 for r in results) > 0.65
+
+
+def test_networks_have_a_trainer_and_forests_have_none(tiny_backbone):
+    made = {name: learner_of(name, tiny_backbone, data_of(name)) for name in NAMES}
+    assert {name for name, learner in made.items() if not isinstance(learner, Trainer)} == {"random_forest"}
+
+
+def tensors(state):
+    """Yield every tensor of nested mappings and lists, in order."""
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from tensors(value)

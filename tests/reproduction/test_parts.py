@@ -1,0 +1,106 @@
+"""The parts of a reproduction that were interrupted or failed, without training anything."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from optuna.trial import TrialState
+
+from harness.config.study import DataSpec, Resources
+from harness.evaluation.result import EvaluationResult
+from harness.reproduction import run
+from harness.reproduction import run as parts
+from harness.reproduction.run import run_part, why_unfinished, with_another_try
+from harness.reproduction.spec import Reproduction
+from harness.study import driver
+from harness.study.console import StudyConsole
+from harness.study.plan import StudyPlan
+from harness.study.searcher import REASON
+from search_spaces import load
+from tests.support.layouts import Layout
+from tests.test_tracking_outbox import new_store
+from tracking.store import mlflow_client
+
+# MLflow 3.17 still uses what SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+
+
+@pytest.fixture
+def wanted(tmp_path):
+    data = DataSpec(source=str(Layout(n_clips=12, n_train=6).write(tmp_path / "data")))
+    settings = {"seeds": 2, "trials": 1, "epochs": 3, "backbone": "ast-nano"}
+    return Reproduction("r", str(tmp_path / "studies"), data, ("none", "unet"), **settings)
+
+
+def make_part(wanted, part, state=TrialState.FAIL):
+    """Make the study of a part with one trial, the paper's, which ended like this."""
+    place, spec = wanted.place_of(part), wanted.spec(part)
+    place.home.mkdir(parents=True)
+    place.spec_file.write_text(spec.to_json())
+    study = driver.open_study(spec, place)
+    trial = study.ask()
+    trial.set_user_attr(REASON, "no memory")
+    study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state=state)
+    return place, spec
+
+
+def test_a_part_that_was_interrupted_before_its_first_trial_has_not_come_to_its_end(wanted, monkeypatch):
+    monkeypatch.setattr(parts, "begin", lambda *_, **__: SimpleNamespace(console=StudyConsole()))
+    monkeypatch.setattr(parts, "carry_out", lambda *_: SimpleNamespace(rows=[], owes=True))
+    assert not run_part(wanted, "unet", Resources())
+
+
+def test_what_failed_as_a_whole_is_tried_again_in_the_papers_configuration(wanted):
+    place, spec = make_part(wanted, "unet")
+    for _ in range(2):  # as when the first driver was killed before it wrote the study down
+        again = with_another_try(spec, place, trials=1)
+        assert again.trials == 2
+        study = driver.open_study(again, place)
+        assert driver.owes(study, StudyPlan(again))
+        assert [t.state for t in study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
+    trial = study.ask()
+    load("unet").suggest(trial)
+    assert trial.params == load("unet").paper[0]
+    assert with_another_try(again, place, trials=1) == again
+
+
+def test_what_stopped_early_and_failed_is_tried_again_too(wanted):
+    place, spec = make_part(wanted, "unet", TrialState.PRUNED)
+    assert with_another_try(spec, place, trials=8).trials == 9
+
+
+def test_what_has_finished_or_has_not_begun_is_not_tried_again(wanted):
+    place, spec = make_part(wanted, "unet", TrialState.COMPLETE)
+    assert with_another_try(spec, place, trials=1) == spec
+    assert with_another_try(spec, wanted.place_of("none"), trials=1) == spec
+    assert not why_unfinished(place)
+
+
+def test_where_every_part_failed_the_report_says_why_and_has_rows_all_the_same(wanted, monkeypatch, capsys):
+    monkeypatch.setattr(run, "connected", lambda _: nullcontext())
+    monkeypatch.setattr(run, "run_part", lambda *_: True)
+    monkeypatch.setattr(run, "_log", lambda *_: None)
+    for part in wanted.parts:
+        make_part(wanted, part)
+    assert run.reproduce(wanted, Resources()) == 1
+    report = (wanted.place.home / "report.md").read_text()
+    assert "| unet | AST-URP | - | - | 0.018 | - | - | 0 |" in report
+    for part in wanted.parts:
+        assert f"- {part}: none of its trials has finished, so it is not evaluated; trial 0 failed: no memory" in report
+    assert "the same command tries again" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_the_run_that_holds_the_report_says_on_what_terms_its_studies_were(wanted, tmp_path_factory):
+    uri = new_store(wanted.place.home.parent, tmp_path_factory)
+    wanted = replace(wanted, tracking_uri=uri, precision="bf16", systems=("none", "random_forest"))
+    for part in wanted.parts:
+        place, digests = wanted.place_of(part), dict.fromkeys(("data_digest", "backbone_digest"), "d" * 64)
+        place.home.mkdir()
+        place.spec_file.write_text(replace(wanted.spec(part), provenance=digests).to_json())
+    run._log(wanted, EvaluationResult("e", wanted.place, (), (), None, (), is_interrupted=False), files=())
+    client = mlflow_client(uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (found,) = client.search_runs(experiments, "tags.study = 'r'")
+    told = {"precision": "bf16", "split": "random", "validation_fraction": "0.15", "epochs": "3, 1"}
+    assert told.items() <= found.data.tags.items()

@@ -1,0 +1,84 @@
+"""What a study shows while it runs and when it ends."""
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from harness.study.console import Progress, StudyConsole, clock
+from harness.study.records import Row, pareto_front
+
+
+def row(number, macro_f1, params, state="done"):
+    return Row(
+        number=number,
+        state=state,
+        macro_f1=macro_f1,
+        params=params,
+        system="unet depth 3 width 4",
+        mapper="many_to_one",
+        schedule="one_cycle 1.0e-03",
+        epochs=8,
+        seconds=12.3,
+        reason="",
+        worker="",
+        f1_by_label={},
+    )
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.9, "1:01"), (3725, "1:02:05")])
+def test_times_read_as_on_a_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_the_line_of_progress_names_counts_and_the_best():
+    progress = Progress(12, done=3, stopped=2, failed=1, running={6, 7}, best=0.61234, best_number=4)
+    line = progress.line()
+    for part in ("6/12 trials", "3 done", "2 stopped early", "1 failed", "2 running", "0.612 (trial 4)"):
+        assert part in line
+    assert "ETA" not in line  # there is nothing yet to go by
+
+
+def test_what_searches_nothing_shows_no_best():
+    line = Progress(4, noun="runs", shows_best=False, done=1, best=0.6, best_number=0).line()
+    assert "1/4 runs: 1 done, 0 failed, 0 running" in line
+    assert "best" not in line
+
+
+def test_the_time_left_follows_the_rate_of_epochs():
+    progress = Progress(10, done=5, epochs_reported=20, mean_epochs=4.0, training_since=time.monotonic() - 40)
+    assert progress.seconds_left() == pytest.approx(40, rel=0.05)
+    progress.deadline = time.monotonic() + 10
+    assert progress.seconds_left() == pytest.approx(10, rel=0.05)
+
+
+def test_the_table_shows_every_trial_whole():
+    stream = io.StringIO()
+    StudyConsole(Console(file=stream, width=130)).table("Study s", [row(3, 0.7, 12_345), row(0, None, None, "failed")])
+    text = stream.getvalue()
+    for part in ("macro-F1", "0.700", "12,345", "unet depth 3 width 4", "many_to_one", "one_cycle 1.0e-03", "failed"):
+        assert part in text
+    assert "…" not in text
+
+
+def test_away_from_a_terminal_progress_is_repeated_now_and_then_only():
+    stream = io.StringIO()
+    console = StudyConsole(Console(file=stream, width=130))
+    console.start()
+    for _ in range(50):
+        console.show(Progress(3))
+    console.stop()
+    assert stream.getvalue().count("0/3 trials") == 1
+
+
+def test_the_pareto_front_keeps_what_nothing_beats():
+    rows = [
+        row(0, 0.5, 100),
+        row(1, 0.6, 300),
+        row(2, 0.55, 400),
+        row(3, 0.4, 50),
+        row(4, 0.6, 300),
+        row(5, None, None),
+    ]
+    assert [r.number for r in pareto_front(rows)] == [3, 0, 1]

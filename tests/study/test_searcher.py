@@ -1,0 +1,268 @@
+"""The searcher: the Optuna storage is the only truth about trials."""
+
+import json
+import warnings
+
+import optuna
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from harness.study.records import pareto_front, ranked_rows
+from harness.study.searcher import REASON, TEST, StudySearcher, make_sampler, put_back, values_by_epoch
+from search_spaces import load
+
+EPOCHS = 3
+SPACE = load("noise")
+
+
+def open_study(path, *, seed=0, directions=("maximize",)):
+    storage = f"sqlite:///{path}/optuna.db"
+    study = optuna.create_study(storage=storage, study_name="s", directions=list(directions), load_if_exists=True)
+    study.sampler = make_sampler(seed, n_trials_so_far=len(study.trials), fixed={})
+    return study
+
+
+def searcher(study, *, n_trials=4, concurrent=10, **options):
+    settings = {"objectives": ("best_macro_f1",), **options}
+    made = StudySearcher(
+        study,
+        SPACE.suggest,
+        make_task=lambda number, paths: json.dumps({"number": number, "paths": dict(paths)}),
+        n_trials=n_trials,
+        epochs=lambda number: EPOCHS,
+        **settings,
+    )
+    made.set_max_concurrency(concurrent)
+    return made
+
+
+def report(number, epoch, value, *, params=10):
+    record = {"epoch": epoch, "macro_f1": value, "f1_by_label": {"banjo": value}}
+    return {
+        "number": number,
+        "epoch": epoch,
+        "best_macro_f1": value,
+        "params": params,
+        "seconds": 1.5,
+        "detail": json.dumps({"last": record, "best": record, "parameters": {"mapper": params}}),
+    }
+
+
+def states(study):
+    return [t.state for t in study.trials]
+
+
+def test_a_trial_that_ran_all_its_epochs_is_complete_with_its_best_value(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study)
+    made.suggest("a")
+    for epoch, value in ((1, 0.4), (2, 0.6), (3, 0.6)):
+        made.on_trial_result("a", report(0, epoch, value))
+    made.on_trial_complete("a", report(0, 3, 0.6))
+    assert states(study) == [TrialState.COMPLETE]
+    assert study.trials[0].value == 0.6
+    assert study.trials[0].intermediate_values == {1: 0.4, 2: 0.6, 3: 0.6}
+
+
+def test_a_trial_that_was_stopped_before_its_last_epoch_is_pruned(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study)
+    made.suggest("a")
+    made.on_trial_complete("a", report(0, 2, 0.3))
+    assert states(study) == [TrialState.PRUNED]
+    assert study.trials[0].user_attrs[REASON] == "scheduler"
+
+
+def test_a_trial_that_diverged_fails_with_its_reason_and_the_next_begins(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study)
+    made.suggest("a")
+    made.on_trial_result("a", {"number": 0, "failed": "DivergedError: nan"})
+    made.on_trial_complete("a", {"number": 0, "failed": "DivergedError: nan"})
+    assert states(study) == [TrialState.FAIL]
+    assert study.trials[0].user_attrs[REASON] == "DivergedError: nan"
+    assert made.suggest("b")["number"] == 1
+
+
+def test_a_trial_whose_worker_was_lost_is_handed_out_again_with_its_own_parameters(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study, n_trials=1, concurrent=2)
+    task = made.suggest("a")
+    assert made.suggest("b") is None  # not FINISHED, after which Tune would not ask again
+    made.on_trial_complete("a", None, error=True)
+    made.on_trial_complete("a", None, error=True)  # a late message of the same dead worker
+    assert made.suggest("b") == task
+    made.on_trial_complete("b", report(0, 3, 0.5))
+    assert states(study) == [TrialState.COMPLETE]
+    assert made.suggest("c") == Searcher.FINISHED
+
+
+def test_a_trial_that_keeps_losing_its_worker_fails(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study)
+    for name in "abcd":
+        assert states(study) in ([], [TrialState.RUNNING])
+        assert made.suggest(name)["number"] == 0
+        made.on_trial_complete(name, None, error=True)
+    assert states(study) == [TrialState.FAIL]
+    assert study.trials[0].user_attrs[REASON] == "its worker was lost 4 times"
+
+
+def test_a_trial_that_reads_test_ends_with_its_reading_and_is_valued_by_validation(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study, reads_test=True)
+    made.suggest("a")
+    read = {**report(0, 3, 0.5), "test": json.dumps({"macro_f1": 0.9})}
+    made.on_trial_result("a", read)
+    made.on_trial_complete("a", read)
+    assert states(study) == [TrialState.COMPLETE]
+    assert study.trials[0].value == 0.5
+    assert json.loads(study.trials[0].user_attrs[TEST]) == {"macro_f1": 0.9}
+
+
+def test_a_trial_that_was_to_read_test_and_did_not_fails(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study, reads_test=True)
+    made.suggest("a")
+    made.on_trial_complete("a", report(0, 3, 0.5))
+    assert states(study) == [TrialState.FAIL]
+    assert study.trials[0].user_attrs[REASON] == "it ended without a reading of the test split"
+
+
+def test_the_budget_counts_all_drivers_of_a_study(tmp_path):
+    first = searcher(open_study(tmp_path), n_trials=3)
+    first.suggest("a")
+    first.on_trial_complete("a", report(0, 3, 0.5))
+    second = searcher(open_study(tmp_path), n_trials=3)
+    assert second.suggest("b")["number"] == 1
+    assert second.suggest("c")["number"] == 2
+    for name, number in (("b", 1), ("c", 2)):
+        second.on_trial_complete(name, report(number, 3, 0.5))
+    assert second.suggest("d") == Searcher.FINISHED
+
+
+def test_an_interrupted_trial_is_handed_out_again_with_its_own_parameters(tmp_path):
+    first = searcher(open_study(tmp_path))
+    tasks = [json.loads(first.suggest(name)["task"]) for name in ("a", "b")]
+    first.on_trial_complete("a", report(0, 3, 0.5))
+    second = searcher(open_study(tmp_path))
+    assert json.loads(second.suggest("x")["task"]) == tasks[1]
+    second.on_trial_complete("x", report(1, 3, 0.5))
+    assert second.suggest("y")["number"] == 2
+    assert TrialState.RUNNING not in states(open_study(tmp_path))[:2]
+
+
+def test_a_resumed_study_does_not_repeat_its_draws(tmp_path):
+    first = searcher(open_study(tmp_path))
+    one = json.loads(first.suggest("a")["task"])["paths"]
+    first.on_trial_complete("a", report(0, 3, 0.5))
+    two = json.loads(searcher(open_study(tmp_path)).suggest("b")["task"])["paths"]
+    assert one["optimiser/lr"] != two["optimiser/lr"]
+
+
+def test_the_same_seed_draws_the_same_trials(tmp_path):
+    def draws(name):
+        (tmp_path / name).mkdir()
+        made = searcher(open_study(tmp_path / name, seed=7), concurrent=1)
+        for number in range(4):
+            task = json.loads(made.suggest(str(number))["task"])
+            made.on_trial_complete(str(number), report(number, 3, 0.1 * number))
+            yield task["paths"]
+
+    assert list(draws("one")) == list(draws("two"))
+
+
+def test_no_more_trials_run_than_are_asked_for(tmp_path):
+    made = searcher(open_study(tmp_path), concurrent=1)
+    assert made.suggest("a")["number"] == 0
+    assert made.suggest("b") is None
+
+
+def test_after_the_deadline_no_trial_begins(tmp_path):
+    assert searcher(open_study(tmp_path), deadline=0.0).suggest("a") == Searcher.FINISHED
+
+
+def test_two_objectives_are_stored_side_by_side(tmp_path):
+    study = open_study(tmp_path, directions=("maximize", "minimize"))
+    made = searcher(study, objectives=("best_macro_f1", "params"))
+    for name, value, params in (("a", 0.5, 10), ("b", 0.6, 20), ("c", 0.4, 30)):
+        number = made.suggest(name)["number"]
+        made.on_trial_result(name, report(number, 1, value, params=params))
+        made.on_trial_complete(name, report(number, 3, value, params=params))
+    made.suggest("d")
+    made.on_trial_complete("d", report(3, 1, 0.1))
+    assert [t.values for t in study.trials[:3]] == [[0.5, 10.0], [0.6, 20.0], [0.4, 30.0]]
+    assert study.trials[3].state == TrialState.PRUNED
+    front = pareto_front(ranked_rows(study.trials))
+    assert [row.number for row in front] == [0, 1]
+
+
+def test_two_objectives_go_on_after_the_random_start_with_trials_that_were_stopped(tmp_path):
+    study = open_study(tmp_path, directions=("maximize", "minimize"))
+    made = searcher(study, objectives=("best_macro_f1", "params"), n_trials=16)
+    for index in range(16):
+        number = made.suggest(str(index))["number"]
+        made.on_trial_result(str(index), report(number, 1, 0.01 * index))
+        made.on_trial_complete(str(index), report(number, 1 if index % 3 else 3, 0.01 * index))
+    assert {TrialState.PRUNED, TrialState.COMPLETE} == set(states(study))
+    assert values_by_epoch(study.trials[1]) == {1: 0.01}
+
+
+def test_what_runs_no_longer_is_put_back_and_goes_on_as_the_same_trial(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study)
+    task = json.loads(made.suggest("a")["task"])
+    made.on_trial_result("a", report(0, 1, 0.4))
+    put_back(study)
+    assert states(study) == [TrialState.WAITING]
+    assert [(row.state, row.macro_f1, row.epochs) for row in ranked_rows(study.trials)] == [("interrupted", 0.4, 1)]
+    second = searcher(open_study(tmp_path))
+    assert json.loads(second.suggest("b")["task"]) == task
+    second.on_trial_complete("b", report(0, 3, 0.6))
+    assert open_study(tmp_path).trials[0].intermediate_values == {1: 0.4, 3: 0.6}
+    assert len(open_study(tmp_path).trials) == 1
+
+
+def test_the_table_ranks_by_the_best_epoch_and_keeps_the_failed_last(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study)
+    for name in "abc":
+        made.suggest(name)
+    made.on_trial_complete("a", {"number": 0, "failed": "nan"})
+    made.on_trial_complete("b", report(1, 3, 0.4))
+    made.on_trial_complete("c", report(2, 2, 0.7))
+    rows = ranked_rows(study.trials)
+    assert [(row.number, row.state) for row in rows] == [(2, "stopped"), (1, "done"), (0, "failed")]
+    assert (rows[0].macro_f1, rows[0].params, rows[0].epochs, rows[0].seconds) == (0.7, 10, 2, 1.5)
+
+
+def test_fixed_values_hold_in_every_trial(tmp_path):
+    study = open_study(tmp_path)
+    study.sampler = make_sampler(0, n_trials_so_far=0, fixed={"optimiser/lr": 1e-3, "mapper/kind": "fc"})
+    made = searcher(study)
+    for name in "abcd":
+        paths = json.loads(made.suggest(name)["task"])["paths"]
+        assert (paths["optimiser/lr"], paths["mapper/kind"]) == (1e-3, "fc")
+
+
+def test_a_trial_that_was_cut_off_while_it_was_drawn_is_drawn_to_its_end(tmp_path):
+    study = open_study(tmp_path)
+    searcher(study)
+    for _ in range(2):
+        half = study.ask()
+        shape = half.suggest_categorical("reprogrammer/shape", ["full", "mel", "frame"])
+    task = searcher(open_study(tmp_path)).suggest("a")
+    paths = json.loads(task["task"])["paths"]
+    assert task["number"] == 0
+    assert {"optimiser/lr", "mapper/kind", "reprogrammer/kind"} <= set(paths)
+    second = searcher(open_study(tmp_path))
+    second.suggest("b")
+    assert json.loads(second.suggest("c")["task"])["paths"]["reprogrammer/shape"] == shape
+
+
+def test_what_of_optuna_is_experimental_was_chosen_knowingly_and_is_not_warned_of(tmp_path):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        make_sampler(0, n_trials_so_far=0, fixed={"reprogrammer/kind": "noise"})
+        open_study(tmp_path).ask()
+    assert [str(warning.message) for warning in told] == []

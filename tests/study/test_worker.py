@@ -1,0 +1,319 @@
+"""A trial on a worker: what it reports, what it keeps, and what it does not carry over to the next."""
+
+import json
+from dataclasses import asdict, replace
+from functools import lru_cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from harness.config.literature import SYSTEMS
+from harness.data.rows import UnreadableRowsError
+from harness.study import worker as trial_module
+from harness.study.artifacts import FIGURES
+from harness.study.files import BEST, LAST, TrialFiles
+from harness.study.worker import TrialTask, reports
+from harness.training.trainer import Trainer
+from tests.conftest import LABELS, TINY, make_data, make_vggish_data
+from tests.support.systems import config_of
+
+EPOCHS = 3
+PATHS = {"reprogrammer/kind": "cnn", "normalisation/kind": "dataset", "optimiser/lr": 1e-2}
+
+
+@pytest.fixture
+def on_tiny(monkeypatch, tiny_backbone):
+    """Let trials run on the tiny backbone and its data; the loading of both is tested elsewhere."""
+    monkeypatch.setattr(trial_module, "_backbone", lru_cache(lambda *_: tiny_backbone))
+    monkeypatch.setattr(trial_module, "_data", data_heard_through)
+
+
+def data_heard_through(_spec, _digest, front_end):
+    return make_vggish_data(seed=0) if front_end is None else make_data(seed=0)
+
+
+def task(tmp_path, *, number=0, seed=0, **paths):
+    return TrialTask(
+        number=number,
+        paths={**PATHS, **paths},
+        epochs=EPOCHS,
+        seed=seed,
+        backbone="tiny",
+        backbone_digest="",
+        data={},
+        data_digest="",
+        precision="fp32",
+        shared=str(tmp_path),
+        threads=1,
+    )
+
+
+def figures(found):
+    """Return all that a trial reports but the times."""
+    plain = []
+    for report in found:
+        detail = json.loads(report["detail"])
+        for part in ("last", "best"):
+            del detail[part]["seconds"]
+        plain.append({**report, "seconds": 0, "detail": detail})
+    return plain
+
+
+def test_a_trial_reports_every_epoch_with_all_its_figures(tmp_path, on_tiny):
+    found = list(reports(task(tmp_path)))
+    assert [report["epoch"] for report in found] == [1, 2, 3]
+    detail = json.loads(found[-1]["detail"])
+    assert set(detail["last"]["f1_by_label"]) == {"accordion", "banjo", "bass", "cello"}
+    assert detail["parameters"] == {"normalisation": 0, "reprogrammer": 20, "mapper": 64 + 33 * 4}
+    assert found[-1]["params"] == 20 + 64 + 33 * 4
+    assert found[-1]["best_macro_f1"] == max(json.loads(r["detail"])["last"]["macro_f1"] for r in found)
+
+
+def test_a_trial_leaves_its_best_state_and_figures_to_look_at(tmp_path, on_tiny):
+    found = list(reports(task(tmp_path)))
+    files = TrialFiles(str(tmp_path), 0)
+    best = files.load(BEST)
+    assert best["epoch"] == json.loads(found[-1]["detail"])["best"]["epoch"]
+    assert files.load(LAST)["trainer"]["epoch"] == EPOCHS
+    for name in ("f1_by_label.png", "learning_curves.png", "input_change.png"):
+        assert files.read(name).startswith(b"\x89PNG")
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_a_trial_that_was_cut_off_goes_on_from_its_last_epoch(tmp_path, on_tiny, done):
+    expected = figures(reports(task(tmp_path / "whole")))
+    first = reports(task(tmp_path / "cut"))
+    head = [next(first) for _ in range(done)]
+    first.close()
+    rest = list(reports(task(tmp_path / "cut")))
+    assert figures(rest[:1]) == figures(head[-1:])
+    assert figures([*head, *rest[1:]]) == expected
+
+
+def test_a_second_trial_of_a_process_equals_one_of_a_fresh_process(tmp_path, on_tiny):
+    alone = figures(reports(task(tmp_path / "alone", number=1, seed=4)))
+    list(reports(task(tmp_path / "after", number=0, **{"training/batch_size": 16})))
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(2)
+    np.random.seed(3)
+    assert figures(reports(task(tmp_path / "after", number=1, seed=4))) == alone
+    assert torch.get_num_threads() == 1
+
+
+def test_a_diverged_trial_reports_its_reason_and_raises_nothing(tmp_path, on_tiny):
+    found = list(reports(task(tmp_path, **{"optimiser/lr": 1e30})))
+    assert found[-1]["number"] == 0
+    assert "DivergedError" in found[-1]["failed"]
+    assert b"DivergedError" in TrialFiles(str(tmp_path), 0).read("error.txt")
+
+
+def test_a_configuration_that_does_not_fit_the_backbone_reports_why(tmp_path, on_tiny):
+    paths = {"reprogrammer/kind": "unet", "reprogrammer/depth": 9}
+    found = list(reports(replace(task(tmp_path), paths=paths)))
+    assert len(found) == 1
+    assert "reprogrammer/depth=9: each level halves" in found[0]["failed"]
+
+
+def test_a_trial_that_writes_to_the_backbone_is_found_out(tmp_path, on_tiny, tiny_backbone, monkeypatch):
+    step = Trainer._train_epoch
+
+    def vandal(self):
+        with torch.no_grad():
+            tiny_backbone.norm.bias += 0.0
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "_train_epoch", vandal)
+    # the first epoch already, since a scheduler's stop keeps what comes after the last from running
+    assert "changed the frozen backbone" in next(reports(task(tmp_path)))["failed"]
+
+
+def test_a_fine_tuning_that_writes_to_the_workers_backbone_is_found_out(tmp_path, on_tiny, tiny_backbone, monkeypatch):
+    # as if the copy were none
+    monkeypatch.setattr("harness.models.baselines.copy.deepcopy", lambda backbone: backbone)
+    monkeypatch.setattr(type(tiny_backbone), "__delattr__", lambda *_: None)
+    kept = {key: tensor.clone() for key, tensor in tiny_backbone.state_dict().items()}
+    try:
+        found = list(reports(system_task(tmp_path, "finetune")))
+    finally:
+        tiny_backbone.load_state_dict(kept)
+        tiny_backbone.freeze()
+        for parameter in tiny_backbone.parameters():
+            parameter.grad = None
+    assert "changed the frozen backbone" in found[0]["failed"]
+
+
+def test_a_task_survives_the_way_to_the_worker(tmp_path):
+    sent = task(tmp_path)
+    assert asdict(TrialTask.from_json(sent.to_json())) == asdict(sent)
+
+
+def system_task(tmp_path, name, **changes):
+    return replace(task(tmp_path), paths=config_of(name).to_paths(), **changes)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+class TestEverySystem:
+    def test_runs_as_a_trial_to_its_last_epoch(self, name, tmp_path, on_tiny):
+        found = list(reports(system_task(tmp_path, name)))
+        assert "failed" not in found[-1]
+        assert [r["epoch"] for r in found] == ([3] if name == "random_forest" else [1, 2, 3])
+        assert isinstance(found[-1]["params"], int)
+        assert (found[-1]["params"] == 0) == (name == "random_forest")
+        files = TrialFiles(str(tmp_path), 0)
+        there = [figure for figure in FIGURES if files.read(figure)]
+        rewrites = name in ("none", "noise", "cnn", "unet")
+        assert there == list(FIGURES if rewrites else FIGURES[:2])
+
+    def test_cut_off_after_its_first_report_it_goes_on(self, name, tmp_path, on_tiny):
+        expected = figures(reports(system_task(tmp_path / "whole", name)))
+        first = reports(system_task(tmp_path / "cut", name))
+        head = [next(first)]
+        first.close()
+        rest = list(reports(system_task(tmp_path / "cut", name)))
+        assert figures([*head, *rest[1:]]) == expected
+        assert figures(rest[:1]) == figures(head)
+
+    def test_the_test_clips_are_heard_once_with_the_best_weights(self, name, tmp_path, on_tiny, test_clips):
+        found = list(reports(system_task(tmp_path, name, reads_test=True)))
+        assert [("test" in report) for report in found] == [False] * (len(found) - 1) + [True]
+        assert len(test_clips) == 1
+        result = json.loads(found[-1]["test"])
+        again = list(reports(system_task(tmp_path, name, reads_test=True)))
+        assert len(again) == 1
+        assert json.loads(again[0]["test"]) == result
+        assert len(test_clips) == 1
+        # the test clips are the validation clips here, so that the best epoch's figures come again
+        assert result["macro_f1"] == found[-1]["best_macro_f1"]
+
+
+@pytest.fixture
+def test_clips(monkeypatch):
+    """Let the validation clips stand for the test clips; return a list of the front ends they were opened with."""
+    opened = []
+
+    def open_test_part(_spec, _dataset, *, front_end, workers):
+        opened.append(front_end)
+        return data_heard_through(None, None, front_end).validation
+
+    part = make_data(seed=0).train
+    rows = np.arange(len(part))
+    dataset = SimpleNamespace(labels=LABELS, targets=part.targets, observed=part.observed, train=rows, test=rows)
+    monkeypatch.setattr(trial_module, "open_dataset", lambda _: dataset)
+    monkeypatch.setattr(trial_module, "open_test_part", open_test_part)
+    return opened
+
+
+def test_a_trial_without_the_task_never_opens_the_test_clips(tmp_path, on_tiny, test_clips):
+    list(reports(task(tmp_path)))
+    assert test_clips == []
+
+
+def test_a_finished_trial_without_its_test_result_does_only_that(tmp_path, on_tiny, test_clips, monkeypatch):
+    list(reports(task(tmp_path)))
+    monkeypatch.setattr(Trainer, "_train_epoch", None)
+    (found,) = reports(replace(task(tmp_path), reads_test=True))
+    assert json.loads(found["test"])["n_clips"] == 64
+    assert found["epoch"] == EPOCHS
+    assert len(test_clips) == 1
+
+
+def test_a_trial_whose_best_weights_are_gone_reads_no_test_clips(tmp_path, on_tiny, test_clips):
+    list(reports(task(tmp_path)))
+    (tmp_path / "trials/000" / BEST).unlink()
+    (found,) = reports(replace(task(tmp_path), reads_test=True))
+    assert "best.pt: does not exist" in found["failed"]
+    assert test_clips == []
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "random_forest"])
+def test_a_system_that_hears_vggish_loads_no_backbone(name, tmp_path, on_tiny, monkeypatch):
+    monkeypatch.setattr(trial_module, "_backbone", None)  # calling it would fail the trial
+    asked = []
+    monkeypatch.setattr(trial_module, "_data", lambda *key: (asked.append(key), data_heard_through(*key))[1])
+    found = list(reports(system_task(tmp_path, name)))
+    assert "failed" not in found[-1]
+    assert [front_end for _, _, front_end in asked] == [None]
+
+
+def test_a_trial_hears_through_the_backbones_front_end_with_its_own_two_values(tmp_path, on_tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trial_module, "_data", lambda *key: (asked.append(key), data_heard_through(*key))[1])
+    list(reports(task(tmp_path, number=0)))
+    list(reports(task(tmp_path, number=1, **{"front_end/via_hz": 22050, "front_end/is_peak_normalised": True})))
+    plain = TINY.front_end
+    assert [key[2] for key in asked] == [plain, replace(plain, via_hz=22050, is_peak_normalised=True)]
+
+
+def test_a_process_keeps_the_data_of_several_front_ends(monkeypatch):
+    opened = []
+    monkeypatch.setattr(trial_module, "open_dataset", lambda _: None)
+    monkeypatch.setattr(
+        trial_module,
+        "open_study_data",
+        lambda _spec, _dataset, *, front_end, workers: (opened.append(front_end), make_data(seed=0))[1],
+    )
+    ends = [None, TINY.front_end, replace(TINY.front_end, via_hz=22050)]
+    kept = trial_module._data
+    kept.cache_clear()
+    try:
+        for front_end in ends * 3:
+            kept("{}", "", front_end)
+        assert opened == ends
+        with pytest.raises(ValueError, match="this node has , the study began with 0123"):
+            kept("{}", "0123", None)
+    finally:
+        kept.cache_clear()
+
+
+def test_labels_of_the_data_are_the_tests(tmp_path, on_tiny, test_clips):
+    found = list(reports(replace(task(tmp_path), reads_test=True)))
+    assert set(json.loads(found[-1]["test"])["f1_by_label"]) == set(LABELS)
+
+
+class Breaking:
+    """Rows in memory that can be read a number of times."""
+
+    def __init__(self, rows, n_reads):
+        self.rows, self.n_reads = rows, n_reads
+        self.shape, self.dtype = rows.shape, rows.dtype
+
+    def __getitem__(self, rows):
+        self.n_reads -= 1
+        if self.n_reads < 0:
+            raise UnreadableRowsError("features.npy: cannot be read (Stale file handle)")
+        return self.rows[rows]
+
+
+def breaking_after(monkeypatch, *n_reads):
+    """Let the data break after so many reads, each time that they are opened."""
+    left = list(n_reads)
+
+    @lru_cache
+    def data(_spec, _digest, _front_end):
+        whole = make_data(seed=0)
+        return replace(whole, train=replace(whole.train, features=Breaking(whole.train.features, left.pop(0))))
+
+    monkeypatch.setattr(trial_module, "_data", data)
+    return left
+
+
+def test_data_that_break_are_opened_anew_and_the_trial_comes_to_what_it_would_have(tmp_path, on_tiny, monkeypatch):
+    whole = figures(reports(task(tmp_path / "whole")))
+    left = breaking_after(monkeypatch, 20, 1000)
+    found = figures(reports(task(tmp_path / "broken")))
+    assert left == []
+    epochs = [report["epoch"] for report in found]
+    assert epochs == [1, 1, 2, 3]  # 12 batches an epoch; the last one before it broke is reported once more
+    assert found[-1] == whole[-1]
+    assert found[1:] == whole
+
+
+def test_data_that_break_again_and_again_fail_a_trial_and_not_the_next_one(tmp_path, on_tiny, monkeypatch):
+    left = breaking_after(monkeypatch, 5, 5, 5, 1000)
+    found = list(reports(task(tmp_path)))
+    assert found == [{"number": 0, "failed": "UnreadableRowsError: features.npy: cannot be read (Stale file handle)"}]
+    assert left == [5, 1000]
+    assert "failed" not in list(reports(task(tmp_path, number=1)))[-1]

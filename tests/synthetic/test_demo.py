@@ -1,0 +1,280 @@
+"""The demo set: its layout through the reader, its labels, its digest, and its place in the cache."""
+
+import multiprocessing
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from harness.common.progress import quiet
+from harness.config.study import DataSpec
+from harness.data import openmic
+from harness.features.log_mel import FrontEnd
+from harness.study.heldout import open_test_part
+from harness.study.sources import open_dataset, open_study_data
+from harness.synthetic import demo
+from harness.synthetic.demo import (
+    INSTRUMENTS,
+    LABELS,
+    MIN_CLIPS,
+    annotate,
+    default_soundfont,
+    demo_truth,
+    ensure_demo,
+    plan_clips,
+    render_clip,
+)
+from harness.synthetic.general_midi import PERCUSSION
+
+SPLIT_SEED = 2  # with which each half of so few training clips has an annotation of every label
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return ensure_demo(tmp_path_factory.mktemp("cache"), n_clips=MIN_CLIPS, workers=1, progress=quiet)
+
+
+@pytest.fixture(scope="module")
+def dataset(root):
+    return openmic.read_dataset(root)
+
+
+def test_the_reader_takes_the_demo_set_for_openmic(dataset):
+    assert dataset.name == f"v1-{MIN_CLIPS}-0"
+    assert len(dataset.keys) == MIN_CLIPS
+    assert (len(dataset.train), len(dataset.test)) == (60, 20)
+    assert dataset.labels == (
+        *("accordion", "banjo", "bass", "cello", "clarinet", "cymbals", "drums", "flute", "guitar"),
+        *("mallet_percussion", "mandolin", "organ", "piano", "saxophone", "synthesizer", "trombone"),
+        *("trumpet", "ukulele", "violin", "voice"),
+    )
+
+
+def test_the_csv_holds_the_labels_that_the_npz_holds(root, dataset, tmp_path):
+    for entry in root.iterdir():
+        if entry.name != "openmic-2018.npz":
+            (tmp_path / entry.name).symlink_to(entry)
+    from_csv = openmic.read_dataset(tmp_path)
+    np.testing.assert_array_equal(from_csv.observed, dataset.observed)
+    np.testing.assert_array_equal(from_csv.targets[from_csv.observed], dataset.targets[dataset.observed])
+
+
+def test_audio_is_ten_seconds_of_music_that_does_not_clip(dataset):
+    for row in range(0, MIN_CLIPS, 7):
+        samples, sample_rate = soundfile.read(dataset.audio_path(row), dtype="float32")
+        assert sample_rate == 16_000
+        assert samples.shape == (160_000,)
+        assert 0.2 < np.abs(samples).max() <= 1.0
+        seconds = samples.reshape(10, -1).std(axis=1)
+        assert (seconds > 1e-4).sum() >= 5
+
+
+def test_x_holds_a_spectrum_for_each_second(dataset):
+    features = openmic.read_vggish(dataset)
+    assert features.shape == (MIN_CLIPS, 10, 128)
+    assert features.min() >= 0
+    assert features.max() <= 255
+    assert features.std(axis=(1, 2)).min() > 10
+
+
+def test_an_artist_plays_in_one_part_of_the_partition(dataset):
+    train, test = ({dataset.artists[row] for row in rows} for rows in (dataset.train, dataset.test))
+    assert len(train) >= 7
+    assert train.isdisjoint(test)
+
+
+def test_the_readme_file_says_what_is_not_openmic(root):
+    text = (root / "README.md").read_text()
+    for word in ("not VGGish", "mandolin", "ukulele", "TimGM6mb", "GPL-2.0", f"{MIN_CLIPS} clips"):
+        assert word in text
+
+
+@pytest.mark.parametrize("n_clips", [MIN_CLIPS, 203, 800])
+def test_every_instrument_has_positive_and_negative_labels_in_each_part(n_clips):
+    plans = plan_clips(n_clips, seed=3)
+    annotations = annotate(plans, seed=3)
+    is_test = np.array([plan.artist.is_test for plan in plans])
+    for part in (is_test, ~is_test):
+        observed, positive = annotations.observed[part], annotations.targets[part] >= 0.5
+        assert (observed & positive).any(axis=0).all()
+        assert (observed & ~positive).any(axis=0).all()
+
+
+def test_about_one_label_in_ten_is_observed_and_every_clip_has_one():
+    annotations = annotate(plan_clips(800, seed=0), seed=0)
+    assert annotations.observed.mean() == pytest.approx(0.1, abs=0.01)
+    assert annotations.observed.any(axis=1).all()
+    positive = annotations.targets[annotations.observed] >= 0.5
+    assert positive.mean() == pytest.approx(0.44, abs=0.03)
+
+
+def test_an_observed_label_says_whether_the_instrument_plays_and_the_others_say_nothing():
+    plans = plan_clips(200, seed=1)
+    annotations = annotate(plans, seed=1)
+    plays = np.array([[label in plan.instruments for label in range(len(LABELS))] for plan in plans])
+    np.testing.assert_array_equal((annotations.targets >= 0.5)[annotations.observed], plays[annotations.observed])
+    assert ((annotations.targets >= 0) & (annotations.targets <= 1)).all()
+    assert (annotations.targets[~annotations.observed] == 0.5).all()
+
+
+def test_a_clip_has_a_part_for_each_of_its_instruments():
+    for plan in plan_clips(MIN_CLIPS, seed=2):
+        programs = {part.program for part in plan.piece().parts}
+        for index in plan.instruments:
+            assert programs & {voice.program for voice in INSTRUMENTS[LABELS[index]]}
+        assert 1 <= len(plan.instruments) == len(set(plan.instruments)) <= 4
+
+
+def test_only_drums_and_cymbals_are_percussion():
+    percussive = {label for label, voices in INSTRUMENTS.items() if voices[0].program == PERCUSSION}
+    assert percussive == {"drums", "cymbals"}
+
+
+def test_a_clip_renders_to_the_same_samples_each_time():
+    plan = plan_clips(MIN_CLIPS, seed=0)[5]
+    first, second = (render_clip(plan, default_soundfont()) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+digest_of = demo.demo_digest
+
+
+def test_the_same_seed_gives_the_same_digest_in_one_process_and_in_two(root, tmp_path):
+    again = ensure_demo(tmp_path, n_clips=MIN_CLIPS, workers=2, progress=quiet)
+    assert digest_of(again) == digest_of(root)
+
+
+def test_another_seed_gives_another_digest_and_other_music(root, tmp_path, monkeypatch):
+    first, other = (render_clip(plan_clips(MIN_CLIPS, seed)[0], default_soundfont()) for seed in (0, 1))
+    assert not np.array_equal(first, other)
+    monkeypatch.setattr(demo, "_write_audio", lambda *_: (b"", np.zeros((10, 128), np.uint8)))
+    digests = {
+        digest_of(ensure_demo(tmp_path, n_clips=MIN_CLIPS, seed=seed, workers=1, progress=quiet)) for seed in (1, 2)
+    }
+    assert len(digests | {digest_of(root)}) == 3
+
+
+def test_the_digest_is_over_the_samples(tmp_path, monkeypatch):
+    digests = []
+    for samples in (b"silence", b"sound"):
+        monkeypatch.setattr(demo, "_write_audio", lambda *_, samples=samples: (samples, np.zeros((10, 128), np.uint8)))
+        cache = tmp_path / samples.decode()
+        digests.append(digest_of(ensure_demo(cache, n_clips=MIN_CLIPS, workers=1, progress=quiet)))
+    assert digests[0] != digests[1]
+
+
+def test_a_set_in_the_cache_is_not_rendered_again(root, monkeypatch):
+    monkeypatch.setattr(demo, "write_demo", lambda *_, **__: pytest.fail("rendered again"))
+    cache = root.parent.parent
+    assert ensure_demo(cache, n_clips=MIN_CLIPS, workers=1, progress=quiet) == root
+
+
+def test_a_rendering_that_broke_off_leaves_nothing_behind(tmp_path, monkeypatch):
+    def break_off(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(demo, "_write_tables", break_off)
+    monkeypatch.setattr(demo, "_write_audio", lambda *_: (b"", np.zeros((10, 128), np.uint8)))
+    with pytest.raises(OSError, match="disk full"):
+        ensure_demo(tmp_path, n_clips=MIN_CLIPS, workers=1, progress=quiet)
+    assert list((tmp_path / "demo").iterdir()) == []
+
+
+def test_of_two_renderings_at_once_the_first_to_finish_stays(tmp_path, monkeypatch):
+    root = tmp_path / "demo" / f"v1-{MIN_CLIPS}-0"
+
+    def finish_second(unfinished, *_, **__):
+        for folder, owner in ((root, "theirs"), (unfinished, "ours")):
+            folder.mkdir()
+            (folder / owner).touch()
+
+    monkeypatch.setattr(demo, "write_demo", finish_second)
+    assert ensure_demo(tmp_path, n_clips=MIN_CLIPS, workers=1, progress=quiet) == root
+    assert [entry.name for entry in root.iterdir()] == ["theirs"]
+    assert list(root.parent.iterdir()) == [root]
+
+
+# What the demo knows beyond its annotations
+
+
+def open_whole(root, front_end, monkeypatch, *, reveals_all):
+    monkeypatch.setenv("REPROGRAMMING_CACHE", str(root.parent.parent))
+    spec = DataSpec(demo_clips=MIN_CLIPS, validation_fraction=0.5, split_seed=SPLIT_SEED, reveals_all=reveals_all)
+    dataset = open_dataset(spec)
+    test = open_test_part(spec, dataset, front_end=front_end)
+    return dataset, open_study_data(spec, dataset, front_end=front_end), test
+
+
+@pytest.mark.parametrize("front_end", [FrontEnd(n_mels=32, n_frames=32), None], ids=["log-mel", "vggish"])
+def test_revealed_training_clips_show_all_that_plays_among_true_labels(root, monkeypatch, front_end):
+    dataset, sparse, _ = open_whole(root, front_end, monkeypatch, reveals_all=False)
+    _, revealed, _ = open_whole(root, front_end, monkeypatch, reveals_all=True)
+    assert revealed.train.observed[revealed.train.targets == 1].all()
+    assert revealed.train.observed[sparse.train.observed].all()
+    assert revealed.train.observed.dtype == np.bool_
+    shares = [
+        (part.targets >= 0.5).sum(axis=0, where=part.observed) / part.observed.sum(axis=0)
+        for part in (sparse.train, revealed.train)
+    ]
+    has_both = (shares[0] > 0) & (shares[0] < 1)
+    np.testing.assert_allclose(shares[1][has_both], shares[0][has_both], atol=0.1)
+    assert revealed.train.targets.dtype == np.float32
+    plan_of = {plan.key: plan for plan in plan_clips(MIN_CLIPS, seed=0)}
+    for row, targets in zip(revealed.train.rows, revealed.train.targets, strict=True):
+        playing = {LABELS[index] for index in plan_of[dataset.keys[row]].instruments}
+        assert dict(zip(dataset.labels, targets, strict=True)) == {label: label in playing for label in LABELS}
+    np.testing.assert_array_equal(revealed.train.rows, sparse.train.rows)
+    asked = sparse.train.observed
+    assert asked.mean() < 0.2
+    np.testing.assert_array_equal(revealed.train.targets[asked] == 1, sparse.train.targets[asked] >= 0.5)
+
+
+@pytest.mark.parametrize("front_end", [FrontEnd(n_mels=32, n_frames=32), None], ids=["log-mel", "vggish"])
+def test_revealing_changes_no_other_part_and_is_other_data(root, monkeypatch, front_end):
+    before = digest_of(root)
+    _, sparse, sparse_test = open_whole(root, front_end, monkeypatch, reveals_all=False)
+    _, revealed, revealed_test = open_whole(root, front_end, monkeypatch, reveals_all=True)
+    for ours, theirs in ((sparse.validation, revealed.validation), (sparse_test, revealed_test)):
+        for name in ("rows", "targets", "observed"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    assert (sparse.mean, sparse.std) == (revealed.mean, revealed.std)
+    assert sparse.digest != revealed.digest
+    assert open_whole(root, front_end, monkeypatch, reveals_all=True)[1].digest == revealed.digest
+    assert digest_of(root) == before
+
+
+@pytest.mark.parametrize("source", ["openmic", "/data/mine"])
+def test_only_the_demo_can_reveal_its_labels(source):
+    with pytest.raises(ValueError, match=f"data='{source}': reveals_all asks for what truly plays"):
+        DataSpec(source=source, reveals_all=True)
+
+
+def test_annotations_that_do_not_fit_the_plans_of_today_reveal_nothing(dataset):
+    """As when another version of NumPy draws other clips from the same seed."""
+    assert demo_truth(dataset).shape == dataset.targets.shape
+    other = replace(dataset, targets=1 - dataset.targets)
+    with pytest.raises(
+        ValueError, match=r"its annotations do not fit the clips drawn today.*remove it to render it anew"
+    ):
+        demo_truth(other)
+
+
+def _ensure(cache):
+    demo._write_audio = lambda *_: (b"", np.zeros((10, 128), np.uint8))  # the files do not matter here
+    return str(ensure_demo(cache, n_clips=MIN_CLIPS, workers=1, progress=quiet))
+
+
+@pytest.mark.process
+def test_two_processes_at_once_give_one_set(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        roots = pool.map(_ensure, [tmp_path, tmp_path], chunksize=1)
+    assert roots == [str(tmp_path / "demo" / f"v1-{MIN_CLIPS}-0")] * 2
+    assert [entry.name for entry in (tmp_path / "demo").iterdir()] == [f"v1-{MIN_CLIPS}-0"]
+
+
+def test_too_small_a_set_is_refused(tmp_path):
+    message = re.escape("demo clips=79: must be at least 80, four for each instrument")
+    with pytest.raises(ValueError, match=message):
+        ensure_demo(tmp_path, n_clips=79, workers=1, progress=quiet)

@@ -1,0 +1,73 @@
+"""Random forests: what they are grown on, and what they say where there is little to grow on."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import RandomForestClassifier
+
+from tests.conftest import LABELS, make_vggish_data
+from tests.support.systems import learner_of
+
+
+def forest(data=None, **options):
+    return learner_of("random_forest", None, data or make_vggish_data(seed=0), epochs=7, **options)
+
+
+def test_a_forest_is_one_fit_and_its_epoch_is_the_last():
+    learner = forest()
+    (result,) = learner.run()
+    assert (result.epoch, result.lr) == (7, 0.0)
+    assert list(learner.run()) == []
+
+
+def test_predictions_are_those_of_scikit_learn_on_mean_features_and_annotated_clips():
+    data = make_vggish_data(seed=0)
+    learner = forest(data, seed=3)
+    list(learner.run())
+    found = learner.predict(data.validation)
+    train, validation = (part.features[part.rows].mean(axis=1) for part in (data.train, data.validation))
+    for column in range(len(LABELS)):
+        clips = data.train.observed[:, column]
+        made = RandomForestClassifier(n_estimators=100, max_depth=8, random_state=3)
+        made.fit(train[clips], data.train.targets[clips, column] >= 0.5)
+        expected = made.predict_proba(validation)[:, list(made.classes_).index(True)]
+        assert found[:, column] == pytest.approx(expected, abs=0.02)  # means differ in their last digits
+
+
+def test_trees_and_depth_are_the_configurations():
+    data = make_vggish_data(seed=0)
+    data.train.targets[:] = np.random.default_rng(9).random(data.train.targets.shape)  # nothing that one cut can tell
+    learner = forest(data, **{"system/n_trees": 11, "system/max_depth": 2})
+    list(learner.run())
+    for made in learner._forests:
+        assert len(made.estimators_) == 11
+        assert max(tree.get_depth() for tree in made.estimators_) == 2
+
+
+@pytest.mark.parametrize(("answer", "probability"), [(1.0, 1.0), (0.0, 0.0)])
+def test_a_label_with_one_answer_only_is_predicted_as_that(answer, probability):
+    data = make_vggish_data(seed=0)
+    data.train.targets[:, 2] = answer
+    learner = forest(data)
+    (result,) = learner.run()
+    assert (learner.predict(data.validation)[:, 2] == probability).all()
+    assert np.isfinite([result.train_loss, result.validation_loss]).all()
+
+
+def test_the_number_of_threads_changes_nothing():
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        learner = forest()
+        list(learner.run())
+        found.append(learner.predict(learner.data.validation))
+    torch.set_num_threads(1)
+    assert np.array_equal(*found)
+
+
+def test_a_forest_counts_no_parameters_and_keeps_no_trees():
+    learner = forest()
+    list(learner.run())
+    assert learner.parameter_counts() == {}
+    assert learner.weights() == {}
+    assert set(learner.state()) == {"epoch", "config"}
