@@ -1,0 +1,66 @@
+"""Registries: the built-in members of a kind, and those that installed packages add by entry points."""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Members by name: the built-in ones first, then those of the entry-point group `reprogramming_harness.<group>`.
+
+    Entry points are loaded once in each process, at the first look-up that the built-in members do not answer. The
+    driver and every worker therefore see the same members wherever the same packages are installed.
+    """
+
+    def __init__(self, group: str, members: Mapping[str, T]) -> None:
+        self.group = f"reprogramming_harness.{group}"
+        self._members, self._is_complete = dict(members), False
+
+    def __getitem__(self, name: str) -> T:
+        """Return a member.
+
+        Raises:
+            KeyError: no built-in member and no installed package has this name.
+            ValueError: an entry point cannot be loaded, or takes a name that is in use.
+        """
+        if name not in self._members:
+            self._load()
+        return self._members[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(tuple(self._members))
+
+    def __len__(self) -> int:
+        self._load()
+        return len(self._members)
+
+    def add(self, name: str, member: T) -> None:
+        """Add a member to this process.
+
+        Raises:
+            ValueError: the name is in use.
+        """
+        if name in self._members:
+            raise ValueError(f"{self.group}: the name {name!r} is in use; choose another")
+        self._members[name] = member
+
+    def remove(self, name: str) -> None:
+        """Remove a member from this process, such as one that a test added."""
+        del self._members[name]
+
+    def _load(self) -> None:
+        if self._is_complete:
+            return
+        self._is_complete = True
+        for point in entry_points(group=self.group):
+            try:
+                member = point.load()
+            except Exception as error:
+                raise ValueError(
+                    f"{self.group}: {point.name} = {point.value} cannot be loaded ({type(error).__name__}: {error}); "
+                    f"mend or uninstall the package {point.dist.name if point.dist else 'that declares it'}"
+                ) from error
+            self.add(point.name, member)
