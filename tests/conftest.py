@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -26,13 +25,11 @@ TINY = AstGeometry(
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what takes the full size, unless `-m` asks for it by name; begin with the files that take longest."""
-    if "full_size" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("full_size")]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
-    n_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -n_slow[item.path])  # else one process ends long before the other
+    """Deselect drills and full-size tests, unless `-m` asks for them by name."""
+    expensive = [name for name in ("drill", "full_size") if name not in config.option.markexpr]
+    deselected = [item for item in items if any(item.get_closest_marker(name) for name in expensive)]
+    items[:] = [item for item in items if item not in deselected]
+    config.hook.pytest_deselected(items=deselected)
 
 
 @pytest.fixture(autouse=True)

@@ -114,7 +114,7 @@ def test_only_the_reading_of_the_test_split_imports_its_door():
     assert found <= doorkeepers
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_the_training_core_imports_without_ray_optuna_and_mlflow():
     script = """
 import sys
@@ -126,7 +126,7 @@ import harness.models.backbones.checkpoints
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, timeout=120)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_worker_trains_without_what_only_some_trials_need():
     script = """
 import sys

@@ -183,7 +183,7 @@ print(*(int(status[name].split()[0]) / 1024 for name in ("VmHWM", "RssFile")))
 """
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_a_process_that_reads_all_of_a_large_file_stays_small(tmp_path):
     shape = (4000, 1024, 128)  # 1 GB, of which the disk holds none
     np.lib.format.open_memmap(tmp_path / "large.npy", mode="w+", dtype=np.float16, shape=shape)

@@ -356,7 +356,7 @@ def wait_for(process, *lines):
         assert process.stdout.readline() == f"{line}\n"
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_after_a_kill_only_what_is_missing_is_computed(dataset, prepare, tmp_path, uninterrupted):
     process = start_preparing(dataset, tmp_path, pause=0.3)
     wait_for(process, "computing 0", "computing 1", "computing 2", "computing 3")
@@ -373,7 +373,7 @@ def test_after_a_kill_only_what_is_missing_is_computed(dataset, prepare, tmp_pat
     assert files_of(store.path) == uninterrupted
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_ctrl_c_ends_a_preparation_at_once(dataset, tmp_path):
     process = start_preparing(dataset, tmp_path, pause=60)
     wait_for(process, "computing 0")
@@ -384,7 +384,7 @@ def test_ctrl_c_ends_a_preparation_at_once(dataset, tmp_path):
     assert sorted(file.name for file in path.iterdir()) == [*FILES]
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_processes_that_prepare_the_same_store_do_the_work_once(dataset, tmp_path):
     first = start_preparing(dataset, tmp_path, pause=0.1)
     wait_for(first, "computing 0")
@@ -399,7 +399,7 @@ def test_processes_that_prepare_the_same_store_do_the_work_once(dataset, tmp_pat
     assert kinds(tmp_path / "cache") == [".lock", "store"]
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_who_wants_rows_that_are_there_does_not_wait_for_who_fills_others(dataset, prepare, tmp_path, caplog):
     process = start_preparing(dataset, tmp_path, pause=0.5)
     try:
@@ -423,7 +423,7 @@ with open(sys.argv[1], "w") as file:
 """
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_who_wants_rows_that_are_not_what_their_records_say_waits_for_who_fills_the_store(
     dataset, prepare, uninterrupted, caplog
 ):

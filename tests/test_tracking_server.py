@@ -18,8 +18,8 @@ from tracking.outbox import Outbox
 from tracking.store import default_uri, mlflow_client
 
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.process,
+    pytest.mark.drill,
+    pytest.mark.drill,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 

@@ -65,7 +65,7 @@ def test_a_new_store_is_made_quietly_and_without_touching_handlers(tmp_path, cap
     assert location == (tmp_path / "new" / "artifacts" / "reprogramming-demo-ast-nano").as_uri()
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_processes_that_make_one_store_at_once_all_succeed_even_over_a_half_made_one(tmp_path):
     (tmp_path / "mlflow.db.new").write_bytes(b"half a store")
     (tmp_path / "mlflow.db").touch()

@@ -58,7 +58,7 @@ def test_the_share_of_an_epoch_that_waits_for_clips_is_a_share(own_cache):
     assert list(own_cache.iterdir()) == []
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_the_memory_of_each_process_grows_from_stage_to_stage(tiny_file, own_cache):
     rows = list(measure_memory(backbone=tiny_file, trials=[("noise", 2)], stored_clips=40_000))
     mapped, ours, trial = rows
@@ -74,7 +74,7 @@ def test_the_memory_of_each_process_grows_from_stage_to_stage(tiny_file, own_cac
     assert list(own_cache.iterdir()) == []
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_a_process_whose_memory_was_to_be_measured_is_reported_if_it_fails(tmp_path):
     with pytest.raises(RuntimeError, match=r"process_memory read .* exit code 1\n(.*\n)*FileNotFoundError"):
         memory._run("read", str(tmp_path / "nothing.npy"), "ours")

@@ -546,7 +546,7 @@ def command(server, to):
     )  # fmt: skip
 
 
-@pytest.mark.process
+@pytest.mark.drill
 @pytest.mark.parametrize(("way", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130), (signal.SIGINT, 130)])
 def test_a_command_that_was_ended_resumes_when_it_is_run_again(archive, to, way, code):
     with serving(archive, bytes_per_second=5e5) as server:
@@ -576,7 +576,7 @@ def test_a_command_that_was_ended_resumes_when_it_is_run_again(archive, to, way,
 # Disks
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_a_fetch_needs_no_more_room_than_it_demands(archive, layout, fetching, tmp_path):
     unpacked = sum(-(-len(text) // 4096) * 4096 for text in files_below(layout).values()) + (64 << 10)
     n_bytes = len(archive) + (8 << 10) + unpacked
@@ -586,7 +586,7 @@ def test_a_fetch_needs_no_more_room_than_it_demands(archive, layout, fetching, t
         assert read_dataset(replace(fetch, release=release).run())
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_a_full_disk_keeps_the_part_and_leaves_nothing_of_an_unpacked_archive(tmp_path, part, download):
     with small_disk(tmp_path / "disk", n_bytes=256 << 10) as disk, serving(CONTENT) as server:
         with pytest.raises(OSError, match=r"a\.part: No space left on device; it is kept"):
@@ -602,7 +602,7 @@ def test_a_full_disk_keeps_the_part_and_leaves_nothing_of_an_unpacked_archive(tm
         assert files_below(disk).keys() == {f".{ROOT}.lock"}
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_a_read_only_directory_is_named(archive, fetching, tmp_path):
     with serving(archive) as server, read_only(tmp_path / "disk") as disk:
         for to in (disk, disk / "new"):

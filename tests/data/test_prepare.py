@@ -170,8 +170,7 @@ def workers_of(process):
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.process
+@pytest.mark.drill
 def test_after_a_kill_only_what_is_missing_is_computed_and_sigterm_or_a_lost_worker_cost_nothing(
     data, expected, tmp_path
 ):
@@ -202,8 +201,7 @@ def test_after_a_kill_only_what_is_missing_is_computed_and_sigterm_or_a_lost_wor
     store_in(tmp_path / "cache", expected)
 
 
-@pytest.mark.slow
-@pytest.mark.process
+@pytest.mark.drill
 def test_rays_workers_leave_out_what_they_cannot_open_and_the_command_names_it(data, expected, tmp_path):
     clip = sorted(data.glob("audio/*/*.ogg"))[20]
     clip.rename(tmp_path / "away")
@@ -244,8 +242,7 @@ def cluster_of(*environments):
             cluster.communicate("end\n", timeout=60)
 
 
-@pytest.mark.slow
-@pytest.mark.process
+@pytest.mark.drill
 def test_a_machine_of_a_cluster_that_does_not_share_the_cache_fills_its_own(data, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     homes = [{"XDG_CACHE_HOME": str(tmp_path / name)} for name in ("ours", "theirs")]
@@ -285,8 +282,7 @@ def node_without(place, address):
             node.communicate(timeout=60)
 
 
-@pytest.mark.slow
-@pytest.mark.process
+@pytest.mark.drill
 def test_a_machine_that_shares_the_cache_but_not_the_audio_is_named_and_given_no_work(
     data, expected, tmp_path, monkeypatch
 ):

@@ -33,8 +33,7 @@ def archive_of(root, layout):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.process
+@pytest.mark.drill
 @pytest.mark.timeout(1500)  # it took seven minutes of two cores that had eight times as much to do
 def test_from_the_archive_to_a_resumed_study_with_base384(tmp_path):
     layout = Layout(n_clips=40, n_train=32)

@@ -8,7 +8,7 @@ from harness.models.backbones.ast import GEOMETRIES, AstGeometry
 from harness.models.backbones.checkpoints import geometry_of, load_ast
 from tests.support.ast_files import check_equal, random_ast, released, set_eps
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.drill
 
 
 @pytest.fixture(scope="module")

@@ -106,8 +106,7 @@ def command(workshop, *flags):
     ]
 
 
-@pytest.mark.slow
-@pytest.mark.process
+@pytest.mark.drill
 def test_a_reproduction_that_is_killed_goes_on_and_reads_no_test_split_twice(workshop):
     flags = ("--systems", "none,random_forest,unet", "--seeds", "2")
     evaluation = workshop.storage / "again.evaluation" / "trials"
@@ -135,8 +134,7 @@ def test_a_reproduction_that_is_killed_goes_on_and_reads_no_test_split_twice(wor
     assert "seed=3: reproduction again in" in refused
 
 
-@pytest.mark.slow
-@pytest.mark.process
+@pytest.mark.drill
 def test_what_is_wrong_is_said_before_anything_is_trained_and_pins_nothing(workshop, tmp_path):
     for flags in ((), ("--seed", "3")):
         wrong = workshop.run(command(workshop, "--name", "typo", "--data", str(tmp_path), *flags), expect=1)

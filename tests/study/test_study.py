@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from tests.support.studies import make_workshop
 
-pytestmark = [pytest.mark.slow, pytest.mark.process]
+pytestmark = [pytest.mark.drill, pytest.mark.drill]
 QUICK = ("--trials", "3", "--epochs", "2", "--concurrent", "1")
 
 

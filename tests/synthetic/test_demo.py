@@ -266,7 +266,7 @@ def _ensure(cache):
     return str(ensure_demo(cache, n_clips=MIN_CLIPS, workers=1, progress=quiet))
 
 
-@pytest.mark.process
+@pytest.mark.drill
 def test_two_processes_at_once_give_one_set(tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         roots = pool.map(_ensure, [tmp_path, tmp_path], chunksize=1)
