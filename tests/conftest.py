@@ -26,8 +26,8 @@ TINY = AstGeometry(
 
 def pytest_collection_modifyitems(config, items):
     """Deselect drills and full-size tests, unless `-m` asks for them by name."""
-    expensive = [name for name in ("drill", "full_size") if name not in config.option.markexpr]
-    deselected = [item for item in items if any(item.get_closest_marker(name) for name in expensive)]
+    hidden = {name for name in ("drill", "full_size") if name not in config.option.markexpr}
+    deselected = [item for item in items if hidden & {mark.name for mark in item.iter_markers()}]
     items[:] = [item for item in items if item not in deselected]
     config.hook.pytest_deselected(items=deselected)
 

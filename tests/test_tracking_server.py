@@ -19,7 +19,6 @@ from tracking.store import default_uri, mlflow_client
 
 pytestmark = [
     pytest.mark.drill,
-    pytest.mark.drill,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 

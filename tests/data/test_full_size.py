@@ -28,7 +28,7 @@ from harness.data.store import open_store
 from harness.data.store_files import MISSING, RECORD, RECORDS
 from tests.support.studies import wait_for
 
-pytestmark = [pytest.mark.full_size, pytest.mark.drill, pytest.mark.timeout(4 * 3600)]
+pytestmark = [pytest.mark.full_size, pytest.mark.timeout(4 * 3600)]
 
 N_CLIPS, N_DAMAGED = 20_000, 5
 ROW_BYTES = 2 * 1024 * 128

@@ -14,7 +14,7 @@ from harness.study.heldout import READS, RESULT
 from harness.study.searcher import PATHS, SUMMARY, TEST
 from tests.support.studies import make_workshop, wait_for
 
-pytestmark = [pytest.mark.drill, pytest.mark.drill]
+pytestmark = pytest.mark.drill
 SEEDS, EPOCHS = 3, 50
 KILLED = ("long", "--seeds", str(SEEDS), "--concurrent", "1")
 

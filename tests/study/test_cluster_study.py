@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.studies import make_workshop
 
-pytestmark = [pytest.mark.drill, pytest.mark.drill]
+pytestmark = pytest.mark.drill
 
 CLUSTER = textwrap.dedent("""
     import sys

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from harness.study.searcher import SUMMARY
 from tests.support.studies import make_workshop, wait_for
 
-pytestmark = [pytest.mark.drill, pytest.mark.drill]
+pytestmark = pytest.mark.drill
 TRIALS, EPOCHS = 4, 90
 FLAGS = ("--trials", str(TRIALS), "--epochs", str(EPOCHS), "--scheduler", "none")
 

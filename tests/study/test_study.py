@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from tests.support.studies import make_workshop
 
-pytestmark = [pytest.mark.drill, pytest.mark.drill]
+pytestmark = pytest.mark.drill
 QUICK = ("--trials", "3", "--epochs", "2", "--concurrent", "1")
 
 
