@@ -14,13 +14,13 @@ from harness.common.cli import (
     DONE,
     FELL_SHORT,
     INTERRUPTED,
-    checked_uri,
     configure_logging,
     prepare_environment,
     said_to_the_user,
 )
 from harness.config.literature import SYSTEMS, in_words
 from harness.config.study import Resources, StudyPlace
+from tracking.mlflow_store import checked_uri
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -45,7 +45,9 @@ def main(
     gpus_per_trial: flags.GpusPerTrial = None,
     cpus_per_trial: flags.CpusPerTrial = None,
     address: flags.Address = None,
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store. [the first study's]")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store. [the first study's]", envvar="MLFLOW_TRACKING_URI")
+    ] = None,
 ) -> None:
     """Parse the flags, evaluate, print the tables, exit with the code."""
     configure_logging()
@@ -67,7 +69,7 @@ def main(
             name=name,
             skip_corrupt=skip_corrupt,
             resources=resources,
-            tracking_uri=checked_uri(tracking_uri),
+            tracking_uri=tracking_uri and checked_uri(tracking_uri),
             console=console,
         )
         conclude(result, console)

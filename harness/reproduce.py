@@ -9,13 +9,13 @@ from harness.common import cli as flags
 from harness.common.cli import (
     DEFAULT_STORAGE,
     absolute_place,
-    checked_uri,
     configure_logging,
     prepare_environment,
     said_to_the_user,
 )
 from harness.config.literature import SYSTEMS, in_words
 from harness.config.study import DataSpec, Resources
+from tracking.mlflow_store import checked_uri
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -81,7 +81,7 @@ def main(
             seed=seed,
             precision=precision,
             storage=storage,
-            tracking_uri=checked_uri(tracking_uri),
+            tracking_uri=tracking_uri and checked_uri(tracking_uri),
             name=name,
         )
         code = reproduce(wanted, Resources(address, concurrent, gpus_per_trial, cpus_per_trial))

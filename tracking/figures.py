@@ -1,20 +1,56 @@
-"""Pictures of one trial, as small PNG files: F1 by label, learning curves, what the reprogrammer does to a clip.
+"""Figures of one trial, as small PNG files: F1 by label, learning curves, and a clip before and after reprogramming.
 
-Every function writes `path`, makes its directory, and returns it.
+Every function writes `path`, makes its directory, and returns it. Figures use matplotlib's objects and its Agg canvas
+without pyplot, which would keep state, open windows and leak memory in a long study.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
+import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tracking.drawing import AMBER, BLUE, GREEN, GREY, ON_WHITE, ORANGE, PURPLE, SKY, TEXT_PT, finish, save, words
+# Okabe and Ito's palette, which colour-blind readers can distinguish.
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+SKY, AMBER, YELLOW, BLACK, GREY = "#56B4E9", "#E69F00", "#F0E442", "#000000", "#666666"
+TEXT_PT = 9
+ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+SUFFIXES = (".png", ".svg")
 
 _LINES = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER)
+
+
+def finish(axes: Axes, *, grid: Literal["x", "y", "both"] = "x") -> None:
+    """Remove everything from the axes that a reader does not need."""
+    axes.tick_params(labelsize=TEXT_PT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def save(figure: Figure, path: Path, title: str, *, dpi: int = 100) -> Path:
+    """Write the figure in the format of the path's suffix; equal figures make equal files."""
+    if title:
+        figure.suptitle(title, fontsize=TEXT_PT + 2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": "figure", "svg.fonttype": "path"}):
+        figure.savefig(path, dpi=dpi, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return path
+
+
+def save_each(figure: Figure, stem: Path, title: str, *, suffixes: Sequence[str], dpi: int = 150) -> list[Path]:
+    """Write the figure once for each suffix: a stem `fig4` gives `fig4.png` and `fig4.svg`."""
+    return [save(figure, stem.with_name(stem.name + suffix), title, dpi=dpi) for suffix in suffixes]
+
+
+def words(label: str) -> str:
+    """Return a label with spaces for its underscores."""
+    return label.replace("_", " ")
 
 
 def f1_by_label(
@@ -27,7 +63,7 @@ def f1_by_label(
 ) -> Path:
     """Draw a bar for each label, best first or in the order given.
 
-    `floor` is the F1 of always giving a label's more frequent answer: a bar short of its mark learned nothing.
+    `floor` is the F1 of always giving a label's more frequent answer: a bar below its mark learned nothing.
     """
     labels = sorted(f1, key=lambda label: -f1[label]) if is_sorted else list(f1)
     rows = np.arange(len(labels))
@@ -94,7 +130,7 @@ def input_change(
     figure = Figure(figsize=(8, 6))
     for place, picture, name, colours, (low, high) in (
         (0.67, before, "before: the clip's log-mel", "magma", level),
-        (0.375, after, "after: what the frozen backbone hears", "magma", level),
+        (0.375, after, "after: the frozen backbone's input", "magma", level),
         (0.08, difference, "after minus before", "RdBu_r", (-reach, reach)),
     ):
         # Fixed places: the layout engine would take longer than all the rest.
@@ -121,6 +157,6 @@ def _label_panel(axes: Axes, name: str, *, is_last: bool) -> None:
 
 
 def _span(values: Float[np.ndarray, "frame mel"]) -> tuple[float, float]:
-    """Span what is there but for the farthest half percent, so that one spike does not leave the rest dark."""
+    """Return the range without the outermost half percent at each end: one spike must not darken the rest."""
     low, high = np.quantile(values[:, ::4], [0.005, 0.995])
     return float(low), float(max(high, low + 1e-6))

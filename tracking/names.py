@@ -1,28 +1,27 @@
-"""Every metric, tag and parameter name that MLflow gets to see.
+"""The names of every metric, tag and parameter in MLflow.
 
-Conventions: `split/name` for what is measured each epoch (`step` is the epoch, from 1), bare names for what a
-trial ends with (`step` is 0, which makes the UI draw bars). A parameter `part/name` is of a trial's configuration, one
-with a bare name is a term of its study, such as `precision`. F1 and mAP are fractions, losses nats. The UI groups its
-charts by what stands before the last `/` and has no logarithmic axes, hence the `log10` twins.
+Conventions: `split/name` for a figure of each epoch (`step` is the epoch, from 1), a bare name for a final figure of
+a trial (`step` is 0, which makes the UI draw bars). A parameter `part/name` belongs to a trial's configuration, one
+with a bare name is a setting of its study, such as `precision`. F1 and mAP are fractions, losses nats. The UI groups
+its charts by the text before the last `/` and has no logarithmic axes, hence the `log10` twins.
 """
 
 import hashlib
+import posixpath
+import re
 
-# What a trial ends with.
+# Final figures of a trial.
 MACRO_F1 = "macro_f1"
-POSITIVE_F1 = "positive_f1"
-MEAN_AVERAGE_PRECISION = "map"
+METRICS = (MACRO_F1, "positive_f1", "map")
+"""The metrics of a study that names none: those of every experiment before studies recorded their own."""
 PARAMS = "params"
 PARAMS_LOG10 = "params_log10"
 EPOCHS = "epochs"
 SECONDS = "seconds"
 
-# What every epoch brings.
+# Figures of an epoch.
 VAL_MACRO_F1 = "val/macro_f1"
 LR = "lr"
-
-# What a run of an evaluation ends with besides, on the test split.
-TEST_MACRO_F1 = "test/macro_f1"
 
 # Tags of a run.
 HARNESS_KEY = "harness_key"
@@ -41,16 +40,17 @@ SOURCE_TRIAL = "source_trial"
 SEED_INDEX = "seed_index"
 CONFIG_DIGEST = "config_digest"
 
-# Parameter paths of which the views make columns and axes.
+# Parameter paths that the views turn into columns and axes.
 SYSTEM_KIND = "system/kind"
 REPROGRAMMER = "reprogrammer/kind"
 MAPPER = "mapper/kind"
 SCHEDULE = "schedule/kind"
 
-# Tags of an experiment.
+# Tags of an experiment, each a JSON list.
 LABELS = "labels"
+METRIC_NAMES = "metric_names"
 
-# Okabe and Ito's palette, told apart by colour-blind readers; one colour for one system, in all charts.
+# Okabe and Ito's palette, which colour-blind readers can distinguish; a system has one colour in all charts.
 _COLOURS = {
     "unet": "#0072B2",
     "cnn": "#E69F00",
@@ -63,6 +63,29 @@ _COLOURS = {
 }
 _OTHER_COLOURS = ("#D55E00", "#CC79A7", "#56B4E9", "#8C6D1F")
 
+_UNSAFE = re.compile(r"[^/\w.\- :]|_(?=x[0-9A-F]{4,6}_)")
+_ESCAPE = re.compile(r"_x([0-9A-F]{4,6})_")
+
+
+def safe(label: str) -> str:
+    """Spell a label in characters that MLflow takes; a label of plain characters stays as it is.
+
+    Any other character becomes `_xHHHH_` with its code point, as XML names are escaped: `R&B` gives `R_x0026_B`.
+    """
+    spelled = _UNSAFE.sub(_escape, label)
+    if posixpath.normpath(f"x/{spelled}") != f"x/{spelled}":  # MLflow refuses a name that is no normal path
+        return re.sub(r"[/.]", _escape, spelled)
+    return spelled
+
+
+def label_of(metric: str) -> str:
+    """Return the label of a metric that `f1`, `val_f1` or `test_f1` named."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), metric.partition("/")[2])
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"_x{ord(match[0]):04X}_"
+
 
 def experiment_name(data: str, backbone: str) -> str:
     """Name the experiment that holds every study of one data set and one backbone.
@@ -74,12 +97,12 @@ def experiment_name(data: str, backbone: str) -> str:
 
 def f1(label: str) -> str:
     """Name a label's final F1."""
-    return f"f1/{label}"
+    return f"f1/{safe(label)}"
 
 
 def val_f1(label: str) -> str:
     """Name a label's F1 on validation, by epoch."""
-    return f"val_f1/{label}"
+    return f"val_f1/{safe(label)}"
 
 
 def test(name: str) -> str:
@@ -89,17 +112,17 @@ def test(name: str) -> str:
 
 def test_f1(label: str) -> str:
     """Name a label's F1 on the test split."""
-    return f"test_f1/{label}"
+    return f"test_f1/{safe(label)}"
 
 
 def test_mean(configuration: str) -> str:
     """Name the mean over seeds of a configuration's macro-F1 on the test split."""
-    return f"test_mean/{configuration}"
+    return f"test_mean/{safe(configuration)}"
 
 
 def test_std(configuration: str) -> str:
     """Name the standard deviation over seeds of a configuration's macro-F1 on the test split."""
-    return f"test_std/{configuration}"
+    return f"test_std/{safe(configuration)}"
 
 
 def params_of(part: str) -> str:
@@ -113,17 +136,17 @@ def log10_path(path: str) -> str:
     return f"{head}{slash}log10_{last}"
 
 
-def is_term(param: str) -> bool:
-    """Tell whether a parameter is a term of a study, which none of its trials draws."""
+def is_setting(param: str) -> bool:
+    """Return whether a parameter is a setting of the study, which no trial draws."""
     return "/" not in param
 
 
 def is_learning_rate(path: str) -> bool:
-    """Tell whether a parameter is a learning rate, which is read on a logarithmic axis."""
+    """Return whether a parameter is a learning rate, which is read on a logarithmic axis."""
     return path.rpartition("/")[2] in ("lr", "learning_rate")
 
 
 def colour_of(system: str) -> str:
-    """Give a system its colour; an unknown one always gets the same of four."""
+    """Return the colour of a system; an unknown one always gets the same of four."""
     fallback = hashlib.sha256(system.encode()).digest()[0] % len(_OTHER_COLOURS)
     return _COLOURS.get(system, _OTHER_COLOURS[fallback])

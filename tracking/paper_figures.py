@@ -1,7 +1,7 @@
-"""The paper's figures, for whatever was measured: labels, systems over seeds, labels by system, and tables of cells.
+"""The paper's figures for measured results: labels, systems over seeds, labels by system, and heat maps.
 
-Conventions: F1 are fractions; systems and labels are drawn in the order given, under the names given. Every function
-writes `stem` with each of the suffixes, makes its directory, and returns what it wrote.
+Conventions: F1 are fractions; systems and labels appear in the given order, under the given names. Every function
+writes `stem` with each of the suffixes, makes its directory, and returns the files.
 
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, Figs. 3 to 5.
 """
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from tracking.drawing import (
+from tracking.figures import (
     AMBER,
     BLACK,
     BLUE,
@@ -33,12 +33,11 @@ from tracking.drawing import (
     save_each,
     words,
 )
-from tracking.placement import name_points
 
 _MARKS = tuple(zip((GREY, AMBER, SKY, GREEN, YELLOW, BLACK, PURPLE, ORANGE, BLUE), "osD^vPXph", strict=True))
 _WIDTH_INCHES = 8.0
 _DARK_FROM = 0.6
-"""From this part of the colour scale on, white is easier to read than black."""
+"""White text is easier to read than black above this fraction of the colour scale."""
 
 
 def label_distribution(
@@ -75,8 +74,8 @@ def macro_f1_box_plot(
 ) -> list[Path]:
     """Draw a box and every seed's point for each system (Fig. 4); a single seed is a point alone.
 
-    `published` are medians of others, by system; `floor` is always giving the more frequent answer, `ceiling` is what
-    a system reached that was told all positives of the training clips.
+    `published` are the paper's medians by system; `floor` belongs to the majority class, `ceiling` to a system trained
+    with all positives of the training clips known.
     """
     figure = Figure(figsize=(_WIDTH_INCHES, 1.1 + 0.42 * len(macro_f1)), layout="constrained")
     axes = figure.subplots()
@@ -140,17 +139,23 @@ def positives_against_f1(
     title: str = "",
     suffixes: Sequence[str] = SUFFIXES,
 ) -> list[Path]:
-    """Draw each label's F1 over its positive training clips; the title ends in `correlation`, Pearson's r."""
-    figure = Figure(figsize=(_WIDTH_INCHES, 4.6), layout="constrained")
+    """Draw each label's F1 over its positive training clips; the title ends in `correlation`, Pearson's r.
+
+    The names stand in a column beside the points, in the order of F1, each with a line to its point.
+    """
+    figure = Figure(figsize=(_WIDTH_INCHES, 1.6 + 0.2 * len(f1)), layout="constrained")
     axes = figure.subplots()
-    points = [(float(positives[label]), f1[label]) for label in f1]
-    axes.scatter([x for x, _ in points], [y for _, y in points], s=26, color=BLUE, zorder=3)
+    axes.scatter([positives[label] for label in f1], list(f1.values()), s=26, color=BLUE, zorder=3)
+    for place, label in enumerate(sorted(f1, key=lambda label: f1[label])):
+        axes.annotate(
+            words(label), (positives[label], f1[label]), (1.03, (place + 0.5) / len(f1)),
+            textcoords="axes fraction", va="center", fontsize=TEXT_PT - 1,
+            arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.6, "relpos": (0, 0.5)},
+        )  # fmt: skip
     axes.margins(0.08)
     axes.set_xlabel("positive training clips", fontsize=TEXT_PT)
     axes.set_ylabel("F1, mean of both classes", fontsize=TEXT_PT)
     finish(axes, grid="both")
-    figure.suptitle(" ")  # the room that the title will take
-    name_points(figure, axes, names=[words(label) for label in f1], points=points)
     r = f"r = {correlation:.2f}" if np.isfinite(correlation) else "r undefined"
     return save_each(figure, stem, f"{title}: {r}" if title else r, suffixes=suffixes)
 

@@ -1,8 +1,8 @@
-"""What a study writes down: records built from plain mappings, each one JSON line of the outbox.
+"""The records of a study: built from plain mappings, each one JSON line of the outbox.
 
-A record does one thing to one MLflow run. `key` names the run; `name` names the record among those of its run, so
-that the same thing said twice is written once; `time_ms` is when it happened, so that it may be delivered at any
-later time, and twice, without a trace of that in MLflow.
+A record does one thing to one MLflow run. `key` identifies the run, and `name` the record within its run, which makes
+repeated records harmless. `time_ms` is the time of the event: a record may be delivered late, or twice, and MLflow
+shows no trace of it.
 
     outbox.add(open_trial(outbox.study_key, 7, name="unet-007", params={"reprogrammer/kind": "unet"}))
 """
@@ -29,8 +29,8 @@ _FINAL_DIGITS = 4  # the UI's columns show no more, and cut off what is longer
 class Record:
     """One thing to do to one run.
 
-    `body` by `op`: `run` (name, parent, tags, labels), `params` (values, is_searched), `metrics` (step, values),
-    `artifact` (path, folder), `end` (status, tags).
+    `body` by `op`: `run` (name, parent, tags, labels, metrics), `params` (values, is_searched), `metrics` (step,
+    values), `artifact` (path, folder), `end` (status, tags).
     """
 
     op: Op
@@ -45,10 +45,10 @@ class Record:
 
 
 def from_line(line: str) -> Record:
-    """Read what `to_line` wrote.
+    """Read a line that `to_line` wrote.
 
     Raises:
-        ValueError: the line is not JSON, or lacks what a record needs.
+        ValueError: the line is not JSON, or a field of a record is missing.
     """
     fields = json.loads(line)
     try:
@@ -61,17 +61,17 @@ def from_line(line: str) -> Record:
 
 
 def trial_key(study: str, number: int) -> str:
-    """Name a trial's run. `study` is the outbox's `study_key`, `number` counts from 0."""
+    """Return the key of a trial's run. `study` is the outbox's `study_key`, `number` counts from 0."""
     return f"{study}/{number:04d}"
 
 
 def is_trial_key(key: str) -> bool:
-    """Tell a trial's run from a study's."""
+    """Return whether a run is a trial's, not a study's."""
     return "/" in key
 
 
 def epoch_name(epoch: int) -> str:
-    """Name the record of an epoch (from 1)."""
+    """Return the name of an epoch's record (from 1)."""
     return f"epoch {epoch}"
 
 
@@ -82,17 +82,20 @@ def open_study(
     params: Mapping[str, Any] = _NOTHING,
     tags: Mapping[str, Any] = _NOTHING,
     labels: Sequence[str] = (),
+    metrics: Sequence[str] = names.METRICS,
     kind: str = names.STUDY_KIND,
 ) -> list[Record]:
     """Open the run of a study or, by its `kind`, of an evaluation; or open it again on resume.
 
-    `labels`, in class order, become columns. `params` are written once: what a resume may change belongs in `tags`.
+    `labels`, in class order, and the names of its `metrics` become columns of the views. MLflow
+    never changes a param: values that a resume may change belong in `tags`.
     """
     opening = {
         "name": name,
         "parent": None,
         "tags": _texts({**tags, names.KIND: kind, names.STUDY: name}),
         "labels": list(labels),
+        "metrics": list(metrics),
     }
     return [Record("run", study, "run", opening), *_params(study, params)]
 
@@ -111,7 +114,7 @@ def open_trial(
 
     `params` are keyed by path (`reprogrammer/width`). Learning rates, and the paths in `log_scaled`, get a twin
     with their decimal logarithm. `tags` should name the study (`study`), its `space` and the `system`, which gives
-    the run its colour. Only what trials draw counts as searched.
+    the run its colour. Only the parameters of a study's trials count as searched.
     """
     key = trial_key(study, number)
     colour = names.colour_of(str(tags.get(names.SYSTEM) or params.get(names.REPROGRAMMER, "")))
@@ -134,7 +137,7 @@ def log_epoch(
     val_f1: Mapping[str, float] = _NOTHING,
     lr: float | None = None,
 ) -> list[Record]:
-    """Write an epoch (from 1): `val` and `train` by bare metric name, `val_f1` by label."""
+    """Record an epoch (from 1): `val` and `train` are keyed by bare metric name, `val_f1` by label."""
     values: dict[str, Any] = {f"val/{name}": value for name, value in val.items()}
     values |= {f"train/{name}": value for name, value in train.items()}
     values |= {names.val_f1(label): value for label, value in val_f1.items()}
@@ -161,9 +164,9 @@ def finish_trial(
 ) -> list[Record]:
     """End a trial's run.
 
-    `metrics` and `test` hold `macro_f1`, `positive_f1`, `map`, on validation and on the test split; `f1` and
-    `test_f1` are keyed by label, `params_by_part` by part of the model; `artifacts` hold local files by the folder
-    they go to. A file stays where it is until it is delivered.
+    `metrics` and `test` are keyed by metric name, on validation and on the test split; `f1` and `test_f1` by label,
+    `params_by_part` by part of the model. `artifacts` are local files by their folder in MLflow; each file must stay
+    in place until it is delivered.
     """
     key = trial_key(study, number)
     values: dict[str, Any] = {**metrics, names.EPOCHS: epochs}
@@ -186,7 +189,7 @@ def finish_study(
     tags: Mapping[str, Any] = _NOTHING,
     artifacts: Mapping[str, Sequence[Path]] = _NOTHING,
 ) -> list[Record]:
-    """End a study's run; `metrics` sum it up (the best macro-F1, the trials)."""
+    """End a study's run; `metrics` summarise it (the best macro-F1, the number of trials)."""
     return _finish(study, status, values=metrics, tags=tags, artifacts=artifacts)
 
 
@@ -210,7 +213,7 @@ def _finish(
 
 
 def _summary(values: Mapping[str, Any]) -> str | None:
-    """Say in a sentence what a trial came to."""
+    """Return the result of a trial as a sentence."""
     if values.get(names.MACRO_F1) is None or values.get(names.PARAMS) is None:
         return None
     return f"Macro-F1 {values[names.MACRO_F1]:.4f} with {values[names.PARAMS]:,} trainable parameters."
@@ -222,7 +225,7 @@ def _params(key: str, params: Mapping[str, Any], *, is_searched: bool = True) ->
 
 
 def _log10(params: Mapping[str, Any], log_scaled: Collection[str]) -> dict[str, str]:
-    """Pair every positive number that is read on a logarithmic axis with its logarithm."""
+    """Return the logarithm of every positive parameter that is read on a logarithmic axis."""
     return {
         names.log10_path(path): f"{math.log10(value):.4f}"
         for path, value in params.items()

@@ -1,20 +1,24 @@
 """The named views of an experiment: the columns and charts in which the MLflow UI shows its trials and evaluations.
 
-MLflow keeps a view as an experiment tag that holds the UI's own, undocumented state (deflated JSON): found by
-saving one and by reading the UI of MLflow 3.17, to which pyproject.toml is pinned.
+MLflow keeps a view as an experiment tag with the UI's own, undocumented state (deflated JSON). We found its format by
+saving a view and by reading the UI of MLflow 3.17, to which pyproject.toml is pinned.
 
-The UI's parallel coordinates leave out every run that lacks one of their axes: a parameter that only some trials
-draw would leave out all others. Hence charts with what all trials draw, and others for each system.
+The UI's parallel coordinates drop every run that lacks one of their axes. A chart therefore has only parameters that
+all its trials draw: one chart for the parameters that all systems share, and one for each system.
 """
 
 import base64
 import json
+import logging
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracking import names
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 RANKED = "harness_ranked"
 SIZE = "harness_size"
@@ -24,20 +28,14 @@ EVALUATED = "harness_evaluated"
 TITLES = {
     RANKED: "1 Ranked trials",
     SIZE: "2 F1 against size",
-    SEARCHED: "3 What was searched",
+    SEARCHED: "3 Searched parameters",
     GROUPED: "4 Mean by system",
     EVALUATED: "5 Evaluated on test",
 }
 _AXES_PER_CHART = 4
 _MAX_RUNS = 100
-_FIGURES = (
-    names.MACRO_F1,
-    names.PARAMS,
-    names.EPOCHS,
-    names.SECONDS,
-    names.POSITIVE_F1,
-    names.MEAN_AVERAGE_PRECISION,
-)
+_MAX_TAG_CHARS = 20_000  # MLflow refuses longer ones
+_LOG = logging.getLogger(__name__)
 _ALWAYS_SHOWN = (names.SYSTEM_KIND, names.REPROGRAMMER, names.MAPPER, names.SCHEDULE)
 
 _Params = Mapping[str, str]
@@ -47,18 +45,18 @@ _Params = Mapping[str, str]
 class Searched:
     """The parameter paths that differ between trials.
 
-    `shared` are those that all trials have, `by_system` those that all trials of one system have besides. `terms` are
-    no paths: in these the studies differ that the trials are of, so that their figures may not compare.
+    All trials have those in `shared`; `by_system` are further ones that all trials of one system have. `settings` are
+    the settings in which the studies of the trials differ: their figures may not be comparable.
     """
 
     systems: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     by_system: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    terms: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 def searched_paths(trials: Iterable[_Params]) -> Searched:
-    """Find out what was searched from the parameters of the trials there are."""
+    """Derive the searched parameters from those of all trials."""
     trials = list(trials)
     systems = sorted({_system_of(trial) for trial in trials} - {""})
     shared = _differing(trials)
@@ -67,18 +65,19 @@ def searched_paths(trials: Iterable[_Params]) -> Searched:
         differing = _differing([trial for trial in trials if _system_of(trial) == system])
         if own := tuple(path for path in differing if path not in shared):
             by_system.append((system, own))
-    return Searched(tuple(systems), shared, tuple(by_system), _differing_terms(trials))
+    return Searched(tuple(systems), shared, tuple(by_system), _differing_settings(trials))
 
 
-def view_tags(labels: Sequence[str], searched: Searched) -> dict[str, str]:
+def view_tags(labels: Sequence[str], searched: Searched, *, metrics: Sequence[str] = names.METRICS) -> dict[str, str]:
     """Return the experiment tags that hold the views. `labels` are in class order."""
-    columns = _columns(labels, searched)
+    others = [name for name in metrics if name != names.MACRO_F1]
+    columns = _columns(labels, searched, metrics=others)
     states: dict[str, dict[str, Any]] = {
         RANKED: {},
         SIZE: _charts(*_size_sections()),
         SEARCHED: _charts(*_searched_sections(searched)),
-        GROUPED: _grouped(labels, searched),
-        EVALUATED: _evaluated(labels, searched),
+        GROUPED: _grouped(labels, searched, metrics=others),
+        EVALUATED: _evaluated(labels, searched, metrics=others),
     }
     return {
         f"mlflow.sharedViewState.{view}": _tag(TITLES[view], {**_STATE, **columns, **state})
@@ -93,6 +92,53 @@ def view_url(base: str, experiment_id: str, *, view: str = RANKED) -> str:
         f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
         f"&viewStateShareKey={view}&compareRunsMode={mode}"
     )
+
+
+class ViewKeeper:
+    """Updates the views of one experiment when a trial or a study, from whatever machine, adds a column or an axis."""
+
+    def __init__(self, client: "MlflowClient", experiment_id: str) -> None:
+        self._client, self._experiment_id = client, experiment_id
+        self._written = dict(client.get_experiment(experiment_id).tags)
+        self._labels: list[str] = json.loads(self._written.get(names.LABELS, "[]"))
+        self._metrics: list[str] = json.loads(self._written.get(names.METRIC_NAMES, "[]")) or list(names.METRICS)
+        self._trials = self._known_trials()
+
+    def add_columns(self, labels: Sequence[str], metrics: Sequence[str]) -> None:
+        """Make columns of a study's labels and metrics, after those of earlier studies."""
+        for known, new in ((self._labels, labels), (self._metrics, metrics)):
+            known += [name for name in new if name not in known]
+        if labels:
+            self._refresh()
+
+    def add_trial(self, run_id: str, params: Mapping[str, str]) -> None:
+        """Make columns and axes of a trial's parameters."""
+        self._trials[run_id] = dict(params)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        searched = searched_paths(self._trials.values())
+        views = view_tags(self._labels, searched, metrics=self._metrics)
+        lists = {names.LABELS: json.dumps(self._labels), names.METRIC_NAMES: json.dumps(self._metrics)}
+        for name, value in {**lists, **views}.items():
+            if self._written.get(name) == value:
+                continue
+            if len(value) <= _MAX_TAG_CHARS:
+                self._client.set_experiment_tag(self._experiment_id, name, value)
+            else:
+                _LOG.warning("%s is not updated: with %d labels it exceeds MLflow's limit", name, len(self._labels))
+            self._written[name] = value
+
+    def _known_trials(self) -> dict[str, Mapping[str, str]]:
+        known: dict[str, Mapping[str, str]] = {}
+        token: str | None = ""
+        while token is not None:
+            page = self._client.search_runs(
+                [self._experiment_id], f"tags.{names.KIND} = '{names.TRIAL_KIND}'", page_token=token or None
+            )
+            known |= {run.info.run_id: run.data.params for run in page}
+            token = page.token or None
+        return known
 
 
 _STATE: dict[str, Any] = {
@@ -120,18 +166,18 @@ _STATE: dict[str, Any] = {
 }
 
 
-def _columns(labels: Sequence[str], searched: Searched) -> dict[str, Any]:
-    """Put first what a stranger asks: how good, with which reprogrammer, at what size, and is that comparable."""
+def _columns(labels: Sequence[str], searched: Searched, *, metrics: Sequence[str]) -> dict[str, Any]:
+    """Return the columns of a trial: first its score, system, size, and the settings that limit comparison."""
     own = [path for _, paths in searched.by_system for path in paths]
     searched_first_to_last = dict.fromkeys([*searched.shared, *own])
     selected = [
         f"metrics.`{names.MACRO_F1}`",
         f"tags.`{names.SYSTEM}`",
         f"metrics.`{names.PARAMS}`",
-        *(f"params.`{path}`" for path in (*searched.terms, names.MAPPER, names.SCHEDULE)),
+        *(f"params.`{path}`" for path in (*searched.settings, names.MAPPER, names.SCHEDULE)),
         *(f"metrics.`{name}`" for name in (names.EPOCHS, names.SECONDS)),
         f"tags.`{names.OPTUNA_STATE}`",
-        *(f"metrics.`{name}`" for name in (names.POSITIVE_F1, names.MEAN_AVERAGE_PRECISION)),
+        *(f"metrics.`{name}`" for name in metrics),
         *(f"metrics.`{names.f1(label)}`" for label in labels),
         *(f"params.`{path}`" for path in searched_first_to_last if path not in _ALWAYS_SHOWN),
         *(f"tags.`{name}`" for name in (names.STUDY, names.REASON)),
@@ -165,8 +211,8 @@ def _size_sections() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def _searched_sections(searched: Searched) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    groups = [("What every trial draws", searched.shared)]
-    groups += [(f"What {system} draws", paths) for system, paths in searched.by_system]
+    groups = [("Drawn by every trial", searched.shared)]
+    groups += [(f"Drawn by {system}", paths) for system, paths in searched.by_system]
     sections, charts = [], []
     for title, paths in groups:
         section = _section(title, columns=1, height=400)
@@ -182,10 +228,11 @@ def _searched_sections(searched: Searched) -> tuple[list[dict[str, Any]], list[d
     return sections, charts
 
 
-def _grouped(labels: Sequence[str], searched: Searched) -> dict[str, Any]:
+def _grouped(labels: Sequence[str], searched: Searched, *, metrics: Sequence[str]) -> dict[str, Any]:
     keys = [{"mode": "tag", "groupByData": names.SYSTEM}]
     closed = {f"tag.{names.SYSTEM}.{system}": False for system in searched.systems}
-    columns = [f"metrics.`{name}`" for name in (*_FIGURES, *(names.f1(label) for label in labels))]
+    figures = (names.MACRO_F1, names.PARAMS, names.EPOCHS, names.SECONDS, *metrics)
+    columns = [f"metrics.`{name}`" for name in (*figures, *(names.f1(label) for label in labels))]
     return {
         "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
         "groupsExpanded": closed,
@@ -193,21 +240,18 @@ def _grouped(labels: Sequence[str], searched: Searched) -> dict[str, Any]:
     }
 
 
-def _evaluated(labels: Sequence[str], searched: Searched) -> dict[str, Any]:
-    """Show the runs of evaluations, which the other views leave out: the test split is no place to search."""
+def _evaluated(labels: Sequence[str], searched: Searched, *, metrics: Sequence[str]) -> dict[str, Any]:
+    """Show the runs of evaluations. The other views hide them, since nobody should search on the test split."""
     columns = [
         *(f"tags.`{name}`" for name in (names.SYSTEM, names.SOURCE_STUDY, names.SOURCE_TRIAL, names.SEED_INDEX)),
-        *(
-            f"metrics.`{names.test(name)}`"
-            for name in (names.MACRO_F1, names.POSITIVE_F1, names.MEAN_AVERAGE_PRECISION)
-        ),
-        *(f"params.`{term}`" for term in searched.terms),
+        *(f"metrics.`{names.test(name)}`" for name in (names.MACRO_F1, *metrics)),
+        *(f"params.`{setting}`" for setting in searched.settings),
         *(f"metrics.`{name}`" for name in (names.MACRO_F1, names.PARAMS, names.SECONDS)),
         *(f"metrics.`{names.test_f1(label)}`" for label in labels),
     ]
     return {
         "searchFilter": f"tags.{names.KIND} = '{names.EVALUATION_RUN_KIND}'",
-        "orderByKey": f"metrics.`{names.TEST_MACRO_F1}`",
+        "orderByKey": f"metrics.`{names.test(names.MACRO_F1)}`",
         **_column_state(columns, min_width=76),
     }
 
@@ -238,7 +282,7 @@ def _chart(section: Mapping[str, Any], kind: str, number: int = 0, **config: Any
 
 
 def _system_of(trial: _Params) -> str:
-    """Return what tells systems apart among parameters: the kind of reprogrammer where there is one."""
+    """Return the parameter that names a trial's system: the kind of its reprogrammer, if it has one."""
     return trial.get(names.REPROGRAMMER) or trial.get(names.SYSTEM_KIND, "")
 
 
@@ -249,17 +293,17 @@ def _differing(trials: Sequence[_Params]) -> tuple[str, ...]:
     common = set.intersection(*(set(trial) for trial in trials))
     differing = [path for path in trials[0] if path in common and len({trial[path] for trial in trials}) > 1]
     twins = {path for path in differing if names.log10_path(path) in differing}
-    searched = [path for path in differing if path not in twins and not names.is_term(path)]
+    searched = [path for path in differing if path not in twins and not names.is_setting(path)]
     return tuple(sorted(searched, key=lambda path: (not path.endswith("/kind"), "log10_" not in path)))
 
 
-def _differing_terms(trials: Sequence[_Params]) -> tuple[str, ...]:
-    """Return the terms in which those trials differ that have them: older ones may not."""
-    found = sorted({name for trial in trials for name in trial if names.is_term(name)})
+def _differing_settings(trials: Sequence[_Params]) -> tuple[str, ...]:
+    """Return the settings in which trials differ, among those that record them: older trials may not."""
+    found = sorted({name for trial in trials for name in trial if names.is_setting(name)})
     return tuple(name for name in found if len({trial[name] for trial in trials if name in trial}) > 1)
 
 
 def _tag(title: str, state: Mapping[str, Any]) -> str:
     deflated = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    # The times are shown nowhere; constant ones let a reader see that a view did not change.
+    # The UI shows the times nowhere; constant ones make equal views equal tags.
     return json.dumps({"name": title, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{deflated}"})

@@ -12,8 +12,6 @@ from typing import Annotated
 import optuna
 import typer
 
-from tracking.store import absolute_uri, without_password
-
 DEFAULT_STORAGE = "studies"
 
 
@@ -74,22 +72,6 @@ def _is_no_lost_worker(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Trial task failed")
 
 
-def checked_uri(uri: str | None) -> str | None:
-    """Return the tracking URI as it means the same from every directory.
-
-    Raises:
-        ValueError: it is none that MLflow takes, or carries a password, which would be written to disk.
-    """
-    if uri is None:
-        return None
-    if without_password(uri) != uri:
-        raise ValueError(
-            "tracking-uri: leave the password out and give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
-            "in the environment"
-        )
-    return absolute_uri(uri)
-
-
 def absolute_place(place: str, *, flag: str) -> str:
     """Return a path that exists as an absolute one, since a worker has another working directory.
 
@@ -135,7 +117,9 @@ CpusPerTrial = Annotated[int | None, typer.Option(help="CPU cores of each that r
 
 Storage = Annotated[str, typer.Option(help="Directory or URI of the studies and their results.")]
 
-TrackingUri = Annotated[str | None, typer.Option(help="MLflow store. [SQLite beside the results]")]
+TrackingUri = Annotated[
+    str | None, typer.Option(help="MLflow store. [SQLite beside the results]", envvar="MLFLOW_TRACKING_URI")
+]
 
 
 def interrupt(_signum: int, _frame: object) -> None:

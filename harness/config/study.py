@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.common.files import read_with
 from harness.config.checks import one_of
+from tracking.mlflow_store import default_uri
 
 OBJECTIVES: dict[str, tuple[str, ...]] = {"f1": ("best_macro_f1",), "f1,params": ("best_macro_f1", "params")}
 """The reported figures that each objective compares; the first goes up, the second down."""
@@ -199,7 +200,7 @@ class StudyPlace:
     @property
     def default_tracking_uri(self) -> str:
         """Return the MLflow store shared by all studies beside this one."""
-        return f"sqlite:///{self.home.parent / 'mlflow.db'}"
+        return default_uri(self.home.parent)
 
 
 def free_name(storage: str, space: str) -> str:

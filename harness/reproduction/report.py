@@ -23,7 +23,7 @@ from harness.reproduction.spec import Reproduction
 from harness.study.records import configuration_in_words
 from search_spaces import load
 from tracking import paper_figures
-from tracking.drawing import SUFFIXES, words
+from tracking.figures import SUFFIXES, words
 
 REPORT = "report.md"
 

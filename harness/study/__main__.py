@@ -10,7 +10,6 @@ from harness.common import cli as flags
 from harness.common.cli import (
     DEFAULT_STORAGE,
     absolute_place,
-    checked_uri,
     configure_logging,
     prepare_environment,
     said_to_the_user,
@@ -19,6 +18,7 @@ from harness.config.literature import in_words
 from harness.config.space import papers_within
 from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, free_name, parse_seconds
 from search_spaces import PRESETS, Space, load, names
+from tracking.mlflow_store import checked_uri
 
 DEFAULT_TRIALS, DEFAULT_EPOCHS = 12, 6
 
@@ -80,7 +80,7 @@ def main(
         _refuse_ignored(context)
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
         budget = parse_seconds(time_budget) if time_budget is not None else float("inf")
-        tracking_uri = checked_uri(tracking_uri)
+        tracking_uri = tracking_uri and checked_uri(tracking_uri)
         if resume is not None:
             place = StudyPlace.of(storage, resume)
             spec = place.read_spec().extended(trials=trials, tracking_uri=tracking_uri)

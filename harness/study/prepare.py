@@ -92,6 +92,7 @@ def _announcement(spec: StudySpec, place: StudyPlace, *, space: Space, axes: Axe
         ("budget", f"{spec.trials} trials of {spec.epochs} epochs, stopped early by: {spec.scheduler}"),
         ("objective", spec.objective),
         ("device", f"{_device()}, {cpu_count()} CPU cores on this machine"),
+        *([("MLflow", spec.tracking_uri)] if spec.tracking_uri else []),
     ]
 
 

@@ -213,8 +213,8 @@ def _conclude(prepared: Prepared, outcome: Outcome) -> None:
     say(f"results   {outcome.results}")
     for figure in outcome.figures:
         say(f"figure    {figure}")
-    say(f"MLflow    {outcome.tracker.ui_command()}")
-    say(f"          then open {outcome.tracker.ui_link()}")
+    for title, line in zip(("MLflow", ""), outcome.tracker.ui_lines(), strict=False):
+        say(f"{title:10}{line}")
     if outcome.undelivered:
         say(outcome.undelivered)
 

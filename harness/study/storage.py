@@ -6,6 +6,8 @@ import psutil
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
+from tracking.mlflow_store import sqlite_uri
+
 NETWORK_FILE_SYSTEMS = (
     "nfs",
     "cifs",
@@ -26,7 +28,7 @@ def open_storage(home: Path) -> BaseStorage:
     journal = home / "optuna.journal"
     if journal.exists() or (not (home / "optuna.db").exists() and is_network_path(home)):
         return JournalStorage(JournalFileBackend(str(journal)))
-    return RDBStorage(f"sqlite:///{home / 'optuna.db'}", engine_kwargs={"connect_args": {"timeout": 60}})
+    return RDBStorage(sqlite_uri(home / "optuna.db"), engine_kwargs={"connect_args": {"timeout": 60}})
 
 
 def is_network_path(path: Path) -> bool:

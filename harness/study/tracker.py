@@ -22,9 +22,9 @@ from harness.study.files import BEST, TrialFiles
 from harness.study.plan import Plan
 from harness.study.searcher import PATHS, REASON, SUMMARY, TEST, values_by_epoch
 from tracking import names, records, ui, views
+from tracking.mlflow_store import load_mlflow
 from tracking.names import experiment_name
 from tracking.outbox import Closing, Outbox
-from tracking.store import load_mlflow, without_password
 
 _STATUS: dict[TrialState, records.Status] = {
     TrialState.COMPLETE: "FINISHED",
@@ -127,14 +127,10 @@ class Tracker:
         )
         return self._outbox.close()
 
-    def ui_command(self) -> str:
-        """Return the line that serves the MLflow UI, or where it is served."""
-        return ui.ui_command(self._uri) or f"is served at {without_password(self._uri)}"
-
-    def ui_link(self) -> str:
-        """Return the link to the study's table in the UI, or to the evaluations' one."""
-        experiment, view = self._outbox.experiment_id, views.EVALUATED if self._plan.reads_test else views.RANKED
-        return ui.ui_link(self._uri, experiment, view=view) if experiment else "http://127.0.0.1:5000"
+    def ui_lines(self) -> list[str]:
+        """Return the lines that tell a user how to open the study, or the evaluation, in the MLflow UI."""
+        view = views.EVALUATED if self._plan.reads_test else views.RANKED
+        return ui.ui_lines(self._place.home, self._uri, self._outbox.experiment_id, view=view)
 
     def _open(self, trial: FrozenTrial) -> None:
         config = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS]))

@@ -19,8 +19,8 @@ from harness.study.plan import StudyPlan
 from harness.study.searcher import REASON
 from search_spaces import load
 from tests.support.layouts import Layout
-from tests.test_tracking_outbox import new_store
-from tracking.store import mlflow_client
+from tests.support.mlflow import new_store
+from tracking.mlflow_store import mlflow_client
 
 # MLflow 3.17 still uses what SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")

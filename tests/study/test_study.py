@@ -36,7 +36,7 @@ def test_a_study_says_what_it_uses_before_it_begins_and_what_to_do_when_it_ends(
     for fact in ("data", "backbone", "noise, 12 axes", "3 trials of 2 epochs", "CPU", "floor"):
         assert fact in head
     assert "results.json" in tail
-    assert "mlflow server" in tail
+    assert "python -m tracking.ui" in tail
     assert re.search(r"http://127\.0\.0\.1:5000/#/experiments/\d+/runs\?.*viewStateShareKey=", tail)
     assert "python -m harness.study --resume first" in tail
 

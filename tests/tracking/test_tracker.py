@@ -15,12 +15,9 @@ from harness.study.plan import StudyPlan
 from harness.study.searcher import PATHS
 from harness.study.tracker import Tracker, experiment_of
 from tests.support.evaluations import make_spec, make_study
-from tests.test_tracking_outbox import new_store
+from tests.support.mlflow import new_store
+from tracking.mlflow_store import mlflow_client
 from tracking.records import trial_key
-from tracking.store import mlflow_client
-
-# MLflow 3.17 still uses what SQLAlchemy 2.1 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 
 CEILING = DataSpec(reveals_all=True)
 OTHER = {

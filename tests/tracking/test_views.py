@@ -13,9 +13,9 @@ def _trial(kind, **params):
     return {names.REPROGRAMMER: kind, **params}
 
 
-def _states(searched, labels=LABELS):
+def _states(searched, labels=LABELS, **more):
     states = {}
-    for name, value in views.view_tags(labels, searched).items():
+    for name, value in views.view_tags(labels, searched, **more).items():
         view = json.loads(value)
         packed = base64.b64decode(view["state"].removeprefix("deflate;"))
         states[name.removeprefix("mlflow.sharedViewState.")] = json.loads(zlib.decompress(packed))
@@ -33,22 +33,22 @@ def searched():
     )
 
 
-def test_what_all_trials_draw_is_shared_and_the_rest_belongs_to_a_system(searched):
+def test_paths_that_all_trials_draw_are_shared_and_the_rest_belongs_to_a_system(searched):
     assert searched.shared == (names.REPROGRAMMER, "optimiser/log10_lr")
     assert searched.by_system == (("unet", ("reprogrammer/width",)),)
 
 
-def test_what_never_differs_was_not_searched():
+def test_a_path_that_never_differs_was_not_searched():
     searched = views.searched_paths([_trial("unet", seed="0", epochs="5"), _trial("unet", seed="1", epochs="5")])
     assert searched.shared == ()
 
 
-def test_the_terms_in_which_studies_differ_are_columns_and_no_axes():
+def test_the_settings_in_which_studies_differ_are_columns_and_no_axes():
     shared = {"optimiser/lr": "0.1", "split": "random", "note": "n"}
     trials = [
         _trial("unet", **{**shared, "precision": "fp32", "optimiser/lr": "0.2"}),
         _trial("unet", **{**shared, "precision": "bf16"}),
-        _trial("unet", **shared),  # of a study that began before its terms were recorded
+        _trial("unet", **shared),  # of a study that began before its settings were recorded
     ]
     states = _states(views.searched_paths(trials))
     assert [path for chart in states[views.SEARCHED]["compareRunCharts"] for path in chart["selectedParams"]] == [
@@ -75,7 +75,7 @@ def test_the_ranked_view_begins_with_f1_system_and_size_and_has_every_label(sear
     assert state["orderByAsc"] is False
 
 
-def test_no_parallel_chart_mixes_what_only_some_trials_of_it_have(searched):
+def test_no_parallel_chart_has_an_axis_that_some_of_its_trials_lack(searched):
     charts = _states(searched)[views.SEARCHED]["compareRunCharts"]
     axes = [set(chart["selectedParams"]) for chart in charts]
     assert axes == [{names.REPROGRAMMER, "optimiser/log10_lr"}, {names.REPROGRAMMER, "reprogrammer/width"}]
@@ -96,7 +96,7 @@ def test_every_chart_lies_in_a_section_of_its_view(searched):
         assert len({chart["uuid"] for chart in state["compareRunCharts"]}) == len(state["compareRunCharts"])
 
 
-def test_only_trials_are_shown_but_where_evaluations_are(searched):
+def test_only_one_view_shows_evaluations_and_the_others_show_trials(searched):
     states = _states(searched)
     evaluated = states.pop(views.EVALUATED)
     assert evaluated["searchFilter"] == "tags.kind = 'evaluation-run'"
@@ -117,6 +117,17 @@ def test_the_views_of_a_wide_study_fit_into_mlflows_tags():
         for kind in ("unet", "cnn")
     ]
     assert max(map(len, views.view_tags(labels, views.searched_paths(trials)).values())) < 5000
+
+
+def test_every_metric_of_a_study_is_a_column_and_every_odd_label_has_its_safe_name(searched):
+    states = _states(searched, ["R&B"], metrics=["macro_f1", "toy"])
+    for view, columns in {
+        views.RANKED: ["metrics.`toy`", "metrics.`f1/R_x0026_B`"],
+        views.GROUPED: ["metrics.`toy`", "metrics.`f1/R_x0026_B`"],
+        views.EVALUATED: ["metrics.`test/toy`", "metrics.`test_f1/R_x0026_B`"],
+    }.items():
+        assert set(columns) <= set(states[view]["selectedColumns"])
+        assert not any("map" in column for column in states[view]["selectedColumns"] if "mapper" not in column)
 
 
 def test_a_link_names_view_mode_and_experiment():

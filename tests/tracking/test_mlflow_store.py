@@ -1,0 +1,195 @@
+"""URIs and paths, against a real MLflow."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.mlflow import add_study, experiment, history, new_store, open_outbox, runs, track_study
+from tracking.mlflow_store import (
+    Address,
+    checked_uri,
+    default_uri,
+    ensure_experiment,
+    mlflow_client,
+    relative_uri,
+    resolved_uri,
+    sqlite_path,
+    sqlite_uri,
+)
+
+ODD_NAMES = ["My Studies", "run?2", "a#1", "My%20Studies", "50%", "R&B", "Küche", "{x}", "a;b", "it's"]
+
+
+def _run(script, **environment):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True, text=True, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_store_works_in_a_directory_of_any_name(name, tmp_path, tmp_path_factory):
+    uri = new_store(tmp_path / name / "studies", tmp_path_factory)
+    study = tmp_path / name / "studies" / "unet-1"
+    figure = study / "f1.png"
+    study.mkdir()
+    figure.write_bytes(b"picture")
+    track_study(study, uri, trials=1, artifacts={"figures": [figure]})
+    (trial,) = runs(uri)
+    assert history(uri, trial, "macro_f1") == [(0, 0.7)]
+    assert len(mlflow_client(uri).list_artifacts(trial.info.run_id, "figures")) == 1
+    found = {path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).glob("*/*")}
+    assert {"studies/mlflow.db", "studies/artifacts", "studies/unet-1"} <= found
+    assert os.listdir(tmp_path) == [name], "nothing lies beside it"  # noqa: PTH208
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_sqlalchemy_and_optuna_open_the_file_that_a_uri_was_made_for(name, tmp_path):
+    import sqlalchemy
+    from optuna.storages import RDBStorage
+
+    database = tmp_path / name / "optuna.db"
+    assert sqlalchemy.make_url(sqlite_uri(database)).database == str(database)
+    assert sqlite_path(sqlite_uri(database)) == database
+    assert checked_uri(sqlite_uri(database)) == sqlite_uri(database)
+    template = RDBStorage._fill_storage_url_template(sqlite_uri(database))  # Optuna formats every URI
+    assert sqlalchemy.make_url(template).database == str(database)
+
+
+def test_a_relative_sqlite_uri_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert checked_uri("sqlite:///here/mlflow.db") == f"sqlite:///{tmp_path}/here/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://head:5000", "https://me@head", "postgresql://me@host/db", "postgresql+psycopg://db/mlflow",
+        "sqlite:////abs/mlflow.db",
+    ],
+)  # fmt: skip
+def test_an_absolute_uri_stays_as_it_is(uri):
+    assert checked_uri(uri) == uri
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "mlruns", "./mlruns", "file:///tmp/mlruns", "sqlite://", "sqlite:///", "ftp://host", "sqlite:///a?b.db"]
+)
+def test_a_uri_that_mlflow_would_not_take_is_refused(uri):
+    with pytest.raises(ValueError, match=r"tracking-uri=.*(must be sqlite:///PATH|write %3F)"):
+        checked_uri(uri)
+
+
+def test_a_directory_is_refused_with_the_store_that_would_do():
+    with pytest.raises(ValueError, match=r"did you mean sqlite:////data/mlruns/mlflow\.db"):
+        checked_uri("file:///data/mlruns")
+
+
+@pytest.mark.parametrize(
+    ("uri", "place"),
+    [
+        ("https://me:secret@head:5000/x", "MLFLOW_TRACKING_PASSWORD"),
+        ("postgresql://me:secret@host/db", r"PGPASSWORD or ~/\.pgpass"),
+        ("postgresql+psycopg://host/db?user=me&password=secret", "PGPASSWORD"),
+    ],
+)
+def test_a_password_is_refused_with_its_proper_place(uri, place):
+    with pytest.raises(ValueError, match=rf"password.*{place}") as refusal:
+        checked_uri(uri)
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("database", ["studies/mlflow.db", "studies/other/a?b.db"])
+def test_a_store_beside_a_study_is_stored_relative_to_it(database, tmp_path):
+    stored = relative_uri(sqlite_uri(tmp_path / database), tmp_path / "studies" / "unet-1")
+    assert str(tmp_path) not in stored
+    assert resolved_uri(stored, Path("/new/studies/unet-1")) == sqlite_uri(Path("/new") / database)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////data/mlflow.db", "http://head:5000"])
+def test_a_store_elsewhere_is_stored_as_it_is(uri, tmp_path):
+    stored = relative_uri(uri, tmp_path / "unet-1")
+    assert stored == resolved_uri(stored, tmp_path / "unet-1") == uri
+
+
+def test_artifacts_are_found_after_a_move_and_new_ones_go_to_the_new_place(uri, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (tmp_path / "mlflow.db").rename(old / "mlflow.db")
+    figure = old / "unet-1" / "f1.png"
+    figure.parent.mkdir()
+    figure.write_bytes(b"picture")
+    track_study(old / "unet-1", default_uri(old), artifacts={"figures": [figure]})
+    shutil.move(old, new)
+    outbox = open_outbox(new / "unet-1", default_uri(new))
+    add_study(outbox, trials=3, artifacts={"figures": [new / "unet-1" / "f1.png"]})
+    assert outbox.close(timeout_s=30).message == ""
+    places = [Path(run.info.artifact_uri.removeprefix("file://")) for run in runs(default_uri(new))]
+    assert [(place.is_relative_to(new), (place / "figures" / "f1.png").exists()) for place in places] == [
+        (True, True)
+    ] * 3
+
+
+def test_a_new_store_is_made_quietly_and_without_touching_handlers(tmp_path, capfd):
+    root_handlers = list(logging.getLogger().handlers)
+    address = Address(default_uri(tmp_path / "new?"), "reprogramming demo ast-nano")
+    client = mlflow_client(address.uri)
+    first = ensure_experiment(client, address)
+    assert ensure_experiment(client, address) == first
+    assert logging.getLogger().handlers == root_handlers
+    assert "".join(capfd.readouterr()) == ""
+    assert os.listdir(tmp_path) == ["new?"]  # noqa: PTH208
+    location = client.get_experiment(first).artifact_location
+    assert location == (tmp_path / "new?" / "artifacts" / "reprogramming-demo-ast-nano").as_uri()
+
+
+def test_a_database_of_before_opens_and_its_runs_are_found(uri, tmp_path):
+    """A run as earlier versions made it: `harness_key` and raw metric names, no list of metrics."""
+    client = mlflow_client(uri)
+    address = Address(uri, "reprogramming demo ast-nano")
+    experiment_id = ensure_experiment(client, address)
+    client.set_experiment_tag(experiment_id, "labels", '["banjo"]')
+    outbox = open_outbox(tmp_path / "study", uri)
+    tags = {"harness_key": f"{outbox.study_key}/0000", "kind": "trial", "mlflow.runName": "unet-000"}
+    old = client.create_run(experiment_id, tags=tags)
+    client.log_metric(old.info.run_id, "f1/banjo", 0.5, step=0)
+    add_study(outbox, trials=1, f1=0.7)
+    assert outbox.close(timeout_s=30).message == ""
+    assert [run.info.run_id for run in runs(uri)] == [old.info.run_id]
+    assert experiment(uri).tags["labels"] == '["banjo", "accordion"]'
+
+
+@pytest.mark.drill
+def test_processes_that_make_one_store_at_once_all_succeed_even_over_a_half_made_one(tmp_path):
+    (tmp_path / "mlflow.db.new").write_bytes(b"half a store")
+    (tmp_path / "mlflow.db").touch()
+    script = (
+        f"from tracking import mlflow_store; mlflow_store.mlflow_client({default_uri(tmp_path)!r}).get_experiment('0')"
+    )
+    processes = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", script]) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert not (tmp_path / "mlflow.db.new").exists()
+
+
+@pytest.mark.drill
+def test_a_users_settings_stay_and_the_others_do_not_block():
+    script = (
+        "import os; from tracking.mlflow_store import mlflow_client; mlflow_client('http://127.0.0.1:9')\n"
+        "from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT\n"
+        "print(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), MLFLOW_HTTP_REQUEST_TIMEOUT.get())"
+    )
+    assert _run(script, MLFLOW_HTTP_REQUEST_TIMEOUT="77").stdout.split() == ["0", "77"]
+
+
+def test_tracking_imports_neither_mlflow_nor_torch_nor_ray_nor_pyplot():
+    modules = [path.stem for path in Path("tracking").glob("*.py") if path.stem != "__init__"]
+    imports = "; ".join(f"import tracking.{module}" for module in modules)
+    loaded = _run(f"import sys; {imports}; print(*sys.modules)").stdout.split()
+    assert not {"mlflow", "torch", "ray", "harness", "sqlalchemy", "matplotlib.pyplot"} & set(loaded)

@@ -1,0 +1,410 @@
+"""The MLflow store of a study: its URI, its experiment, and how records become runs.
+
+`mlflow_client` is the project's door to `import mlflow`. That import takes a second, and creating an SQLite store two;
+the delivery thread does both, never the start of a study.
+"""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from filelock import FileLock
+
+from tracking import names
+from tracking.records import Record, is_trial_key
+from tracking.views import ViewKeeper
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment, Run
+
+_SQLITE = "sqlite:///"
+_SCHEMES = ("http", "https", "postgresql", "mysql", "mssql", "databricks")
+_ENVIRONMENT = {
+    # MLflow's own defaults block four minutes on a dead server, and may create a run twice. The outbox retries, and
+    # looks for the run first.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the terminal is the study's
+}
+_NOTHING: Mapping[str, Any] = {}
+# Authentication errors are not among them: a user can correct a password, but nobody brings back a dropped record.
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE")
+
+
+def sqlite_uri(database: Path) -> str:
+    """Return the URI of an SQLite file, whatever its path contains."""
+    return _SQLITE + escaped(str(database.expanduser().absolute()))
+
+
+def escaped(path: str) -> str:
+    """Escape a path for an SQLite URI.
+
+    SQLAlchemy cuts a URI at `?` and decodes `%XX`; Optuna formats its own, hence the braces. `sqlalchemy.URL.create`
+    also escapes accents. MLflow makes the directory that an URI spells, which fails beside a home directory `/home/é`.
+    """
+    return "".join(f"%{ord(char):02X}" if char in "%?{}" else char for char in path)
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the file of an SQLite URI, None for any other store."""
+    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0])) if uri.startswith(_SQLITE) else None
+
+
+def default_uri(directory: Path) -> str:
+    """Return the URI of the SQLite store in a directory."""
+    return sqlite_uri(directory / "mlflow.db")
+
+
+def checked_uri(uri: str) -> str:
+    """Return a tracking URI that has the same meaning in every directory and process.
+
+    Raises:
+        ValueError: MLflow does not take it (a directory, a database in memory, an unknown scheme), or it holds a
+            password, which the study would write to disk.
+    """
+    scheme, colon, _ = uri.partition(":")
+    if (database := sqlite_path(uri)) and database != Path():
+        if "?" in uri:
+            raise ValueError(f"tracking-uri={uri!r}: write %3F for a question mark in a path")
+        return sqlite_uri(database)
+    if not colon or scheme.partition("+")[0] not in _SCHEMES:
+        suggestion = default_uri(Path(uri.removeprefix("file://").removeprefix("file:"))) if uri else "sqlite:///PATH"
+        raise ValueError(
+            f"tracking-uri={uri!r}: must be sqlite:///PATH, http(s)://HOST:PORT or the URI of a database server. "
+            f"MLflow no longer keeps runs in directories; did you mean {suggestion}?"
+        )
+    parts = urlsplit(uri)
+    if parts.password is not None or "password" in parse_qs(parts.query):
+        of_server = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        place = of_server if scheme.startswith("http") else "PGPASSWORD or ~/.pgpass (your database's equivalent)"
+        raise ValueError(f"tracking-uri: leave the password out of {scheme}://{parts.hostname}; give it in {place}")
+    return uri
+
+
+def relative_uri(uri: str, study_dir: Path) -> str:
+    """Return the URI as a study stores it: relative if the database lies beside the study, since both move together."""
+    database, beside = sqlite_path(uri), study_dir.absolute().parent
+    if database is None or not database.is_relative_to(beside):
+        return uri
+    return _SQLITE + str(Path("..") / database.relative_to(beside))
+
+
+def resolved_uri(stored: str, study_dir: Path) -> str:
+    """Return the absolute URI of one that `relative_uri` made for a study that now lies in `study_dir`."""
+    if not stored.startswith(f"{_SQLITE}../"):
+        return stored
+    return sqlite_uri(study_dir.absolute().parent / stored.removeprefix(f"{_SQLITE}../"))
+
+
+@dataclass(frozen=True)
+class Address:
+    """One experiment of one store; `uri` is absolute.
+
+    The artifacts of an SQLite store go to the directory `artifacts` beside it; a server decides about its own.
+    """
+
+    uri: str
+    experiment: str
+
+    @property
+    def artifact_directory(self) -> Path | None:
+        """Return the directory of the experiment's artifacts, None where a server decides."""
+        database = sqlite_path(self.uri)
+        return database.parent / "artifacts" / self.experiment.replace(" ", "-") if database else None
+
+    @property
+    def is_missing(self) -> bool:
+        """Return whether the address names an SQLite file that does not exist."""
+        database = sqlite_path(self.uri)
+        return database is not None and not database.exists()
+
+    def __str__(self) -> str:
+        return f"{sqlite_path(self.uri) or self.uri} ({self.experiment})"
+
+
+def prepare_environment() -> None:
+    """Configure MLflow for a caller that retries by itself; the user's own settings stay.
+
+    Call it from the main thread: the environment belongs to the process.
+    """
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+
+
+def load_mlflow() -> None:
+    """Import MLflow now, for a program in which two threads would otherwise import it at the same time."""
+    prepare_environment()
+    import mlflow  # noqa: F401, PLC0415
+
+
+def mlflow_client(uri: str) -> "MlflowClient":
+    """Import MLflow and return a client of `uri`; an SQLite store that does not exist is created."""
+    prepare_environment()
+    from mlflow import MlflowClient  # noqa: PLC0415  takes a second, and only delivery needs it
+
+    with _quiet(), _no_stray_directory(uri):
+        if database := sqlite_path(uri):
+            _ensure_sqlite(database)
+        return MlflowClient(uri)
+
+
+def find_experiment(client: "MlflowClient", address: Address) -> "Experiment | None":
+    """Return the experiment of an address, None if there is none.
+
+    Raises:
+        ValueError: somebody has deleted the experiment.
+    """
+    found = client.get_experiment_by_name(address.experiment)
+    if found is not None and found.lifecycle_stage != "active":
+        raise ValueError(
+            f"the experiment of {address} was deleted; `mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}` brings it back"
+        )
+    return found
+
+
+def ensure_experiment(client: "MlflowClient", address: Address) -> str:
+    """Return the id of an experiment; create the experiment if there is none."""
+    if found := find_experiment(client, address):
+        return str(found.experiment_id)
+    tags = {"mlflow.experimentKind": "custom_model_development"}  # otherwise the UI opens for chat bots
+    directory = address.artifact_directory
+    location = directory.as_uri() if directory else None
+    return str(client.create_experiment(address.experiment, artifact_location=location, tags=tags))
+
+
+def follow_move(address: Address) -> None:
+    """Correct the artifact paths of an SQLite store that was moved: MLflow stores them as absolute."""
+    directory, database = address.artifact_directory, sqlite_path(address.uri)
+    if directory is None or database is None or not database.exists():
+        return
+    new = directory.as_uri()
+    with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+        experiment = "SELECT experiment_id, artifact_location FROM experiments WHERE name = ?"
+        number, old = connection.execute(experiment, (address.experiment,)).fetchone() or (None, new)
+        is_ours = old.startswith("file:") and old.endswith(f"/artifacts/{new.rpartition('/')[2]}")
+        if old == new or not is_ours or (Path(unquote(urlsplit(old).path)).exists() and not directory.exists()):
+            return
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (new, number))
+        connection.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+            "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+            (new, len(old) + 1, number, len(old), old),
+        )
+
+
+class RefusedError(Exception):
+    """The store will never take a record, or a part of it."""
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether an error comes back at each try."""
+    code = getattr(error, "error_code", None)
+    if code is not None:
+        return code in _REFUSALS
+    is_broken = isinstance(error, TypeError | ValueError | LookupError | AttributeError)
+    return isinstance(error, RefusedError) or (is_broken and not isinstance(error, OSError))
+
+
+class Store:
+    """Writes records to one experiment of one store. Calls block, and raise MLflow's errors."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.experiment_id: str | None = None
+        self._connection: tuple[MlflowClient, str, ViewKeeper] | None = None
+        self._run_ids: dict[str, str] = {}
+
+    def connect(self) -> "tuple[MlflowClient, str, ViewKeeper]":
+        """Return the client, the experiment's id and its views; make store and experiment if there are none."""
+        if self._connection is None:
+            client = mlflow_client(self.address.uri)
+            follow_move(self.address)
+            self.experiment_id = ensure_experiment(client, self.address)
+            self._connection = client, self.experiment_id, ViewKeeper(client, self.experiment_id)
+        return self._connection
+
+    def forget(self) -> None:
+        """Drop everything cached about the store, which may have been replaced."""
+        self._connection = None
+        self._run_ids.clear()
+
+    def has_run(self, key: str) -> bool:
+        """Return whether the store has a run, deleted ones included."""
+        return self._find(key) is not None
+
+    def is_up(self) -> bool:
+        """Return whether the store answers a question."""
+        try:
+            client, experiment_id, _ = self.connect()
+            client.get_experiment(experiment_id)
+        except Exception:
+            return False
+        return True
+
+    def apply(self, record: Record) -> None:
+        """Write a record, for the first time or again.
+
+        Raises:
+            RefusedError: the store refuses some of it; the rest is written.
+        """
+        actions: Mapping[str, Callable[[Record], None]] = {
+            "run": self._open,
+            "params": self._write_params,
+            "metrics": self._write_metrics,
+            "artifact": self._upload,
+            "end": self._end,
+        }
+        actions[record.op](record)
+
+    def _open(self, record: Record) -> None:
+        client, experiment_id, views = self.connect()
+        body = record.body
+        run = self._find(record.key)
+        if run is None:
+            tags = {**body["tags"], names.HARNESS_KEY: record.key, "mlflow.runName": body["name"]}
+            if body["parent"]:
+                tags["mlflow.parentRunId"] = self._run_id(body["parent"])
+            run = client.create_run(experiment_id, start_time=record.time_ms, tags=tags)
+        else:
+            self._write(run.info.run_id, tags=body["tags"])
+            client.update_run(run.info.run_id, status="RUNNING")
+        self._run_ids[record.key] = run.info.run_id
+        views.add_columns(body.get("labels", ()), body.get("metrics", ()))
+
+    def _write_params(self, record: Record) -> None:
+        run_id, values = self._run_id(record.key), record.body["values"]
+        self._write(run_id, params=values)
+        if is_trial_key(record.key) and record.body.get("is_searched", True):
+            self.connect()[2].add_trial(run_id, values)
+
+    def _write_metrics(self, record: Record) -> None:
+        metrics = {name: (value, record.time_ms, record.body["step"]) for name, value in record.body["values"].items()}
+        self._write(self._run_id(record.key), metrics=metrics)
+
+    def _upload(self, record: Record) -> None:
+        path = Path(record.body["path"])
+        if not path.exists():
+            raise RefusedError(f"{path} no longer exists")
+        self.connect()[0].log_artifact(self._run_id(record.key), str(path), record.body["folder"] or None)
+
+    def _end(self, record: Record) -> None:
+        run_id = self._run_id(record.key)
+        self._write(run_id, tags=record.body["tags"])
+        self.connect()[0].set_terminated(run_id, record.body["status"], end_time=record.time_ms)
+
+    def _write(
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, str] = _NOTHING,
+        metrics: Mapping[str, tuple[float, int, int]] = _NOTHING,
+        tags: Mapping[str, str] = _NOTHING,
+    ) -> None:
+        """Write a batch; if the store refuses it, write its items one by one and name the refused ones."""
+        from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415
+
+        def write(batch: Sequence[Param | Metric | RunTag]) -> None:
+            client.log_batch(
+                run_id,
+                params=[item for item in batch if isinstance(item, Param)],
+                metrics=[item for item in batch if isinstance(item, Metric)],
+                tags=[item for item in batch if isinstance(item, RunTag)],
+            )
+
+        client, refused = self.connect()[0], []
+        batch: list[Param | Metric | RunTag] = [
+            *(Param(*item) for item in params.items()),
+            *(Metric(name, *point) for name, point in metrics.items()),
+            *(RunTag(*item) for item in tags.items()),
+        ]
+        try:
+            return write(batch)
+        except Exception as error:
+            if len(batch) < 2 or not is_refusal(error):
+                raise
+        for item in batch:
+            try:
+                write([item])
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                refused.append(f"{item.key}: {error}")
+        if refused:
+            raise RefusedError("; ".join(refused))
+        return None
+
+    def _run_id(self, key: str) -> str:
+        if key not in self._run_ids:
+            run = self._find(key)
+            if run is None:
+                raise RefusedError(f"run {key} was never opened")
+            self._run_ids[key] = run.info.run_id
+        return self._run_ids[key]
+
+    def _find(self, key: str) -> "Run | None":
+        """Find a run by its key, deleted ones too; the older one if a lost answer has made two."""
+        from mlflow.entities import ViewType  # noqa: PLC0415
+
+        client, experiment_id, _ = self.connect()
+        found = client.search_runs(
+            [experiment_id],
+            f"tags.{names.HARNESS_KEY} = '{key}'",
+            run_view_type=ViewType.ALL,
+            order_by=["attributes.start_time ASC"],
+        )
+        return found[0] if found else None
+
+
+def _ensure_sqlite(database: Path) -> None:
+    """Create a store under another name and move it into place.
+
+    MLflow's migrations leave a broken store if they are killed half-way, or if two processes run them at once.
+    """
+    from mlflow import MlflowClient  # noqa: PLC0415
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(database.with_name(f"{database.name}.lock")):
+        if database.exists() and database.stat().st_size:
+            return
+        scratch = database.with_name(f"{database.name}.new")
+        scratch.unlink(missing_ok=True)
+        MlflowClient(sqlite_uri(scratch))
+        scratch.replace(database)
+
+
+@contextmanager
+def _no_stray_directory(uri: str) -> Iterator[None]:
+    """Remove the directory that MLflow makes after the escaped spelling of a path."""
+    spelled = Path(uri.removeprefix(_SQLITE)).parent
+    strays = [place for place in (spelled, *spelled.parents) if uri.startswith(_SQLITE) and not place.exists()]
+    try:
+        yield
+    finally:
+        database = sqlite_path(uri)
+        for place in strays:
+            if database is not None and not database.is_relative_to(place):
+                with suppress(OSError):  # not there, or no longer empty
+                    place.rmdir()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the log of schema migrations off the terminal; no handler is touched."""
+    loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
