@@ -20,7 +20,7 @@ from torchaudio.compliance import kaldi
 
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed, torch_threads
 from harness.data.batches import Part
-from harness.data.openmic import ClipDataset
+from harness.data.dataset import ClipDataset
 from harness.data.store import prepare_features
 from harness.features.log_mel import FrontEnd
 
@@ -89,12 +89,23 @@ def synthetic_clips(root: Path, *, clips: int, seconds: float) -> ClipDataset:
     keys = tuple(f"{index:06d}_0" for index in range(clips))
     targets = np.ones((clips, 1), np.float32)
     rows = np.arange(clips)
+    paths = tuple(root / f"{key}.ogg" for key in keys)
     dataset = ClipDataset(
-        "synthetic", root, ("sound",), keys, targets, targets > 0, rows, rows[:0], artists=None, vggish=None, digest=""
+        "synthetic",
+        root,
+        ("sound",),
+        keys,
+        paths,
+        targets,
+        targets > 0,
+        rows,
+        rows[:0],
+        artists=None,
+        vggish=None,
+        digest="",
     )
-    for row in range(clips):
-        path = dataset.audio_path(row)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
+    for row, path in enumerate(paths):
         soundfile.write(path, _chords(row, seconds), _SAMPLE_RATE, format="OGG", subtype="VORBIS")
     return dataset
 

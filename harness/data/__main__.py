@@ -33,8 +33,6 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 PUBLISHED = ("openmic",)
 
-FIGURE = "label-distribution.png"
-
 
 @app.callback(help=__doc__)
 def main() -> None:
@@ -170,30 +168,29 @@ def _front_end(backbone: str, preset: str | None) -> "FrontEnd":
 
 @app.command()
 def check(
-    place: Annotated[Path, typer.Argument(help="Directory in OpenMIC-2018's layout.", metavar="DIR")],
-    audio: Annotated[bool, typer.Option("--audio", help="Read every clip, though none is decoded. [a few]")] = False,
+    place: Annotated[Path, typer.Argument(help="Directory of a data set.", metavar="DIR")],
+    audio: Annotated[bool, typer.Option("--audio", help="Decode every clip. [a few]")] = False,
     everything: Annotated[bool, typer.Option("--all", help="List all problems. [the first of each kind]")] = False,
-    figure: Annotated[Path, typer.Option(help="Where the label statistics are drawn, a .png file.")] = Path(FIGURE),
+    figure: Annotated[Path | None, typer.Option(help="Draw the label statistics into this .png file.")] = None,
 ) -> None:
-    """Tell what is in a data set's directory and what is missing. Exit status 1 if a study could not use it.
+    """Report the contents of a data set and everything that keeps a study from using it.
 
-    2 if nothing there looks like a data set.
+    Exit status 1 if a study could not use it, 2 if nothing there looks like a data set.
     """
     with said_to_the_user(lambda: "run the same command again"):
-        if figure.suffix != ".png":
+        if figure is not None and figure.suffix != ".png":
             raise ValueError(f"figure={figure}: must end in .png")
         from harness.common.progress import track  # noqa: PLC0415
-        from harness.data.check import check_directory, why_not_checked  # noqa: PLC0415
-        from harness.data.check_report import lines_of  # noqa: PLC0415
+        from harness.data.check import check_directory, count_labels, lines_of  # noqa: PLC0415
 
-        place = place.expanduser()
-        if nothing := why_not_checked(place):
-            raise typer.BadParameter(nothing, param_hint="DIR")
-        found = check_directory(place, reads_all_audio=audio, progress=track)
+        try:
+            found = check_directory(place.expanduser(), decodes_all=audio, progress=track)
+        except FileNotFoundError as error:
+            raise typer.BadParameter(str(error), param_hint="DIR") from None
         for line in lines_of(found, lists_all=everything):
             typer.echo(line)
-        if found.counts is not None:
-            _draw(figure, found.counts, title=place.absolute().name)
+        if figure is not None and found.dataset is not None:
+            _draw(figure, count_labels(found.dataset), title=found.root.name)
             typer.echo(f"figure    {figure}")
     raise typer.Exit(DONE if found.is_usable else FELL_SHORT)
 

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from harness.data.checked_rows import CheckedRows
-from harness.data.openmic import POSITIVE, ClipDataset, read_vggish
+from harness.data.dataset import POSITIVE, ClipDataset
+from harness.data.openmic import read_vggish
 from harness.data.rows import Rows
 from harness.data.splits import Split
 from harness.data.store import FeatureStore

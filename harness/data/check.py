@@ -1,173 +1,251 @@
-"""What is in a data set's directory, what is missing from it, and whether a study can use it.
+"""Check a data set: count clips, labels and audio, and list everything that keeps a study from using it.
 
-Reads on after each problem, so that one look finds all of them; whether the directory is usable is in the end for
-`read_dataset` to say, by which a study reads it too.
+The rules are those of the readers and of the decoder. Where a study stops at the first broken rule, a check collects
+all of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os.path import lexists
 from pathlib import Path
 
-import numpy as np
+from rich.filesize import decimal
 
 from harness.common.progress import Progress, quiet
-from harness.data.check_audio import Audio, check_audio
-from harness.data.check_tables import (
-    check_label_csv,
-    check_label_npz,
-    check_metadata,
-    check_partition,
-    check_partitions,
-)
+from harness.common.text import few
+from harness.data.dataset import POSITIVE, ClipDataset, Problems
 from harness.data.fetch import read_marker
-from harness.data.openmic import (
-    CLASS_MAP,
-    EACH_NEEDS,
-    LABELS_CSV,
-    METADATA_CSV,
-    N_OBSERVED,
-    NPZ,
-    POSITIVE,
-    ClipDataset,
-    read_dataset,
-    vggish_blocks,
-    why_no_root,
-)
-from harness.data.problems import Problems
-from harness.data.tables import LabelTable, read_class_map, read_label_csv, read_label_npz
+from harness.data.formats import FORMATS, find_format
+from harness.data.openmic import CORRUPTED_TRACKS, vggish_blocks
+from harness.features.audio import decode, mixes_to_silence, regular_size, why_unopened
 
 LabelCounts = Mapping[str, Mapping[str, tuple[int, int]]]
-"""By split and label: in how many clips it was annotated as positive, and in how many as negative."""
-VGGISH = f"X in {NPZ}"
-_SPLITS = {"train": "split01_train.csv", "test": "split01_test.csv"}
+"""By split and label: the number of clips annotated as positive, and as negative."""
+N_LISTED = 10
+N_SAMPLED = 20
+OFFICIAL = {"train": 14_915, "test": 5_085}
+"""Clips of OpenMIC-2018 v1.0.0."""
+MISSING, UNREADABLE, UNOPENED = map(Path, ("missing audio", "unreadable audio", "audio that cannot be opened"))
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Audio:
+    """The audio files, and for those that were decoded their contents.
+
+    `kinds` counts (sample rate in Hz, channels); `seconds` is the shortest and the longest. `silent` are files with
+    nothing audible after the mix to mono. `damaged` are keys of tracks that are known to be damaged, and are.
+    """
+
+    n_files: int
+    n_bytes: int
+    n_decoded: int
+    kinds: Counter[tuple[int, int]]
+    seconds: tuple[float, float]
+    silent: tuple[str, ...]
+    damaged: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a directory holds.
+    """The contents of a directory; `dataset` is None if not even a part of it can be read.
 
-    `problems` keep a study from using it; those `beside` are of what it does not read, or few studies do. `n_clips`
-    are by split; `artists` by key, None without metadata; `has_vggish` says that the array is there and whole;
-    `dataset` is None if it cannot be read.
+    `vggish` is the reason why the VGGish features cannot be used, "" if they can, and None without them.
     """
 
     root: Path
-    problems: Problems
-    beside: Problems
-    labels: tuple[str, ...]
-    labels_from: str
-    n_keys: int
-    n_clips: Mapping[str, int]
-    counts: LabelCounts | None
-    audio: Audio | None
-    artists: Mapping[str, str] | None
-    has_vggish: bool
-    fetched: Mapping[str, object] | None
+    format: str
     dataset: ClipDataset | None
+    problems: Problems
+    audio: Audio | None
+    vggish: str | None
 
     @property
     def is_usable(self) -> bool:
-        """Whether a study can read it."""
+        """Whether a study can use it."""
         return self.dataset is not None and not len(self.problems)
 
 
-def why_not_checked(root: Path) -> str:
-    """Say why there is nothing to check: a path is no directory, or has nothing of a layout in it; "" if there is."""
-    has_any = any(lexists(root / name) for name in (NPZ, LABELS_CSV, METADATA_CSV, "partitions", "audio"))
-    return "" if has_any else why_no_root(root)
+@dataclass(frozen=True)
+class _Clip:
+    sample_rate: int
+    channels: int
+    seconds: float
+    is_silent: bool
 
 
-def check_directory(root: Path, *, reads_all_audio: bool = False, progress: Progress = quiet) -> Found:
-    """Look at everything in a directory of OpenMIC-2018's layout; nothing that is wrong with it raises."""
-    problems, beside = Problems(), Problems()
-    labels = problems.attempt(CLASS_MAP, lambda: read_class_map(root / CLASS_MAP))
-    keys, source = _check_labels(root, labels, problems, beside=beside)
-    parts = _check_partitions(root / "partitions", keys, problems)
-    keys = keys or tuple(sorted({key for part in parts.values() for key in part}))
-    counts = _counts(root, labels, source, parts)
-    _check_every_label_can_be_split(counts, problems)
-    audio = problems.attempt(
-        "audio", lambda: check_audio(root / "audio", keys, problems, reads_all=reads_all_audio, progress=progress)
+def check_directory(root: Path, *, decodes_all: bool = False, progress: Progress = quiet) -> Found:
+    """Examine everything in a directory, and a few of its clips or all; no broken rule raises.
+
+    Raises:
+        FileNotFoundError: no format recognises the directory.
+    """
+    root, name, problems = root.resolve(), find_format(root), Problems()
+    dataset = problems.attempt(root, lambda: FORMATS[name].read(root, problems), None)
+    if dataset is None:
+        return Found(root, name, None, problems, audio=None, vggish=None)
+    audio = _check_audio(dataset, problems, decodes_all=decodes_all, progress=progress)
+    return Found(root, name, dataset, problems, audio, _check_vggish(dataset))
+
+
+def count_labels(dataset: ClipDataset) -> LabelCounts:
+    """Count the annotations by split and label."""
+    positive = dataset.observed & (dataset.targets >= POSITIVE)
+    negative = dataset.observed & ~positive
+    return {
+        split: {
+            label: (int(positive[rows, column].sum()), int(negative[rows, column].sum()))
+            for column, label in enumerate(dataset.labels)
+        }
+        for split, rows in (("train", dataset.train), ("test", dataset.test))
+    }
+
+
+def _check_audio(dataset: ClipDataset, problems: Problems, *, decodes_all: bool, progress: Progress) -> Audio:
+    """Look for every file, and decode all of them, or a few and those that are empty or known to be damaged."""
+    paths, sizes = dict(zip(dataset.keys, dataset.paths, strict=True)), dict[str, int]()
+    for key, path in paths.items():
+        try:
+            sizes[key] = regular_size(path)
+        except FileNotFoundError:
+            problems.add(MISSING, _name(path, dataset.root))
+        except OSError as error:
+            problems.add(UNOPENED, f"{_name(path, dataset.root)}: {why_unopened(path, error)}")
+    sample = [*sizes] if decodes_all else _sample([*sizes], sizes)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        clips = pool.map(_examine, [paths[key] for key in sample])
+        examined = dict(zip(sample, progress(clips, total=len(sample), label="decoding"), strict=True))
+    damaged = []
+    for key, clip in examined.items():
+        if isinstance(clip, OSError):
+            problems.add(UNOPENED, f"{_name(paths[key], dataset.root)}: {why_unopened(paths[key], clip)}")
+        elif isinstance(clip, str) and key[:6] in CORRUPTED_TRACKS:
+            damaged.append(key)
+        elif isinstance(clip, str):
+            problems.add(UNREADABLE, f"{_name(paths[key], dataset.root)}: {clip}")
+    decoded = {key: clip for key, clip in examined.items() if isinstance(clip, _Clip)}
+    seconds = [clip.seconds for clip in decoded.values()]
+    return Audio(
+        n_files=len(sizes),
+        n_bytes=sum(sizes.values()),
+        n_decoded=len(decoded),
+        kinds=Counter((clip.sample_rate, clip.channels) for clip in decoded.values()),
+        seconds=(min(seconds, default=0.0), max(seconds, default=0.0)),
+        silent=tuple(_name(paths[key], dataset.root) for key, clip in decoded.items() if clip.is_silent),
+        damaged=tuple(damaged),
     )
-    artists = check_metadata(root / METADATA_CSV, problems) if lexists(root / METADATA_CSV) else None
-    dataset = _read(root, problems)
-    return Found(
-        root=root,
-        problems=problems,
-        beside=beside,
-        labels=labels or (),
-        labels_from=source,
-        n_keys=len(keys),
-        n_clips={split: len(part) for split, part in parts.items()},
-        counts=counts,
-        audio=audio,
-        artists=None if artists is None else {key: artists.get(key, "") for key in keys},
-        has_vggish=_has_vggish(dataset, beside),
-        fetched=read_marker(root),
-        dataset=dataset,
-    )
 
 
-def _check_labels(
-    root: Path, labels: Sequence[str] | None, problems: Problems, *, beside: Problems
-) -> tuple[tuple[str, ...], str]:
-    """Look at both files that may hold the labels; return the keys of the one that a study would read, and its name."""
-    has_npz, has_csv = lexists(root / NPZ), lexists(root / LABELS_CSV)
-    if has_csv:
-        keys = check_label_csv(root / LABELS_CSV, labels, beside if has_npz else problems)
-    if has_npz:
-        keys = check_label_npz(root / NPZ, labels, problems)
-    if not has_npz and not has_csv:
-        problems.add("labels", f"missing: neither {NPZ} nor {LABELS_CSV} is there; one of them must hold the labels")
-        return (), ""
-    return keys, NPZ if has_npz else LABELS_CSV
+def _sample(keys: Sequence[str], sizes: Mapping[str, int]) -> list[str]:
+    """Return a few keys, evenly spread, and all those that are suspect."""
+    step = max(len(keys) / N_SAMPLED, 1.0)
+    few_keys = [keys[int(i * step)] for i in range(min(N_SAMPLED, len(keys)))]
+    return list(dict.fromkeys(few_keys + [key for key in keys if not sizes[key] or key[:6] in CORRUPTED_TRACKS]))
 
 
-def _check_partitions(folder: Path, keys: Sequence[str], problems: Problems) -> dict[str, tuple[str, ...]]:
-    """Look at both partitions; return the keys of each split."""
-    parts = {split: check_partition(folder / name, keys, problems) for split, name in _SPLITS.items()}
-    check_partitions(dict(zip(_SPLITS.values(), parts.values(), strict=True)), keys, problems)
-    return parts
+def _examine(path: Path) -> _Clip | OSError | str:
+    """Return the properties of a clip, or why it cannot be opened or decoded."""
+    try:
+        samples, rate = decode(path)
+    except OSError as error:
+        return error
+    except ValueError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return _Clip(rate, samples.shape[1], len(samples) / rate, mixes_to_silence(samples))
 
 
-def _check_every_label_can_be_split(counts: LabelCounts | None, problems: Problems) -> None:
-    for label, pair in (counts or {}).get("train", {}).items():
-        if sum(pair) < N_OBSERVED:
-            problems.add("labels", f"{label} is observed for {sum(pair)} of the train clips; {EACH_NEEDS}")
-
-
-def _counts(
-    root: Path, labels: tuple[str, ...] | None, source: str, parts: Mapping[str, Sequence[str]]
-) -> LabelCounts | None:
-    """Count the annotations of the clips that a partition lists; None where the labels cannot be read."""
-    if labels is None or not source:
+def _check_vggish(dataset: ClipDataset) -> str | None:
+    if dataset.vggish is None:
         return None
-    read = read_label_npz if source == NPZ else read_label_csv
-    table = Problems().attempt(source, lambda: read(root / source, labels))  # what is wrong is known already
-    if table is None:
-        return None
-    return {split: _count(table, labels, part) for split, part in parts.items()}
+    problems = Problems()
+    problems.attempt(dataset.vggish, lambda: sum(map(len, vggish_blocks(dataset))), 0)
+    return few(text for texts in problems.by_place.values() for text in texts)
 
 
-def _count(table: LabelTable, labels: Sequence[str], keys: Sequence[str]) -> dict[str, tuple[int, int]]:
-    rows = np.isin(np.array(table.keys, dtype=np.str_), np.array(keys, dtype=np.str_))
-    observed, positive = table.observed[rows], table.targets[rows] >= POSITIVE
-    n_positive, n_observed = (observed & positive).sum(axis=0), observed.sum(axis=0)
-    return {label: (int(n_positive[i]), int(n_observed[i] - n_positive[i])) for i, label in enumerate(labels)}
+def _name(place: Path, root: Path) -> str:
+    """Return a place as the report shows it."""
+    return "data set" if place == root else str(place.relative_to(root) if place.is_relative_to(root) else place)
 
 
-def _read(root: Path, problems: Problems) -> ClipDataset | None:
-    """Read the directory as a study does; its objection counts if nothing else was found."""
-    unsaid = Problems()
-    dataset = unsaid.attempt("data set", lambda: read_dataset(root))
-    if not len(problems):
-        for text in unsaid.by_place.get("data set", []):
-            problems.add("data set", text)
-    return dataset
+def lines_of(found: Found, *, lists_all: bool = False) -> Iterator[str]:
+    """Yield the report: facts, table of labels, notes and warnings, problems, verdict."""
+    limit = None if lists_all else N_LISTED
+    yield from (f"{name:<10}{text}" for name, text in _facts(found))
+    if found.dataset is not None:
+        yield ""
+        yield from _table(count_labels(found.dataset))
+        yield ""
+        yield from _notes(found, found.dataset, limit=limit)
+    for place, texts in found.problems.by_place.items():
+        hint = "; a study with --skip-corrupt leaves them out" if place == UNREADABLE else ""
+        count = f", {len(texts):,} of them" if len(texts) > 1 else ""
+        yield f"problem: {_name(place, found.root)}{count}{hint}"
+        yield from (f"    {text}" for text in texts[:limit])
+        if len(texts) > len(texts[:limit]):
+            yield f"    and {len(texts) - N_LISTED:,} more; --all lists them"
+    if found.is_usable:
+        yield "usable: a study can read its tables, and each clip has a file"
+    else:
+        yield f"not usable: {len(found.problems):,} problems"
 
 
-def _has_vggish(dataset: ClipDataset | None, beside: Problems) -> bool:
-    if dataset is None or dataset.vggish is None:
-        return False
-    return beside.attempt(VGGISH, lambda: sum(map(len, vggish_blocks(dataset)))) is not None
+def _facts(found: Found) -> Iterator[tuple[str, str]]:
+    yield "directory", str(found.root)
+    yield "format", found.format
+    dataset, audio, marker = found.dataset, found.audio, read_marker(found.root)
+    if dataset is not None:
+        n_clips = {"train": len(dataset.train), "test": len(dataset.test)}
+        official = ", as many as in OpenMIC-2018 v1.0.0" if n_clips == OFFICIAL else ""
+        yield "clips", f"{len(dataset.keys):,}: {n_clips['train']:,} train, {n_clips['test']:,} test{official}"
+        n_positive = int((dataset.observed & (dataset.targets >= POSITIVE)).sum())
+        observed = f"{int(dataset.observed.sum()):,} of {dataset.observed.size:,} observed, {n_positive:,} positive"
+        yield "labels", f"{len(dataset.labels)}; {observed}"
+    if audio is not None:
+        yield "audio", f"{audio.n_files:,} files, {decimal(audio.n_bytes)}"
+        kinds = ", ".join(f"{n:,} at {rate:,} Hz {_channels(c)}" for (rate, c), n in audio.kinds.most_common())
+        yield "decoded", f"{audio.n_decoded:,}: {kinds or 'none'}; {audio.seconds[0]:.2f} to {audio.seconds[1]:.2f} s"
+    if dataset is not None and dataset.artists is not None:
+        unnamed = dataset.artists.count("")
+        yield "artists", f"{len({*dataset.artists} - {''}):,}" + (f"; {unnamed:,} clips name none" if unnamed else "")
+    yield "VGGish", {None: "none", "": "complete"}.get(found.vggish, "cannot be used")
+    if marker is not None:
+        yield "fetched", f"{marker.get('archive')}, MD5 {marker.get('md5')}"
+    yield "digest", dataset.digest if dataset is not None and found.is_usable else "none, since it cannot be used"
+
+
+def _channels(count: int) -> str:
+    return {1: "mono", 2: "stereo"}.get(count, f"with {count} channels")
+
+
+def _table(counts: LabelCounts) -> Iterator[str]:
+    """Yield a line a label: its positive and negative annotations by split."""
+    labels = [*counts["train"]]
+    width = max(map(len, [*labels, "label"])) + 2
+    yield f"{'label':<{width}}" + "".join(f"{split + ' ' + side:>10}" for split in counts for side in "+-")
+    for label in labels:
+        yield f"{label:<{width}}" + "".join(f"{n:>10,}" for part in counts.values() for n in part[label])
+    totals = (sum(pair[side] for pair in part.values()) for part in counts.values() for side in (0, 1))
+    yield f"{'all':<{width}}" + "".join(f"{n:>10,}" for n in totals)
+
+
+def _notes(found: Found, dataset: ClipDataset, *, limit: int | None) -> Iterator[str]:
+    """Yield limits and warnings that keep no study from using the data set."""
+    audio = found.audio
+    if dataset.artists is None:
+        yield "note: without metadata of artists, no --split artist"
+    elif not all(dataset.artists):
+        yield "note: clips without an artist: no --split artist"
+    if found.vggish != "":
+        reason = "without VGGish features" if found.vggish is None else found.vggish
+        yield f"note: {reason}: no systems with VGGish input"
+    if audio is None:
+        return
+    if audio.n_decoded < audio.n_files:
+        yield f"note: {audio.n_decoded:,} of {audio.n_files:,} files were decoded; --audio decodes all"
+    if audio.damaged:
+        clips = ", ".join(audio.damaged)
+        yield f"note: damaged, of {len(CORRUPTED_TRACKS)} tracks known to be: {clips}; studies leave them out"
+    if audio.silent:
+        names = few(audio.silent, limit=limit or len(audio.silent))
+        yield f"warning: nothing audible after the mix to mono: {names}"

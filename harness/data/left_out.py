@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.common.files import write_whole
-from harness.data.check_audio import CORRUPTED_TRACKS
-from harness.data.openmic import audio_name
+from harness.data.openmic import CORRUPTED_TRACKS, audio_name
 from harness.data.store_files import UNREADABLE, said_of
 
 LEFT_OUT = "left_out.csv"

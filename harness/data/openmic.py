@@ -1,4 +1,4 @@
-"""Reading a data set in OpenMIC-2018's own disk layout: the real one, the demo, or one of the reader's own.
+"""OpenMIC-2018's layout on disk, which the real data set, the demo and many users' own data sets have.
 
     ROOT/class-map.json                           {"accordion": 0, ...}
     ROOT/openmic-2018.npz                         sample_key, Y_true, Y_mask; X (VGGish) is optional. Or else:
@@ -7,30 +7,28 @@
     ROOT/partitions/split01_{train,test}.csv      one key a line
     ROOT/audio/000/000046_3840.ogg                the folder is the key's first three characters
 
-Conventions: row i of every array is `keys[i]`; keys are sorted. A target is the probability that the
-instrument plays, positive from 0.5; where `observed` is False nobody was asked, and the target says nothing.
-
 Source: Humphrey, Durand and McFee, "OpenMIC-2018", ISMIR 2018; the layout of openmic-2018-v1.0.0.tgz.
 """
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import csv
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from os.path import lexists
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from harness.common.text import few
-from harness.data.npz import member_names, read_blocks, read_shape, read_strings
+from harness.data.dataset import ClipDataset, LabelTable, Problems, make_dataset, normalised
+from harness.data.npz import member_names, read_blocks, read_shape
 from harness.data.tables import (
-    LabelTable,
-    key_order,
     read_artists,
     read_class_map,
     read_label_csv,
     read_label_npz,
+    read_npz_keys,
     read_partition,
 )
 
@@ -38,87 +36,47 @@ NPZ = "openmic-2018.npz"
 LABELS_CSV = "openmic-2018-aggregated-labels.csv"
 METADATA_CSV = "openmic-2018-metadata.csv"
 CLASS_MAP = "class-map.json"
-POSITIVE = 0.5
-"""From this probability on, an instrument counts as playing."""
-N_OBSERVED = 2
-"""For so many train clips at least each label must be observed."""
-EACH_NEEDS = "each label needs two, one to learn from and one to validate by"
+PARTITIONS = ("partitions/split01_train.csv", "partitions/split01_test.csv")
+CORRUPTED_TRACKS = frozenset(
+    "071826 071827 087435 095253 095259 095263 102144 113025 113604 138485".split()  # noqa: SIM905
+)
+"""Tracks of the Free Music Archive that are known to be damaged: the first six characters of their clips' keys."""
 _VGGISH_SHAPE = (10, 128)
 
 
-@dataclass(frozen=True, eq=False)
-class ClipDataset:
-    """The clips of a data set: keys, labels and the official partition. Audio and VGGish stay on disk.
+def is_openmic(root: Path) -> bool:
+    """Return whether a directory has any table of the layout."""
+    return any(lexists(root / name) for name in (CLASS_MAP, NPZ, LABELS_CSV, METADATA_CSV, *PARTITIONS))
 
-    `artists` is "" where the metadata names none, and None without metadata; `digest` is the sha256 of
-    labels, keys, targets, observed, train and test.
+
+def read_dataset(root: Path, problems: Problems = Problems(raises=True)) -> ClipDataset:  # noqa: B008
+    """Read everything but the audio, and check that each clip has an audio file.
+
+    Raises:
+        OSError: a file of the layout is missing or cannot be opened.
+        ValueError: a file's content breaks the layout's rules; the message names file and row or key.
     """
-
-    name: str
-    root: Path
-    labels: tuple[str, ...]
-    keys: tuple[str, ...]
-    targets: Float[np.ndarray, "clip label"]
-    observed: Bool[np.ndarray, "clip label"]
-    train: Int[np.ndarray, " row"]
-    test: Int[np.ndarray, " row"]
-    artists: tuple[str, ...] | None
-    vggish: Path | None
-    digest: str
-
-    def audio_path(self, row: int) -> Path:
-        """Return where the clip of a row lies."""
-        return self.root / "audio" / audio_name(self.keys[row])
+    root = root.resolve()
+    labels = problems.attempt(root / CLASS_MAP, lambda: read_class_map(root / CLASS_MAP), ())
+    table = _read_labels(root, labels, problems)
+    train, test = (read_partition(root / name, table.keys, problems) for name in PARTITIONS)
+    metadata = root / METADATA_CSV
+    return make_dataset(
+        root,
+        labels,
+        table,
+        paths=_find_audio(root / "audio", table.keys, problems),
+        train=train,
+        test=test,
+        artists=read_artists(metadata, table.keys, problems) if lexists(metadata) else None,
+        vggish=table.source if table.source.name == NPZ and _has_vggish(table.source, problems) else None,
+        problems=problems,
+    )
 
 
 def audio_name(key: str) -> str:
     """Return a clip's place below `audio/`."""
     return f"{key[:3]}/{key}.ogg"
-
-
-def why_no_root(place: Path) -> str:
-    """Say what keeps a path from being a layout's root, and which folder in it may be meant; "" if nothing does."""
-    if not place.is_dir():
-        return f"{place}: " + ("is there, but is no directory" if lexists(place) else "no such directory")
-    if lexists(place / CLASS_MAP):
-        return ""
-    meant = next((folder for folder in sorted(place.iterdir()) if lexists(folder / CLASS_MAP)), None)
-    hint = f"; did you mean {meant}?" if meant else ""
-    return f"{place}: no {CLASS_MAP} in it, so it is not the root of an OpenMIC-2018 layout{hint}"
-
-
-def read_dataset(root: Path) -> ClipDataset:
-    """Read and check everything about a data set but its audio, of which it checks that it is there.
-
-    Raises:
-        FileNotFoundError: a file of the layout is missing, or the audio of a key.
-        ValueError: a file's content breaks the layout's rules; the message names file and row or key.
-    """
-    root = root.resolve()
-    if unfit := why_no_root(root):
-        raise FileNotFoundError(unfit)
-    labels = read_class_map(root / CLASS_MAP)
-    table = _read_labels(root, labels)
-    targets = _checked_targets(table, labels)
-    train, test = _read_partitions(root / "partitions", table.keys)
-    _check_every_label_can_be_split(table.observed[train], labels=labels, source=table.source)
-    _check_audio(root / "audio", table.keys)
-    metadata = root / METADATA_CSV
-    for array in (targets, table.observed, train, test):
-        array.setflags(write=False)
-    return ClipDataset(
-        name=root.name,
-        root=root,
-        labels=labels,
-        keys=table.keys,
-        targets=targets,
-        observed=table.observed,
-        train=train,
-        test=test,
-        artists=read_artists(metadata, table.keys) if lexists(metadata) else None,
-        vggish=table.source if table.source.name == NPZ and "X" in member_names(table.source) else None,
-        digest=_digest([*labels, "", *table.keys], arrays=[targets, table.observed, train, test]),
-    )
 
 
 def read_vggish(dataset: ClipDataset) -> Float[np.ndarray, "clip second feature"]:
@@ -127,19 +85,18 @@ def read_vggish(dataset: ClipDataset) -> Float[np.ndarray, "clip second feature"
     Raises:
         ValueError: the data set has none, or an array that does not fit its keys or that range.
     """
-    on_disk = key_order(read_strings(_vggish_file(dataset), "sample_key"))
-    row_of = np.empty_like(on_disk)
-    row_of[on_disk] = np.arange(len(on_disk))
+    row_of = {key: row for row, key in enumerate(dataset.keys)}
+    rows = [row_of[key] for key in read_npz_keys(_vggish_file(dataset))]
     features = np.empty((len(dataset.keys), *_VGGISH_SHAPE), dtype=np.float32)
     start = 0
     for block in vggish_blocks(dataset):
-        features[row_of[start : start + len(block)]] = block
+        features[rows[start : start + len(block)]] = block
         start += len(block)
     return features
 
 
 def vggish_blocks(dataset: ClipDataset) -> Iterator[np.ndarray]:
-    """Yield the VGGish features as they lie on disk, some hundred clips at a time, so that memory holds no more.
+    """Yield the VGGish features in the order on disk, some hundred clips at a time, to bound the memory.
 
     Raises:
         ValueError: as `read_vggish`, perhaps after some of the clips.
@@ -147,82 +104,82 @@ def vggish_blocks(dataset: ClipDataset) -> Iterator[np.ndarray]:
     path = _vggish_file(dataset)
     expected = (len(dataset.keys), *_VGGISH_SHAPE)
     if (shape := read_shape(path, "X")) != expected:
-        raise ValueError(f"{path}: X has shape {shape}; the keys ask for {expected}")
+        raise ValueError(f"{path}: X has shape {shape}; the keys need {expected}")
     for block in read_blocks(path, "X"):
         if block.dtype.kind not in "fiu" or not ((block >= 0) & (block <= 255)).all():
             raise ValueError(f"{path}: X must hold numbers from 0 to 255; some are outside, or no numbers")
         yield block
 
 
+def write_tables(
+    root: Path,
+    labels: Sequence[str],
+    keys: Sequence[str],
+    *,
+    targets: Float[np.ndarray, "clip label"],
+    observed: Bool[np.ndarray, "clip label"],
+    is_test: Sequence[bool],
+    artists: Sequence[str],
+) -> None:
+    """Write the class map, the labels as CSV, the partitions and the metadata below `root`, which must exist."""
+    (root / CLASS_MAP).write_text(json.dumps({label: index for index, label in enumerate(labels)}))
+    (root / "partitions").mkdir()
+    for name, of_test in zip(PARTITIONS, (False, True), strict=True):
+        lines = [f"{key}\n" for key, is_one in zip(keys, is_test, strict=True) if is_one == of_test]
+        (root / name).write_text("".join(lines))
+    _write_csv(
+        root / LABELS_CSV,
+        ("sample_key", "instrument", "relevance", "num_responses"),
+        ((keys[row], labels[label], repr(float(targets[row, label])), 3) for row, label in np.argwhere(observed)),
+    )
+    _write_csv(
+        root / METADATA_CSV,
+        ("track_id", "artist_name", "track_title", "sample_key", "start_time"),
+        (
+            (int(key[:6]), artist, f"Piece {key[:6]}", key, int(key[7:]) / 1000)
+            for key, artist in zip(keys, artists, strict=True)
+        ),
+    )
+
+
+def _read_labels(root: Path, labels: Sequence[str], problems: Problems) -> LabelTable:
+    if lexists(root / NPZ):
+        return read_label_npz(root / NPZ, labels, problems)
+    if not lexists(root / LABELS_CSV):
+        problems.add(root, f"has neither {NPZ} nor {LABELS_CSV}; one of them must hold the labels")
+        return LabelTable(root, (), np.zeros((0, len(labels))), np.zeros((0, len(labels)), np.bool_))
+    return read_label_csv(root / LABELS_CSV, labels, problems)
+
+
+def _find_audio(folder: Path, keys: Sequence[str], problems: Problems) -> list[Path]:
+    """Return each key's audio file, by listing each folder once; names may be in either of Unicode's normal forms."""
+    subfolders = [subfolder for subfolder in folder.iterdir() if subfolder.is_dir()] if folder.is_dir() else []
+    there = {normalised(f"{place.name}/{file.name}"): file for place in subfolders for file in place.iterdir()}
+    found = [there.get(audio_name(key)) or there.get(_decomposed_audio_name(key)) for key in keys]
+    if problems.raises and (missing := [audio_name(key) for key, path in zip(keys, found, strict=True) if not path]):
+        # a check looks at every file itself
+        raise FileNotFoundError(f"{folder}: {len(missing)} of {len(keys)} clips are missing: {few(missing)}")
+    return [path or folder / audio_name(key) for key, path in zip(keys, found, strict=True)]
+
+
+def _decomposed_audio_name(key: str) -> str:
+    """Return the place of a clip that a program named by the NFD of its key, whose first characters are others."""
+    return normalised(audio_name(unicodedata.normalize("NFD", key)))
+
+
+def _has_vggish(path: Path, problems: Problems) -> bool:
+    return "X" in problems.attempt(path, lambda: member_names(path), set())
+
+
 def _vggish_file(dataset: ClipDataset) -> Path:
     if dataset.vggish is None:
         raise ValueError(
-            f"{dataset.root}: no array 'X' in a file {NPZ}, so there are no VGGish features to read; choose systems "
-            "that hear log-mel, or add the array"
+            f"{dataset.root}: no array 'X' in a file {NPZ}, so there are no VGGish features; choose systems with "
+            "log-mel input, or add the array"
         )
     return dataset.vggish
 
 
-def _read_labels(root: Path, labels: tuple[str, ...]) -> LabelTable:
-    if lexists(root / NPZ):
-        return read_label_npz(root / NPZ, labels)
-    if lexists(root / LABELS_CSV):
-        return read_label_csv(root / LABELS_CSV, labels)
-    raise FileNotFoundError(f"{root}: neither {NPZ} nor {LABELS_CSV} is in it; one of them must hold the labels")
-
-
-def _checked_targets(table: LabelTable, labels: tuple[str, ...]) -> Float[np.ndarray, "clip label"]:
-    """Return the targets as float32, each on the side of 0.5 on which it was written."""
-    in_range = (table.targets >= 0) & (table.targets <= 1)
-    if not in_range.all():
-        row, label = np.argwhere(~in_range)[0]
-        raise ValueError(
-            f"{table.source}: key {table.keys[row]}, {labels[label]}: label {table.targets[row, label]}; "
-            f"a label is a probability, 0 to 1 ({np.count_nonzero(~in_range)} are not)"
-        )
-    targets = table.targets.astype(np.float32)
-    rounded_up = (targets >= POSITIVE) & (table.targets < POSITIVE)
-    targets[rounded_up] = np.nextafter(np.float32(POSITIVE), np.float32(0))
-    return targets
-
-
-def _read_partitions(folder: Path, keys: tuple[str, ...]) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " row"]]:
-    train_csv, test_csv = folder / "split01_train.csv", folder / "split01_test.csv"
-    train, test = read_partition(train_csv, keys), read_partition(test_csv, keys)
-    if both := [keys[row] for row in np.intersect1d(train, test)]:
-        raise ValueError(f"{folder}: {few(both)} in both {train_csv.name} and {test_csv.name}")
-    if neither := [keys[row] for row in np.setdiff1d(np.arange(len(keys)), np.union1d(train, test))]:
-        raise ValueError(f"{folder}: {few(neither)} in neither {train_csv.name} nor {test_csv.name}")
-    return train, test
-
-
-def _check_every_label_can_be_split(
-    observed: Bool[np.ndarray, "clip label"], *, labels: tuple[str, ...], source: Path
-) -> None:
-    counts = zip(labels, observed.sum(axis=0).tolist(), strict=True)
-    if rare := [f"{label} is observed for {count} of the train clips" for label, count in counts if count < N_OBSERVED]:
-        raise ValueError(f"{source}: {few(rare)}; {EACH_NEEDS}")
-
-
-def _check_audio(folder: Path, keys: tuple[str, ...]) -> None:
-    """Check that every key has its file, by listing each folder once."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; the clips belong there")
-    present = {
-        f"{subfolder.name}/{file.name}"
-        for subfolder in folder.iterdir()
-        if subfolder.is_dir()
-        for file in subfolder.iterdir()
-    }
-    if missing := [key for key in keys if audio_name(key) not in present]:
-        raise FileNotFoundError(
-            f"{folder}: {len(missing)} of {len(keys)} clips are missing: {few(audio_name(key) for key in missing)}"
-        )
-
-
-def _digest(names: list[str], *, arrays: list[np.ndarray]) -> str:
-    digest = hashlib.sha256("\n".join(names).encode())
-    for array in arrays:
-        digest.update(f"\n{array.shape}".encode())
-        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    return digest.hexdigest()
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Int
 
 from harness.common.text import few
 from harness.config.study import DataSpec
+from harness.data.dataset import POSITIVE, ClipDataset
 from harness.data.npz import read_array
-from harness.data.openmic import POSITIVE, ClipDataset
 
 PUBLIC_SPLIT = Path(__file__).with_name("openmic_train_val.npz")
 

@@ -22,10 +22,11 @@ from jaxtyping import Bool, Int
 from harness.common.progress import Progress, quiet
 from harness.common.text import few
 from harness.data import store_files, store_read_only
+from harness.data.dataset import ClipDataset
 from harness.data.extraction import Extraction, in_threads
 from harness.data.left_out import LEFT_OUT, is_known_to_be_corrupted
 from harness.data.old_stores import warn_of_old_stores
-from harness.data.openmic import ClipDataset, audio_name
+from harness.data.openmic import audio_name
 from harness.data.row_writer import hold_to_records
 from harness.data.rows import Rows
 from harness.data.store_files import MISSING, READY, UNREADABLE

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from harness.common.progress import Progress
+from harness.data.dataset import ClipDataset
 from harness.data.extraction import Unopened, audio_digest, threads
-from harness.data.openmic import ClipDataset
 from harness.data.store_files import MISSING
 
 _UNKNOWN = (-1, -1, -1)
@@ -73,7 +73,7 @@ def some_of(clips: Sequence[T]) -> Sequence[T]:
 def look_at(dataset: ClipDataset, rows: Int[np.ndarray, " row"] | None) -> Wanted:
     """Return these rows of a data set (None: all), with their files as they are now."""
     chosen = np.arange(len(dataset.keys)) if rows is None else np.unique(rows)
-    paths = [dataset.audio_path(int(row)) for row in chosen]
+    paths = [dataset.paths[row] for row in chosen]
     return Wanted(chosen, paths, np.array([_stamp(path) for path in paths], np.int64).reshape(-1, 3))
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from harness.config import components
 from harness.config.trial import TrialConfig
 from harness.data.batches import Part, StudyData
-from harness.data.openmic import POSITIVE
+from harness.data.dataset import POSITIVE
 from harness.models.backbones.ast import Ast, Backbone
 from harness.models.baselines import AttentionModel, CnnModel, FineTuned
 from harness.models.mappers import build_mapper

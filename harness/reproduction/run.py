@@ -15,8 +15,7 @@ from harness.common.ray_start import cpu_count
 from harness.config.literature import LABEL_COUNTS, in_words
 from harness.config.space import papers_within
 from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec, terms_of_all
-from harness.data.layout_files import is_stand_in
-from harness.data.openmic import POSITIVE, ClipDataset
+from harness.data.dataset import POSITIVE, ClipDataset
 from harness.evaluation.report import conclude
 from harness.evaluation.result import EvaluationResult
 from harness.evaluation.run import evaluate, evaluation_place
@@ -36,6 +35,7 @@ from harness.study.run import begin, carry_out, claimed, connected, take_up
 from harness.study.searcher import REASON
 from harness.study.sources import open_dataset
 from harness.study.tracker import experiment_of
+from harness.synthetic.openmic_sized import is_stand_in
 from harness.training.metrics import majority_floor
 from search_spaces import load
 from tracking import records

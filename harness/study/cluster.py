@@ -16,10 +16,11 @@ from harness.common.files import cache_dir
 from harness.common.progress import Progress, quiet, track
 from harness.common.ray_start import cpu_count
 from harness.config.study import DataSpec
+from harness.data.dataset import ClipDataset
 from harness.data.extraction import Extraction, Heard, Unopened, in_threads
 from harness.data.left_out import LEFT_OUT, is_known_to_be_corrupted
 from harness.data.old_stores import bytes_on_disk
-from harness.data.openmic import ClipDataset, audio_name
+from harness.data.openmic import audio_name
 from harness.data.store import prepare_features
 from harness.data.wanted import look_at
 from harness.features.log_mel import FrontEnd

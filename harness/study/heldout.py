@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from harness.config.study import DataSpec
 from harness.data.batches import Part, one_sided_labels, select_part
-from harness.data.openmic import ClipDataset
+from harness.data.dataset import ClipDataset
 from harness.features.log_mel import FrontEnd
 from harness.study.files import TrialFiles
 from harness.study.sources import open_features

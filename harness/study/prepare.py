@@ -12,7 +12,7 @@ from harness.config.space import Axes, configurations, explore
 from harness.config.study import DataSpec, StudyPlace, StudySpec
 from harness.config.trial import TrialConfig
 from harness.data.batches import StudyData
-from harness.data.openmic import ClipDataset
+from harness.data.dataset import ClipDataset
 from harness.data.splits import study_split
 from harness.features.log_mel import FrontEnd
 from harness.models.backbones.checkpoints import backbone_digest, load_backbone, origin_of

@@ -13,8 +13,9 @@ from harness.common.files import cache_dir
 from harness.common.progress import Progress, quiet
 from harness.config.study import DataSpec
 from harness.data.batches import Features, StudyData, log_mel_features, study_data, vggish_features
+from harness.data.dataset import ClipDataset
 from harness.data.extraction import in_threads
-from harness.data.openmic import ClipDataset, read_dataset
+from harness.data.formats import read_dataset
 from harness.data.rows import UnreadableRowsError
 from harness.data.splits import study_split
 from harness.data.store import FeatureStore, prepare_features

@@ -16,8 +16,8 @@ import soxr
 from jaxtyping import Bool, Float, Int16
 
 from harness.common.progress import Progress
-from harness.data.layout_files import write_tables
-from harness.data.openmic import POSITIVE, ClipDataset
+from harness.data.dataset import POSITIVE, ClipDataset
+from harness.data.openmic import write_tables
 from harness.data.processes import map_in_processes
 from harness.features.log_mel import FrontEnd, log_mel
 from harness.synthetic.general_midi import PERCUSSION

@@ -19,9 +19,7 @@ from jaxtyping import Bool, Float, Int
 
 from harness.common.files import make_directory
 from harness.common.progress import Progress
-from harness.data.check_audio import CORRUPTED_TRACKS
-from harness.data.layout_files import mark_as_stand_in, write_tables
-from harness.data.openmic import NPZ, audio_name
+from harness.data.openmic import CORRUPTED_TRACKS, NPZ, audio_name, write_tables
 from harness.data.processes import map_in_processes
 from harness.synthetic.demo import LABELS, MIN_CLIPS, ClipPlan, default_soundfont, plan_clips, truth
 from harness.synthetic.render import SAMPLE_RATE, render
@@ -71,6 +69,19 @@ Source: counted in its labels and partitions, by the official split.
 
 
 Answers = Int[np.ndarray, "clip label"]
+
+
+_MARKER = "STAND-IN.txt"
+
+_MARKER_TEXT = """\
+This is a stand-in of OpenMIC-2018: its clips are synthetic, its annotations random. No result on it is comparable with
+anything published. Leave this file here: it keeps reports from comparing them.
+"""
+
+
+def is_stand_in(root: Path) -> bool:
+    """Return whether the data set in a directory only has the shape of OpenMIC-2018."""
+    return (root / _MARKER).exists()
 
 
 def write_stand_in(
@@ -140,7 +151,7 @@ def _write(
     answers = draw_answers(is_test, rng)
     targets, artists = _soft(answers, rng), _draw_artists(is_test, rng)
     root.mkdir()
-    mark_as_stand_in(root)
+    (root / _MARKER).write_text(_MARKER_TEXT)
     write_tables(root, LABELS, keys, targets=targets, observed=answers != 0, is_test=is_test.tolist(), artists=artists)
     np.savez_compressed(
         root / NPZ,

@@ -16,7 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 from harness.config.components import RandomForest
 from harness.config.trial import TrialConfig
 from harness.data.batches import Part, StudyData
-from harness.data.openmic import POSITIVE
+from harness.data.dataset import POSITIVE
 from harness.training.losses import binarised, masked_bce
 from harness.training.metrics import score
 from harness.training.trainer import EpochResult

@@ -8,7 +8,8 @@ import pytest
 
 from harness.config.literature import LABEL_COUNTS
 from harness.config.study import DataSpec
-from harness.data.openmic import POSITIVE, read_dataset
+from harness.data.dataset import POSITIVE
+from harness.data.openmic import read_dataset
 from harness.data.splits import SPLITS, split_train, stratified, study_split
 from harness.features.log_mel import FrontEnd
 from harness.study.sources import open_dataset, open_study_data

@@ -20,9 +20,8 @@ import pytest
 
 from harness.benchmarks.memory import BOUND_MB
 from harness.benchmarks.overhead import _training_processes
-from harness.data.check_audio import CORRUPTED_TRACKS
 from harness.data.extraction import hear
-from harness.data.openmic import read_dataset
+from harness.data.openmic import CORRUPTED_TRACKS, read_dataset
 from harness.data.splits import split_train
 from harness.data.store import open_store
 from harness.data.store_files import MISSING, RECORD, RECORDS

@@ -1,9 +1,11 @@
-"""The layout is read whole and checked; every broken rule is named with its file and row."""
+"""The layout is read and checked; a study stops at the first broken rule, named with its file and row."""
 
 import pickle
 import re
+import shutil
 import time
 import tracemalloc
+import unicodedata
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def test_a_data_set_is_read_as_it_was_written(tmp_path, layout):
     assert [dataset.keys[row] for row in dataset.train] == layout.train
     assert [dataset.keys[row] for row in dataset.test] == layout.test
     assert dataset.artists == tuple(layout.artists.values())
-    assert dataset.audio_path(2) == tmp_path / "mine/audio/000/000002_11520.ogg"
+    assert dataset.paths[2] == tmp_path / "mine/audio/000/000002_11520.ogg"
     assert dataset.targets.dtype == np.float32
     assert dataset.train.dtype == np.int64
 
@@ -77,11 +79,11 @@ def test_arrays_cannot_be_changed_and_the_data_set_travels(tmp_path, layout):
     assert pickle.loads(pickle.dumps(dataset)).digest == dataset.digest
 
 
-def test_twenty_thousand_clips_are_read_in_seconds(tmp_path):
-    root = Layout(n_clips=20_000, n_train=15_000).write(tmp_path / "d", labels_as="csv")
+def test_reading_takes_less_than_a_quarter_of_a_millisecond_a_clip(tmp_path):
+    root = Layout(n_clips=2_000, n_train=1_500).write(tmp_path / "d", labels_as="csv")
     started = time.process_time()
-    assert len(read_dataset(root).keys) == 20_000
-    assert time.process_time() - started < 5
+    assert len(read_dataset(root).keys) == 2_000
+    assert time.process_time() - started < 0.5
 
 
 def test_without_metadata_there_are_no_artists(tmp_path, layout):
@@ -95,6 +97,39 @@ def test_an_artist_that_the_metadata_does_not_name_is_empty(tmp_path, layout):
     assert read_dataset(layout.write(tmp_path / "d")).artists[3] == ""
 
 
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("in_tables", ["NFC", "NFD"])
+@pytest.mark.parametrize("labels_as", ["npz", "csv"])
+def test_names_meet_in_whichever_unicode_form_they_are_written(tmp_path, layout, on_disk, in_tables, labels_as):
+    key = "0ö1_École"
+    layout.keys[2], layout.train[2] = (unicodedata.normalize(form, key) for form in ("NFD", "NFC"))
+    layout.artists[unicodedata.normalize(in_tables, key)] = layout.artists.pop("000002_11520")
+    root = layout.write(tmp_path / "d", labels_as=labels_as)
+    shutil.rmtree(root / "audio/0o\u0308")
+    spelt = unicodedata.normalize(on_disk, key)
+    clip = root / "audio" / spelt[:3] / f"{spelt}.ogg"
+    clip.parent.mkdir()
+    clip.touch()
+    dataset = read_dataset(root)
+    row = dataset.keys.index(key)
+    assert dataset.paths[row] == clip
+    assert row in dataset.train
+    assert dataset.artists[row] == "artist 1"
+    assert dataset.digest == read_dataset(root).digest
+
+
+def test_labels_meet_in_whichever_unicode_form_and_byte_order_mark_they_are_written(tmp_path, layout):
+    root = layout.write(tmp_path / "d", labels_as="csv")
+    digest = read_dataset(root).digest
+    for path, encoding in ((root / "class-map.json", "utf-8-sig"), (root / CSV, "utf-8")):
+        path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert read_dataset(root).digest == digest
+    for path, form in ((root / "class-map.json", "NFC"), (root / CSV, "NFD")):
+        text = path.read_text(encoding="utf-8-sig").replace("voice", "voix élevée")
+        path.write_text(unicodedata.normalize(form, text), encoding="utf-8-sig")
+    assert read_dataset(root).labels == ("banjo", "cello", "voix élevée")
+
+
 def test_vggish_must_fit_the_keys(tmp_path, layout):
     root = layout.write(tmp_path / "d")
     np.savez(
@@ -104,7 +139,7 @@ def test_vggish_must_fit_the_keys(tmp_path, layout):
         Y_mask=layout.observed,
         sample_key=np.array(layout.keys),
     )
-    with pytest.raises(ValueError, match=r"npz: X has shape \(8, 128\); the keys ask for \(8, 10, 128\)"):
+    with pytest.raises(ValueError, match=r"npz: X has shape \(8, 128\); the keys need"):
         read_vggish(read_dataset(root))
     (root / NPZ).unlink()
     layout.write_csv(root)
@@ -142,8 +177,8 @@ def test_vggish_that_is_no_numbers_is_refused(tmp_path, layout):
 
 
 def test_reading_vggish_takes_little_more_memory_than_the_features(tmp_path):
-    dataset = read_dataset(Layout(n_clips=1500, n_train=1200).write(tmp_path / "d"))  # 8 bytes a number on disk
-    n_bytes = 1500 * 10 * 128 * 4
+    dataset = read_dataset(Layout(n_clips=1200, n_train=1000).write(tmp_path / "d"))  # 8 bytes a number on disk
+    n_bytes = 1200 * 10 * 128 * 4
     assert peak_of(lambda: read_vggish(dataset)) < 1.5 * n_bytes
     assert peak_of(lambda: sum(len(block) for block in vggish_blocks(dataset))) < 0.5 * n_bytes
 
@@ -161,21 +196,10 @@ def peak_of(read):
 # What is missing
 
 
-def test_a_folder_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no class-map\.json in it"):
-        read_dataset(tmp_path)
-
-
-def test_the_folder_above_a_data_set_is_refused_with_the_one_that_may_be_meant(tmp_path, layout):
-    root = layout.write(tmp_path / "openmic-2018")
-    with pytest.raises(FileNotFoundError, match=rf"no class-map\.json in it, .*; did you mean {root}\?$"):
-        read_dataset(tmp_path)
-
-
 def test_labels_are_asked_for_by_both_their_names(tmp_path, layout):
     root = layout.write(tmp_path / "d")
     (root / NPZ).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"neither {NPZ} nor {CSV}"):
+    with pytest.raises(ValueError, match=rf"neither {NPZ} nor {CSV}"):
         read_dataset(root)
 
 
@@ -204,7 +228,7 @@ def test_audio_in_another_folder_than_its_key_says_is_missing(tmp_path, layout):
 
 def test_a_missing_audio_folder_is_named(tmp_path, layout):
     (layout.write(tmp_path / "d") / "audio").rename(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError, match="audio: no such folder"):
+    with pytest.raises(FileNotFoundError, match="audio: 8 of 8 clips"):
         read_dataset(tmp_path / "d")
 
 
@@ -218,27 +242,28 @@ def refuse(layout, tmp_path, match, labels_as="npz"):
 
 def test_a_key_in_neither_split_is_refused(tmp_path, layout):
     layout.train.remove("000002_11520")
-    refuse(layout, tmp_path, r"000002_11520 in neither split01_train\.csv nor split01_test\.csv")
+    refuse(layout, tmp_path, r"d: key 000002_11520 is in neither")
 
 
 def test_a_key_in_both_splits_is_refused(tmp_path, layout):
     layout.test.append("000002_11520")
-    refuse(layout, tmp_path, r"000002_11520 in both split01_train\.csv and split01_test\.csv")
+    refuse(layout, tmp_path, r"d: key 000002_11520 is in both")
 
 
 def test_a_key_twice_in_a_split_is_refused(tmp_path, layout):
     layout.train.append(layout.train[1])
-    refuse(layout, tmp_path, r"split01_train\.csv line 7: key 000001_7680 is listed twice, first on line 2")
+    refuse(layout, tmp_path, r"split01_train\.csv: line 7: key 000001_7680 is listed twice, first on line 2")
 
 
 def test_a_key_twice_among_the_labels_is_refused(tmp_path, layout):
     layout.keys[1] = layout.keys[0]
-    refuse(layout, tmp_path, r"npz: sample_key lists 000000_3840 more than once")
+    layout.train.remove("000001_7680")
+    refuse(layout, tmp_path, r"npz: lists 000000_3840 more than once")
 
 
 def test_a_key_of_a_split_without_labels_is_refused(tmp_path, layout):
     layout.test.append("999999_0")
-    refuse(layout, tmp_path, r"split01_test\.csv line 3: key '999999_0' has no labels")
+    refuse(layout, tmp_path, r"split01_test\.csv: line 3: key '999999_0' has no labels")
 
 
 NO_NAMES = ["../../x", "a/b", "a\\b", "/etc/x", "", ".", "..", "a\0b", "a\nb", "a\x7f"]
@@ -250,7 +275,7 @@ def test_a_key_that_is_no_plain_name_is_refused(tmp_path, layout, labels_as, key
     root = layout.write(tmp_path / "d", labels_as=labels_as)
     layout.keys[2] = layout.train[2] = key
     layout.write_npz(root) if labels_as == "npz" else layout.write_csv(root)
-    where = r"npz: sample_key\[2\]" if labels_as == "npz" else r"labels\.csv line \d+"
+    where = r"npz: sample_key\[2\]" if labels_as == "npz" else r"labels\.csv: line \d+"
     with pytest.raises(ValueError, match=rf"{where}: key {re.escape(repr(key))} is no plain name"):
         read_dataset(root)
 
@@ -272,12 +297,12 @@ def test_an_empty_split_is_refused(tmp_path, layout, split):
 @pytest.mark.parametrize("name", ["targets", "observed", "keys"])
 def test_arrays_of_unlike_shape_are_refused(tmp_path, layout, name):
     setattr(layout, name, getattr(layout, name)[:-1])
-    refuse(layout, tmp_path, r"npz: Y_\w+ has shape \(\d, 3\); \d sample keys and 3 instruments ask for")
+    refuse(layout, tmp_path, r"npz: Y_\w+ has shape \(\d, 3\); \d sample keys and 3 instruments need")
 
 
 def test_labels_for_other_instruments_than_the_class_map_has_are_refused(tmp_path, layout):
     layout.targets, layout.observed = layout.targets[:, :2], layout.observed[:, :2]
-    refuse(layout, tmp_path, r"Y_true has shape \(8, 2\); 8 sample keys and 3 instruments ask for \(8, 3\)")
+    refuse(layout, tmp_path, r"Y_true has shape \(8, 2\); 8 sample keys and 3 instruments need \(8, 3\)")
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.01, np.nan, np.inf])
@@ -285,7 +310,7 @@ def test_labels_for_other_instruments_than_the_class_map_has_are_refused(tmp_pat
 def test_a_label_that_is_no_probability_is_refused(tmp_path, layout, value, labels_as):
     layout.targets[4, 1] = value
     layout.observed[4, 1] = True
-    refuse(layout, tmp_path, rf"{labels_as}: key 000004_19200, cello: label {value}; a label is a", labels_as)
+    refuse(layout, tmp_path, rf"{labels_as}: key 000004_19200, cello: label {value} is not a probability", labels_as)
 
 
 def test_labels_that_are_no_numbers_are_refused(tmp_path, layout):
@@ -299,26 +324,20 @@ def test_a_mask_that_is_not_boolean_is_refused(tmp_path, layout, kind):
     refuse(layout, tmp_path, rf"npz: Y_mask has type {kind.__name__}; it must be boolean")
 
 
-def test_an_instrument_that_nobody_annotated_in_train_is_refused(tmp_path, layout):
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_label_without_a_train_clip_on_both_sides_of_a_validation_split_is_refused(tmp_path, layout, count):
     layout.observed[:6, 2] = False
-    refuse(layout, tmp_path, r"npz: voice is observed for 0 of the train clips; each label needs two")
-
-
-def test_an_instrument_that_was_annotated_in_one_train_clip_is_refused_since_no_split_has_it_on_both_sides(
-    tmp_path, layout
-):
-    layout.observed[:6, 2] = False
-    layout.observed[4, 2] = True
-    refuse(layout, tmp_path, r"npz: voice is observed for 1 of the train clips; each label needs two")
+    layout.observed[:count, 2] = True
+    refuse(layout, tmp_path, f"npz: voice is observed for {count} of the train clips; it needs 2")
 
 
 @pytest.mark.parametrize(
     ("row", "match"),
     [
-        (("000000_3840", "kazoo", "0.5"), r"labels\.csv line 3: unknown instrument 'kazoo'; it is one of"),
-        (("000000_3840", "banjo", "loud"), r"labels\.csv line 3: relevance 'loud' is not a number"),
-        (("000000_3840", "banjo"), r"labels\.csv line 3: 2 of 3 columns"),
-        (("000001_7680", "cello", "1"), r"labels\.csv line 3: 000001_7680 and cello are listed twice"),
+        (("000000_3840", "kazoo", "0.5"), r"labels\.csv: line 3: unknown instrument 'kazoo'; it is one of"),
+        (("000000_3840", "banjo", "loud"), r"labels\.csv: line 3: relevance 'loud' is not a number"),
+        (("000000_3840", "banjo"), r"labels\.csv: line 3: 2 of 3 columns"),
+        (("000001_7680", "cello", "1"), r"labels\.csv: line 3: 000001_7680 and cello are listed twice"),
     ],
     ids=["instrument", "number", "short", "twice"],
 )
@@ -333,7 +352,7 @@ def test_a_bad_row_of_the_label_csv_is_refused(tmp_path, layout, row, match):
 def test_a_label_csv_in_another_encoding_is_refused(tmp_path, layout):
     root = layout.write(tmp_path / "d", labels_as="csv")
     (root / CSV).write_bytes(b"sample_key,instrument,relevance\n000000_3840,banj\xf3,1\n")
-    with pytest.raises(ValueError, match=r"labels\.csv after line \d: not CSV in UTF-8"):
+    with pytest.raises(ValueError, match=r"labels\.csv: not CSV in UTF-8 after line \d"):
         read_dataset(root)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.data.batches import Part
-from harness.data.openmic import ClipDataset
+from harness.data.dataset import ClipDataset
 from harness.study.files import TrialFiles
 from harness.study.heldout import READS, RESULT, read_test_once, readings_of
 from harness.training.metrics import score
@@ -30,6 +30,7 @@ class Reader:
             root=Path("data"),
             labels=LABELS,
             keys=tuple(f"{row:06}_0" for row in range(17)),
+            paths=(),
             targets=np.concatenate([targets, np.zeros((5, 2), np.float32)]),
             observed=np.ones((17, 2), dtype=bool),
             train=np.arange(12, 17),

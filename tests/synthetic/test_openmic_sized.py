@@ -12,11 +12,9 @@ from harness.config.literature import Counts
 from harness.config.study import DataSpec
 from harness.data.__main__ import app
 from harness.data.check import check_directory
-from harness.data.check_audio import CORRUPTED_TRACKS
 from harness.data.npz import read_strings
-from harness.data.openmic import read_vggish
+from harness.data.openmic import CORRUPTED_TRACKS, read_vggish
 from harness.data.splits import split_train
-from harness.features.audio import decode
 from harness.reproduction import run
 from harness.synthetic import openmic_sized as stand_in
 from harness.synthetic.demo import LABELS
@@ -52,27 +50,14 @@ def test_its_keys_are_those_of_tracks_in_order_with_the_corrupted_ones_among_the
 
 
 def test_it_passes_the_check_with_some_of_the_corrupted_tracks_damaged(place):
-    found = check_directory(place, reads_all_audio=True)
+    found = check_directory(place, decodes_all=True)
     assert found.is_usable
-    assert found.problems.by_place == {}
-    assert found.n_clips == {"train": 298, "test": 102}
-    assert found.has_vggish
-    assert 0 < len(found.audio.damaged) < 10
+    assert (len(found.dataset.train), len(found.dataset.test)) == (298, 102)
+    assert found.vggish == ""
+    assert found.audio.silent == ()
     assert len(found.audio.kinds) > 2
-    keys = found.dataset.keys
-    looked_at = {row for row, key in enumerate(keys) if row % 40 == 0 or key[:6] in CORRUPTED_TRACKS}
-    unreadable = [keys[row] for row in looked_at if not is_readable(found.dataset.audio_path(row))]
-    assert len(unreadable) == 5
-    assert {key[:6] for key in unreadable} < CORRUPTED_TRACKS
-    assert set(found.audio.damaged) == set(unreadable)
-
-
-def is_readable(path):
-    try:
-        decode(path)
-    except ValueError:
-        return False
-    return True
+    assert len(found.audio.damaged) == 5
+    assert {key[:6] for key in found.audio.damaged} < CORRUPTED_TRACKS
 
 
 def test_no_reproduction_takes_it_for_openmic_2018_for_all_its_counts(place, tmp_path, monkeypatch):
