@@ -1,14 +1,14 @@
 """The registry of data set formats: a directory is read by the first format that recognises it.
 
-To add one, put a `Format` into `FORMATS` under its name; nothing else has to change. A reader parses its files and ends
-with `make_dataset`, which checks the rules for every format:
+A package adds one by an entry point of the group `reprogramming_harness.data_formats` that names a `Format`. A reader
+parses its files and ends with `make_dataset`, which checks the rules for every format:
 
     def read(root: Path, problems: Problems) -> ClipDataset:
         keys, targets, observed = ...
         table = LabelTable(root / "labels.tsv", keys, targets, observed)
         return make_dataset(root, labels, table, paths=..., train=..., test=..., problems=problems)
 
-    FORMATS["mine"] = Format("labels.tsv", lambda root: (root / "labels.tsv").is_file(), read)
+    MINE = Format("labels.tsv", lambda root: (root / "labels.tsv").is_file(), read)
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from os.path import lexists
 from pathlib import Path
 
+from harness.common.registry import Registry
 from harness.data import openmic
 from harness.data.dataset import ClipDataset, Problems
 
@@ -33,7 +34,9 @@ class Format:
     read: Callable[[Path, Problems], ClipDataset]
 
 
-FORMATS: dict[str, Format] = {"openmic": Format(openmic.CLASS_MAP, openmic.is_openmic, openmic.read_dataset)}
+FORMATS: Registry[Format] = Registry(
+    "data_formats", {"openmic": Format(openmic.CLASS_MAP, openmic.is_openmic, openmic.read_dataset)}
+)
 
 
 def find_format(root: Path) -> str:

@@ -419,7 +419,7 @@ def test_a_reader_that_only_raises_is_checked_too(write, layout, monkeypatch):
         raise ValueError(f"{root}: no such luck")
 
     root = write(layout)
-    monkeypatch.setitem(FORMATS, "openmic", replace(FORMATS["openmic"], read=read))
+    monkeypatch.setattr("harness.data.check.FORMATS", {"openmic": replace(FORMATS["openmic"], read=read)})
     code, out, _ = run(root)
     assert code == 1
     assert "problem: data set no such luck" in out

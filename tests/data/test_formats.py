@@ -26,16 +26,17 @@ def read_folders(root, problems: Problems):
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch):
-    """Register a toy format of somebody else's, and return a data set in it."""
+def folders(tmp_path):
+    """Register another package's toy format, and return a data set in it."""
     toy = Format("README.folders", lambda root: (root / "README.folders").exists(), read_folders)
-    monkeypatch.setitem(FORMATS, "folders", toy)
+    FORMATS.add("folders", toy)
     root = tmp_path / "toy"
     for label, hertz in (("high", 2000), ("low", 200)):
         for i in range(10):
             write_tone(root / label / f"{i}.wav", hertz=hertz)
     (root / "README.folders").touch()
-    return root
+    yield root
+    FORMATS.remove("folders")
 
 
 def test_a_format_that_is_added_to_the_registry_is_read_checked_and_studied(folders):
