@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -247,3 +248,7 @@ def _check_fetch(name: str, *, mirror: str | None, archive: Path | None, md5: st
         raise ValueError(f"mirror={mirror}: must be a URL that begins with http:// or https://")
     if md5 is not None and not re.fullmatch("[0-9a-fA-F]{32}", md5):
         raise ValueError(f"md5={md5}: must be 32 hexadecimal digits")
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -187,7 +187,7 @@ def lines_of(found: Found, *, lists_all: bool = False) -> Iterator[str]:
     if found.is_usable:
         yield "usable: a study can read its tables, and each clip has a file"
     else:
-        yield f"not usable: {len(found.problems):,} problems"
+        yield f"not usable: {len(found.problems):,} problem" + "s" * (len(found.problems) != 1)
 
 
 def _facts(found: Found) -> Iterator[tuple[str, str]]:
