@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from harness.data.checked_rows import CheckedRows
-from harness.data.dataset import POSITIVE, ClipDataset
+from harness.data.dataset import ClipDataset
 from harness.data.openmic import read_vggish
 from harness.data.rows import Rows
 from harness.data.splits import Split
@@ -206,18 +206,6 @@ class StudyData:
     std: float
     front_end: FrontEnd | None
     digest: str = ""
-
-    @property
-    def one_sided_labels(self) -> tuple[str, ...]:
-        """Return the labels whose annotated validation clips all have the same answer: their F1 says little."""
-        return one_sided_labels(self.validation, self.labels)
-
-
-def one_sided_labels(part: Part, labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the labels whose annotated clips all have the same answer."""
-    positive, observed = part.targets >= POSITIVE, part.observed
-    has_both = (positive & observed).any(axis=0) & (~positive & observed).any(axis=0)
-    return tuple(label for label, both in zip(labels, has_both, strict=True) if not both)
 
 
 def study_data(dataset: ClipDataset, features: Features, split: Split) -> StudyData:

@@ -14,10 +14,11 @@ from harness.common.files import write_whole
 from harness.common.text import markdown_table
 from harness.config.study import StudyPlace, StudySpec
 from harness.evaluation.plan import Key, RunList, Session, evaluations_beside
-from harness.evaluation.result import FIGURES, Comparison, ConfigurationResult, EvaluationResult, paired_seeds
+from harness.evaluation.result import Comparison, ConfigurationResult, EvaluationResult, paired_seeds
 from harness.evaluation.selection import Candidate
 from harness.evaluation.statistics import COVERAGE, Difference, Summary, summarise
 from harness.study.console import StudyConsole
+from harness.training.metrics import METRICS, OF_RECORD
 
 _MAX_COLUMNS = 6
 
@@ -80,10 +81,11 @@ def _on_test(result: EvaluationResult) -> tuple[list[str], list[list[str]]]:
     for c in result.configurations:
         macro = c.summary("macro_f1")
         ends = [None, None] if macro is None else [macro.minimum, macro.maximum]
-        spreads = [_spread(c.summary(name)) for name in ("positive_f1", "map")]
+        spreads = [_spread(c.summary(name)) for name in METRICS if name != OF_RECORD]
         n_seeds = f"{len(c.finished)}/{len(c.seeds)}"
         rows.append([_system(c), c.title, n_seeds, _spread(macro), *map(_figure, ends), *spreads])
-    return ["system", "configuration", "seeds", "macro-F1", "min", "max", "positive F1", "mAP"], rows
+    others = [metric.title for name, metric in METRICS.items() if name != OF_RECORD]
+    return ["system", "configuration", "seeds", METRICS[OF_RECORD].title, "min", "max", *others], rows
 
 
 def _training(result: EvaluationResult) -> tuple[list[str], list[list[str]]]:
@@ -126,11 +128,13 @@ def _full(result: EvaluationResult) -> tuple[list[str], list[list[str]]]:
     """Return mean, standard deviation, min and max of every figure that is not of one label."""
     rows = []
     for c in result.configurations:
-        for name, words in FIGURES.items():
+        for name, metric in METRICS.items():
             for split in ("test", "validation"):
                 s = c.summary(name, split=split)
                 cells = [None] * 4 if s is None else [s.mean, s.std, s.minimum, s.maximum]
-                rows.append([f"{c.title} {_system(c)}", f"{split} {words}", str(s.n if s else 0), *map(_figure, cells)])
+                rows.append(
+                    [f"{c.title} {_system(c)}", f"{split} {metric.title}", str(s.n if s else 0), *map(_figure, cells)]
+                )
     return ["configuration", "figure", "seeds", "mean", "std", "min", "max"], rows
 
 
@@ -158,10 +162,10 @@ def _as_markdown(result: EvaluationResult, session: Session) -> str:
     if floor := _floor(result):
         lines += [f"Floor: {floor}.", ""]
     lines += ["## Every figure", "", markdown_table(*_full(result), n_words=2), ""]
-    for name, words in FIGURES.items():
+    for name, metric in METRICS.items():
         if comparisons := result.comparisons(name):
             table = markdown_table(*_differences(comparisons), n_words=2)
-            lines += [f"## Test {words}, paired by seed", "", table, ""]
+            lines += [f"## Test {metric.title}, paired by seed", "", table, ""]
     for c in result.configurations:
         table = markdown_table(*_full_by_label(c, result.labels), n_words=1)
         lines += [f"## Test F1 by label: {c.title}, {_system(c)}", "", table, ""]
@@ -178,7 +182,7 @@ def _as_json(result: EvaluationResult, session: Session) -> dict[str, Any]:
         "configurations": [_configuration_json(c, result.labels) for c in result.configurations],
         "comparisons": [
             {"figure": name, "one": c.one, "other": c.other, **asdict(c.difference)}
-            for name in FIGURES
+            for name in METRICS
             for c in result.comparisons(name)
         ],
     }
@@ -194,8 +198,8 @@ def _configuration_json(c: ConfigurationResult, labels: Sequence[str]) -> dict[s
         "paper_name": c.paper_name,
         "params": c.params,
         "test_floor": c.test_floor,
-        "test": {name: summary(name) for name in FIGURES},
-        "validation": {name: summary(name, "validation") for name in FIGURES},
+        "test": {name: summary(name) for name in METRICS},
+        "validation": {name: summary(name, "validation") for name in METRICS},
         "test_f1": {label: summary(f"f1_by_label/{label}") for label in labels},
         "seconds": asdict(_seconds(c)) if c.finished else None,
     }
@@ -329,7 +333,7 @@ def _one_sided(result: EvaluationResult) -> list[str]:
         return []
     return [
         f"{', '.join(label for label in result.labels if label in found)}: all annotated test clips have the same "
-        "answer, so that F1 says little; mAP leaves out labels without a positive clip"
+        "answer, so the means over labels leave them out"
     ]
 
 

@@ -18,14 +18,12 @@ from harness.study.files import TrialFiles
 from harness.study.heldout import readings_of
 from harness.study.searcher import REASON, SUMMARY, TEST
 
-FIGURES = {"macro_f1": "macro-F1", "positive_f1": "positive F1", "map": "mAP"}
-"""The figures of a split, with their names for people."""
 _TELL_CLIPS = ("n_clips", "clips", "log_mel_digest", "vggish_digest")
 
 
 @dataclass(frozen=True)
 class SeedResult:
-    """One retraining. `test` and `validation` hold macro_f1, positive_f1, map and f1_by_label, those of the best epoch.
+    """One retraining. `test` and `validation` hold the figures of `METRICS` and f1_by_label, those of the best epoch.
 
     Both are None if it has none. `test` says besides which clips these were, by `n_clips` and their digest `clips`,
     what was heard of them, by `log_mel_digest` or `vggish_digest`, how many could not be read, by `n_left_out`, which
@@ -100,6 +98,8 @@ class ConfigurationResult:
         found = {}
         for seed in self.finished:
             figures = (seed.test if split == "test" else seed.validation) or {}
+            if first not in figures:  # a metric that was added since
+                continue
             found[seed.seed_index] = float(figures[first][label] if label else figures[first])
         return found
 
@@ -153,7 +153,7 @@ class EvaluationResult:
         found = []
         for one, other in combinations(self.configurations, 2):
             left, right = one.values(name), other.values(name)
-            if common := paired_seeds(one, other):
+            if common := [seed for seed in paired_seeds(one, other) if seed in left and seed in right]:
                 difference = paired_difference([left[i] for i in common], [right[i] for i in common])
                 found.append(Comparison(one.title, other.title, difference))
         return found

@@ -13,9 +13,7 @@ from harness.config.study import StudyPlace, StudySpec
 from harness.config.trial import TrialConfig
 from harness.study.searcher import PATHS, SUMMARY
 from harness.study.storage import open_storage
-
-VALIDATION_FIGURES = ("macro_f1", "positive_f1", "map")
-
+from harness.training.metrics import METRICS
 
 _SPLIT = ("split", "validation_fraction", "split_seed", "fraction", "skips_corrupt")
 
@@ -58,8 +56,8 @@ def check_choice(*, by: str, top: int) -> None:
     Raises:
         ValueError: `by` is no figure of validation, or `top` is no number of configurations.
     """
-    if by not in VALIDATION_FIGURES:
-        raise ValueError(f"by={by!r}: selection is on validation only, by one of {', '.join(VALIDATION_FIGURES)}")
+    if by not in METRICS:
+        raise ValueError(f"by={by!r}: selection is on validation only, by one of {', '.join(METRICS)}")
     if top < 1:
         raise ValueError(f"top={top}: must be at least 1")
 
@@ -117,11 +115,18 @@ def candidates(place: StudyPlace, spec: StudySpec) -> list[Candidate]:
 def choose(among: Iterable[Candidate], *, top: int, by: str) -> list[Candidate]:
     """Return the best `top` of each system, the best first."""
     chosen: dict[str, list[Candidate]] = {}
-    for candidate in sorted(among, key=lambda c: (-c.figures[by], c.trial)):
+    sign = -1 if METRICS[by].higher_is_better else 1
+    for candidate in sorted(among, key=lambda c: (sign * _figure(c, by), c.trial)):
         of_system = chosen.setdefault(candidate.system, [])
         if len(of_system) < top:
             of_system.append(candidate)
     return [candidate for of_system in chosen.values() for candidate in of_system]
+
+
+def _figure(candidate: Candidate, by: str) -> float:
+    if by not in candidate.figures:
+        raise ValueError(f"by={by!r}: {candidate.title} was trained before there was this metric")
+    return candidate.figures[by]
 
 
 def check_systems(systems: Sequence[str] | None, among: Iterable[Candidate]) -> None:
@@ -138,13 +143,13 @@ def check_systems(systems: Sequence[str] | None, among: Iterable[Candidate]) -> 
 
 def _merged(tried: Sequence[Candidate]) -> Candidate:
     """Return one configuration that was tried several times."""
-    figures = {name: fmean(candidate.figures[name] for candidate in tried) for name in VALIDATION_FIGURES}
+    figures = {name: fmean(candidate.figures[name] for candidate in tried) for name in tried[0].figures}
     return replace(tried[0], figures=figures, n_trials=len(tried))
 
 
 def _candidate(trial: FrozenTrial, spec: StudySpec) -> Candidate:
     config = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS]))
     best = json.loads(trial.user_attrs[SUMMARY])["best"]
-    figures = {name: float(best[name]) for name in VALIDATION_FIGURES}
+    figures = {name: float(best[name]) for name in METRICS if name in best}
     system = f"{config.name}{_CEILING}" if spec.data.reveals_all else config.name
     return Candidate(spec.name, trial.number, system, config.digest(), config.to_paths(), figures)

@@ -12,6 +12,7 @@ from harness.data.batches import StudyData
 from harness.models.reprogrammed import Reprogrammed
 from harness.study.files import TrialFiles
 from harness.training.learner import Learner
+from harness.training.metrics import METRICS
 from harness.training.trainer import Trainer
 from tracking import figures
 
@@ -31,7 +32,7 @@ def write_artifacts(
         figures.learning_curves(
             curves,
             losses={name: [r[f"{name}_loss"] for r in records] for name in ("train", "validation")},
-            scores={"macro-F1": [r["macro_f1"] for r in records], "mAP": [r["map"] for r in records]},
+            scores={m.title: [r[name] for r in records] for name, m in METRICS.items() if name in records[0]},
             title=title,
         )
         if isinstance(learner, Trainer) and isinstance(learner.model, Reprogrammed) and data.front_end is not None:

@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.config.study import DataSpec
-from harness.data.batches import Part, one_sided_labels, select_part
+from harness.data.batches import Part, select_part
 from harness.data.dataset import ClipDataset
 from harness.features.log_mel import FrontEnd
 from harness.study.files import TrialFiles
 from harness.study.sources import open_features
-from harness.training.metrics import Scores, majority_floor, score
+from harness.training.metrics import majority_floor, one_sided_labels, score
 
 __all__ = ["READS", "RESULT", "open_test_part", "read_test_once", "readings_of"]
 
@@ -61,27 +61,18 @@ def read_test_once(
         labels=dataset.labels,
     )
     result = {
-        **_figures(scores),
-        "floor": _figures(floor),
+        **scores.to_record(),
+        "floor": floor.to_record(),
         "n_clips": len(part),
         "n_left_out": int(dataset.observed[dataset.test].any(axis=1).sum()) - len(part),
         "clips": hashlib.sha256(part.rows.astype("<i8").tobytes()).hexdigest(),
         f"{inputs}_digest": part.digest,
-        "one_sided": list(one_sided_labels(part, dataset.labels)),
+        "one_sided": list(one_sided_labels(part.targets, part.observed, dataset.labels)),
         "read_at": read_at,
         "reads": len(readings),
     }
     files.write(RESULT, json.dumps(result).encode())
     return result
-
-
-def _figures(scores: Scores) -> dict[str, Any]:
-    return {
-        "macro_f1": scores.macro_f1,
-        "positive_f1": scores.positive_f1,
-        "map": scores.mean_average_precision,
-        "f1_by_label": dict(scores.f1_by_label),
-    }
 
 
 def readings_of(files: TrialFiles) -> list[str]:

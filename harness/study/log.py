@@ -23,10 +23,7 @@ class TrialLog:
                 "lr": result.lr,
                 "train_loss": result.train_loss,
                 "validation_loss": result.validation_loss,
-                "macro_f1": result.scores.macro_f1,
-                "positive_f1": result.scores.positive_f1,
-                "map": result.scores.mean_average_precision,
-                "f1_by_label": dict(result.scores.f1_by_label),
+                **result.scores.to_record(),
                 "seconds": result.seconds,
             }
         )

@@ -18,7 +18,7 @@ from harness.features.log_mel import FrontEnd
 from harness.models.backbones.checkpoints import backbone_digest, load_backbone, origin_of
 from harness.study.console import StudyConsole
 from harness.study.sources import open_dataset, open_features, open_study_data
-from harness.training.metrics import majority_floor
+from harness.training.metrics import majority_floor, one_sided_labels
 from search_spaces import Space, load
 
 
@@ -64,6 +64,7 @@ def prepare_for(
             ("clips", sizes),
             *([("fraction", _fraction_in_words(spec.data, dataset))] if spec.data.fraction < 1 else []),
             ("floor", f"macro-F1 {floor:.3f} on validation by always guessing each label's more frequent answer"),
+            *_one_sided(data),
         ]
     )
     provenance = {
@@ -152,6 +153,16 @@ def _floor(data: StudyData) -> float:
         observed=data.validation.observed,
         labels=data.labels,
     ).macro_f1
+
+
+def _one_sided(data: StudyData) -> list[tuple[str, str]]:
+    """Name the labels that no figure on validation counts."""
+    found = one_sided_labels(data.validation.targets, data.validation.observed, data.labels)
+    if not found:
+        return []
+    shares = f"{len(found)} of {len(data.labels)} labels have only one answer on validation"
+    effect = "no figure counts them" if len(found) < len(data.labels) else "so the figures say little"
+    return [("one-sided", f"{shares}, {effect}: {', '.join(found)}")]
 
 
 def _device() -> str:

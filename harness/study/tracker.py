@@ -21,6 +21,7 @@ from harness.study.artifacts import FIGURES
 from harness.study.files import BEST, TrialFiles
 from harness.study.plan import Plan
 from harness.study.searcher import PATHS, REASON, SUMMARY, TEST, values_by_epoch
+from harness.training.metrics import METRICS
 from tracking import names, records, ui, views
 from tracking.mlflow_store import load_mlflow
 from tracking.names import experiment_name
@@ -80,12 +81,7 @@ class Tracker:
                 self._outbox.study_key,
                 number,
                 epoch=epoch,
-                val={
-                    "macro_f1": last["macro_f1"],
-                    "positive_f1": last["positive_f1"],
-                    "map": last["map"],
-                    "loss": last["validation_loss"],
-                },
+                val={**_overall(last), "loss": last["validation_loss"]},
                 train={"loss": last["train_loss"]},
                 val_f1=last["f1_by_label"],
                 lr=last["lr"],
@@ -192,7 +188,7 @@ class Tracker:
 
 
 def _overall(record: Mapping[str, Any]) -> dict[str, float]:
-    return {name: record[name] for name in ("macro_f1", "positive_f1", "map") if name in record}
+    return {name: record[name] for name in METRICS if name in record}
 
 
 def experiment_of(spec: StudySpec) -> str:

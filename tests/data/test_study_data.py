@@ -216,21 +216,6 @@ def test_a_demo_set_that_was_compressed_elsewhere_has_the_same_digest(tmp_path, 
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_labels_with_one_answer_among_the_validation_clips_are_listed(tmp_path):
-    make(tmp_path / "data")
-    _, _, data = open_data(tmp_path / "data", tmp_path / "cache")
-    part = data.validation
-    part.observed[:2] = True
-    part.targets[:2] = [[0, 0, 0.4], [1, 0.5, 0.49]]
-    assert "banjo" not in data.one_sided_labels
-    assert "cello" not in data.one_sided_labels
-    part.observed[2] = False
-    part.targets[:, 1] = 0.5  # which counts as yes
-    part.targets[:, 2] = 0.4
-    part.targets[2] = [1, 0.1, 0.9]  # which nobody said
-    assert data.one_sided_labels == ("cello", "voice")
-
-
 def test_an_unreadable_clip_is_left_out_on_demand(tmp_path):
     layout = make(tmp_path / "data")
     key = layout.keys[0]

@@ -59,8 +59,7 @@ def test_the_figures_are_those_of_the_metrics(files):
     reader = Reader()
     result = reader.read(files)
     expected = score(reader.scores, reader.part.targets, observed=reader.part.observed, labels=LABELS)
-    assert (result["macro_f1"], result["positive_f1"]) == (expected.macro_f1, expected.positive_f1)
-    assert (result["map"], result["f1_by_label"]) == (expected.mean_average_precision, expected.f1_by_label)
+    assert expected.to_record().items() <= result.items()
     assert (result["n_clips"], result["n_left_out"], result["reads"]) == (12, 0, 1)
     assert readings_of(files) == [result["read_at"]]
 

@@ -15,6 +15,7 @@ from harness.study import worker as trial_module
 from harness.study.artifacts import FIGURES
 from harness.study.files import BEST, LAST, TrialFiles
 from harness.study.worker import TrialTask, reports
+from harness.training.metrics import METRICS, Metric
 from harness.training.trainer import Trainer
 from tests.conftest import LABELS, TINY, make_data, make_vggish_data
 from tests.support.systems import config_of
@@ -69,6 +70,19 @@ def test_a_trial_reports_every_epoch_with_all_its_figures(tmp_path, on_tiny):
     assert detail["parameters"] == {"normalisation": 0, "reprogrammer": 20, "mapper": 64 + 33 * 4}
     assert found[-1]["params"] == 20 + 64 + 33 * 4
     assert found[-1]["best_macro_f1"] == max(json.loads(r["detail"])["last"]["macro_f1"] for r in found)
+
+
+def test_an_added_metric_stands_in_every_record_of_a_trial(tmp_path, on_tiny, test_clips):
+    METRICS.add("observed", Metric("observed share", lambda probabilities, targets, observed: observed.mean()))
+    try:
+        found = list(reports(replace(task(tmp_path), reads_test=True)))
+    finally:
+        METRICS.remove("observed")
+    detail = json.loads(found[-1]["detail"])
+    expected = make_data(seed=0).validation.observed.mean()
+    for record in (detail["last"], detail["best"], json.loads(found[-1]["test"])):
+        assert record["observed"] == pytest.approx(expected)
+        assert record["is_constant"] is False
 
 
 def test_a_trial_leaves_its_best_state_and_figures_to_look_at(tmp_path, on_tiny):

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, classification_report
 
 from harness.config.literature import FOREST_F1_BY_LABEL, LABEL_COUNTS
-from harness.training.metrics import average_precision, majority_floor, score
+from harness.training.metrics import METRICS, Metric, average_precision, majority_floor, one_sided_labels, score
 
 LABELS = ("accordion", "banjo", "bass")
 
@@ -33,9 +33,9 @@ def test_every_figure_is_scikit_learns_on_the_annotated_clips():
     assert list(found.f1_by_label) == list(LABELS)
     assert list(found.f1_by_label.values()) == pytest.approx([r["macro avg"]["f1-score"] for r in reports])
     assert found.macro_f1 == pytest.approx(np.mean([r["macro avg"]["f1-score"] for r in reports]))
-    assert found.positive_f1 == pytest.approx(np.mean([r["1.0"]["f1-score"] for r in reports]))
+    assert found.figures["positive_f1"] == pytest.approx(np.mean([r["1.0"]["f1-score"] for r in reports]))
     precision = [average_precision_score(targets[observed[:, i], i], scores[observed[:, i], i]) for i in range(3)]
-    assert found.mean_average_precision == pytest.approx(np.mean(precision))
+    assert found.figures["map"] == pytest.approx(np.mean(precision))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 1000])
@@ -54,13 +54,13 @@ def test_f1_of_both_classes_by_hand():
     predicted = np.array([1, 1, 0, 1, 0, 0, 0, 0], dtype=np.float32)[:, None]
     found = score(predicted, truth, observed=np.ones((8, 1), bool), labels=("banjo",))
     assert found.macro_f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
-    assert found.positive_f1 == pytest.approx(2 / 3)
+    assert found.figures["positive_f1"] == pytest.approx(2 / 3)
 
 
 def test_perfect_predictions_score_one():
     _, targets, observed = example()
     found = figures(targets, targets, observed)
-    assert (found.macro_f1, found.positive_f1, found.mean_average_precision) == (1, 1, 1)
+    assert found.figures == {"macro_f1": 1, "positive_f1": 1, "map": 1}
 
 
 def test_inverted_predictions_score_zero():
@@ -91,7 +91,64 @@ def test_a_label_with_one_answer_scores_one_if_only_that_is_predicted(answer, pr
     truth = np.full((4, 1), answer, np.float32)
     found = score(np.array(predicted, np.float32)[:, None], truth, observed=np.ones((4, 1), bool), labels=("banjo",))
     assert found.macro_f1 == pytest.approx(both)
-    assert found.positive_f1 == pytest.approx(positive)
+    assert found.figures["positive_f1"] == pytest.approx(positive)
+
+
+def one_sided_example():
+    """Return banjo with both answers, bass with yes alone and cello with no alone, and what the others guess."""
+    truth = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0]], np.float32)
+    observed = np.ones((4, 3), bool)
+    return truth, observed, ("banjo", "bass", "cello")
+
+
+def test_one_sided_labels_count_only_what_is_annotated():
+    truth, observed, labels = one_sided_example()
+    assert one_sided_labels(truth, observed, labels) == ("bass", "cello")
+    truth[0] = [0.5, 0.4, 0.9]  # 0.5 is a yes
+    assert one_sided_labels(truth, observed, labels) == ()
+    observed[0, 1] = False
+    assert one_sided_labels(truth, observed, labels) == ("bass",)
+
+
+def test_a_constant_predictor_earns_nothing_by_one_sided_labels():
+    truth, observed, labels = one_sided_example()
+    never = score(np.zeros((4, 3)), truth, observed=observed, labels=labels)
+    learned = np.where(truth > 0, 0.6, 0.4)
+    learned[3] = [0.4, 0.4, 0.6]  # right on banjo, a mistake on each of the others
+    better = score(learned, truth, observed=observed, labels=labels)
+    assert never.figures == pytest.approx({"macro_f1": (0 + 2 / 3) / 2, "positive_f1": 0, "map": 0.5})
+    assert better.figures == {"macro_f1": 1, "positive_f1": 1, "map": 1}
+    assert never.f1_by_label["cello"] == 1
+    assert (never.is_constant, better.is_constant) == (True, False)
+
+
+def test_with_one_sided_labels_alone_every_label_counts():
+    truth, observed, labels = one_sided_example()
+    found = score(truth[:, 1:], truth[:, 1:], observed=observed[:, 1:], labels=labels[1:])
+    assert found.figures == {"macro_f1": 1, "positive_f1": 0.5, "map": 1}
+
+
+@pytest.fixture
+def toy_metric():
+    def add(function):
+        METRICS.add("toy", Metric("toy", function))
+
+    yield add
+    METRICS.remove("toy")
+
+
+@pytest.mark.parametrize(("value", "figure"), [(0.25, 0.25), ([0.5, 0.0, np.nan], 0.5), ([np.nan, 1, 1], 0)])
+def test_an_added_metric_gives_one_number_or_one_for_each_label(toy_metric, value, figure):
+    toy_metric(lambda *_: np.array(value))
+    truth, observed, labels = one_sided_example()
+    assert score(truth, truth, observed=observed, labels=labels).figures["toy"] == figure
+
+
+def test_a_metric_that_is_not_finite_is_refused(toy_metric):
+    toy_metric(lambda *_: np.inf)
+    truth, observed, labels = one_sided_example()
+    with pytest.raises(ValueError, match=r"metric 'toy'.*inf"):
+        score(truth, truth, observed=observed, labels=labels)
 
 
 def test_a_label_without_annotations_is_named():
@@ -145,7 +202,7 @@ def test_the_floor_of_the_official_test_split_is_the_published_one():
         2 * p / (2 * p + n) if trained_p >= trained_n else 0
         for (p, n), (trained_p, trained_n) in zip(TEST, TRAIN, strict=True)
     ]
-    assert floor.positive_f1 == pytest.approx(np.mean(positive))
+    assert floor.figures["positive_f1"] == pytest.approx(np.mean(positive))
 
 
 def test_the_official_splits_agree_on_every_labels_more_frequent_answer():
@@ -170,7 +227,7 @@ def test_a_test_split_like_openmics_scores_what_scikit_learn_reports(skill):
     assert found.f1_by_label == pytest.approx({label: r["macro avg"]["f1-score"] for label, r in reports.items()})
     by_class = {c: np.mean([r[c]["f1-score"] for r in reports.values()]) for c in ("0.0", "1.0")}
     assert found.macro_f1 == pytest.approx((by_class["0.0"] + by_class["1.0"]) / 2)
-    assert found.positive_f1 == pytest.approx(by_class["1.0"])
+    assert found.figures["positive_f1"] == pytest.approx(by_class["1.0"])
     assert sum(r["weighted avg"]["support"] for r in reports.values()) == 10_522
 
 
