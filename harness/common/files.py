@@ -1,4 +1,4 @@
-"""Where this machine keeps what can be computed again, and files that are written whole or not at all."""
+"""The cache directory, and files that are written atomically."""
 
 import os
 from collections.abc import Callable
@@ -17,41 +17,41 @@ def cache_dir() -> Path:
 
 
 def make_directory(place: Path) -> None:
-    """Make a directory, and those above it, unless they are there.
+    """Make a directory and its parents.
 
     Raises:
-        NotADirectoryError: a file is in the place of one of them.
+        NotADirectoryError: one of them is a file.
         OSError: one cannot be made.
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise NotADirectoryError(f"{place}: it, or what is above it, is a file; give a directory") from error
+        raise NotADirectoryError(f"{place}: it or one of its parents is a file; give a directory") from error
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file so that, whenever this process is killed, it holds the old text or the new one."""
+    """Write a file atomically: after a kill at any moment it holds the old text or the new one."""
     temporary = unfinished(file)
     temporary.write_text(text)
     temporary.replace(file)
 
 
 def unfinished(file: Path) -> Path:
-    """Return where `write_whole` writes before the file is whole; a process that is killed leaves this behind."""
+    """Return the temporary file of `write_whole`, which a killed process leaves behind."""
     return file.with_name(f"{file.name}.part")
 
 
 def read_with(read: Callable[[str], _T], file: Path) -> _T:
-    """Return what `read` makes of the text of a file that this program wrote.
+    """Parse the text of a file that this program wrote.
 
     Raises:
-        ValueError: it can make nothing of it: the file was cut short or is of another version.
+        ValueError: `read` cannot parse it: the file was cut short or belongs to another version.
     """
     try:
         return read(file.read_text())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         wrong = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(
-            f"{file}: was cut short, or another version of this program wrote it ({wrong}); put a whole copy in its "
-            f"place, use that version, or move {file.parent} away"
+            f"{file}: cut short, or written by another version of this program ({wrong}); restore a whole copy, use that "
+            f"version, or move {file.parent} away"
         ) from error

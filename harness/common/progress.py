@@ -1,4 +1,4 @@
-"""Progress of a long loop: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+"""Progress of a long loop: a bar with rate and time left on a terminal, a line every five seconds elsewhere."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ LINE_SECONDS = 5.0
 
 
 class Progress(Protocol):
-    """Something that reports a loop as it goes by, such as `track` or `quiet`."""
+    """Reports the progress of a loop, as `track` and `quiet` do."""
 
     def __call__(self, iterable: Iterable[T], /, *, total: int, label: str) -> Iterator[T]:
         """Yield what `iterable` yields, reporting progress towards `total`."""
@@ -55,10 +55,10 @@ def track_in_lines(
     stream: TextIO | None = None,
     line_seconds: float = LINE_SECONDS,
 ) -> Iterator[T]:
-    """Yield what `iterable` yields; write a line to `stream` (stderr) now and then and one at the end.
+    """Yield what `iterable` yields; write a line to `stream` (stderr) every `line_seconds` and one at the end.
 
-    Rate and time left are those since the first item came: before that, workers may have had to start. The last line's
-    are of the whole.
+    Rate and time left count from the first item, since workers may have to start before it. The last line covers the
+    whole loop.
     """
     started = first = last = time.monotonic()
     done = 0
