@@ -52,6 +52,6 @@ def read_with(read: Callable[[str], _T], file: Path) -> _T:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         wrong = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(
-            f"{file}: cut short, or written by another version of this program ({wrong}); restore a whole copy, use that "
-            f"version, or move {file.parent} away"
+            f"{file}: cut short, or written by another version of this program ({wrong}); restore a whole copy, use "
+            f"that version, or move {file.parent} away"
         ) from error
