@@ -19,12 +19,11 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from harness.common.progress import Progress
-from harness.data.processes import map_in_processes
 from harness.features.audio import FRONT_END_VERSION
 from harness.features.log_mel import FrontEnd, log_mel
 from harness.synthetic.general_midi import PERCUSSION, PROGRAMS, TAGS
 from harness.synthetic.music import Piece, Voice, compose
-from harness.synthetic.render import SAMPLE_RATE, render
+from harness.synthetic.render import SAMPLE_RATE, map_in_processes, render
 
 CORPUS_VERSION = 1
 """Goes up when the same seed starts to give other clips."""
@@ -84,7 +83,7 @@ def prepare_corpus(
     missing = [index for index, shard in enumerate(shards) if not shard.exists()]
     write = partial(_write_shard, soundfont=soundfont, front_end=front_end, part=part, seed=seed, folder=folder)
     if missing:
-        written = map_in_processes(write, missing, workers=workers)
+        written = map_in_processes(write, missing, workers=workers, initializer=partial(torch.set_num_threads, 1))
         for _ in progress(written, total=len(missing), label=f"{part} shards"):
             pass
     return _read_shards(shards)

@@ -1,4 +1,4 @@
-"""The demo data set: which clips it has, and how they are rendered and written."""
+"""The demo data set: draw its clips and labels, render them, and write them in OpenMIC-2018's layout."""
 
 import hashlib
 import json
@@ -18,11 +18,9 @@ from jaxtyping import Bool, Float, Int16
 from harness.common.progress import Progress
 from harness.data.dataset import POSITIVE, ClipDataset
 from harness.data.openmic import write_tables
-from harness.data.processes import map_in_processes
-from harness.features.log_mel import FrontEnd, log_mel
 from harness.synthetic.general_midi import PERCUSSION
 from harness.synthetic.music import Piece, Voice, compose
-from harness.synthetic.render import SAMPLE_RATE, render
+from harness.synthetic.render import SAMPLE_RATE, map_in_processes, render
 
 
 def _voices(programs: tuple[int, ...], low: int, high: int, roles: str, courses: int = 1) -> tuple[Voice, ...]:
@@ -55,7 +53,7 @@ INSTRUMENTS: dict[str, tuple[Voice, ...]] = {
 LABELS = tuple(INSTRUMENTS)
 
 MIN_CLIPS = 4 * len(LABELS)
-"""Every instrument leads in one test clip at least, and a quarter of the clips are for the test."""
+"""With fewer clips some instrument would lead in no test clip: a quarter of the clips are test clips."""
 
 CLIP_SECONDS = 10.0
 
@@ -82,7 +80,7 @@ class Artist:
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """One clip: its key, its artist, who plays (label indices, leader first) and the seed of its music."""
+    """One clip: its key, artist, instruments (label indices, the leader first) and the seed of its music."""
 
     key: str
     artist: Artist
@@ -98,7 +96,7 @@ class ClipPlan:
 
 @dataclass(frozen=True)
 class Annotations:
-    """Targets in [0, 1] (0.5 where nobody was asked) and which labels someone was asked about."""
+    """Targets in [0, 1] (0.5 where the label is not observed) and the mask of observed labels."""
 
     targets: Float[np.ndarray, "clip label"]
     observed: Bool[np.ndarray, "clip label"]
@@ -129,10 +127,10 @@ def truth(plans: Sequence[ClipPlan]) -> Bool[np.ndarray, "clip label"]:
 
 
 def annotate(plans: Sequence[ClipPlan], seed: int) -> Annotations:
-    """Draw the labels that someone was asked about, and the answers.
+    """Draw which labels are observed, and the answers.
 
-    Of every instrument about one label in ten is observed in each part, positive and negative; every clip has
-    one observed label at least. Answers are soft, on the right side of 0.5.
+    In each part about one label in ten of every instrument is observed, both positive and negative. Every clip has
+    at least one observed label. Answers are soft, on the right side of 0.5.
     """
     rng = np.random.default_rng((seed, 1))
     plays = truth(plans)
@@ -142,10 +140,10 @@ def annotate(plans: Sequence[ClipPlan], seed: int) -> Annotations:
         absent = np.flatnonzero(~plays[row])
         observed[row, plan.instruments[0] if rng.random() < _POSITIVE_SHARE else rng.choice(absent)] = True
     for part in (is_test, ~is_test):
-        wanted = _OBSERVED_SHARE * part.sum()
+        n_observed = _OBSERVED_SHARE * part.sum()
         for label, plays_label in enumerate(plays.T):
             for among, share in ((plays_label, _POSITIVE_SHARE), (~plays_label, 1 - _POSITIVE_SHARE)):
-                _top_up(rng, observed[:, label], among=part & among, wanted=round(wanted * share))
+                _top_up(rng, observed[:, label], among=part & among, n=round(n_observed * share))
     doubt = np.maximum(0, rng.uniform(-0.4, 0.4, plays.shape))  # half of the answers are unanimous
     return Annotations(np.where(observed, np.abs(plays - doubt), 0.5), observed)
 
@@ -170,21 +168,21 @@ def _draw_clip(rng: np.random.Generator, row: int, *, artist: Artist, leader: in
 
 
 def _top_up(
-    rng: np.random.Generator, observed: Bool[np.ndarray, " clip"], *, among: Bool[np.ndarray, " clip"], wanted: int
+    rng: np.random.Generator, observed: Bool[np.ndarray, " clip"], *, among: Bool[np.ndarray, " clip"], n: int
 ) -> None:
-    """Observe further clips `among` those given, in place, until `wanted` of them are."""
-    lacking = wanted - int((among & observed).sum())
+    """Mark further clips `among` those given as observed, in place, until `n` of them are."""
+    lacking = n - int((among & observed).sum())
     observed[rng.permutation(np.flatnonzero(among & ~observed))[: max(0, lacking)]] = True
 
 
 DEMO_VERSION = 1
-"""Goes up when the same size and seed start to give other clips or labels."""
+"""Increases when the same size and seed give other clips or labels."""
 
-DEFAULT_CLIPS = 800
+DEFAULT_CLIPS = 480
 
 DEMO_SAMPLE_RATE = 16_000
 
-_LOG_MEL_FLOOR, _LOG_MEL_CEILING = -16.0, 8.0  # what 0 and 255 stand for in X
+_LOG_MEL_FLOOR, _LOG_MEL_CEILING = -16.0, 8.0  # stored as 0 and 255 in X
 
 
 _README = """\
@@ -192,7 +190,7 @@ _README = """\
 
 {n_clips} clips of 10 s: random pieces for 1 to 4 of OpenMIC-2018's 20 instruments, rendered with the
 SoundFont TimGM6mb (by Tim Brechbill, GPL-2.0) by `harness.synthetic.demo`, version {version}, seed {seed}. The
-layout is OpenMIC-2018's. What differs:
+layout is OpenMIC-2018's. Differences:
 
 - `X` in `openmic-2018.npz` is not VGGish: it holds, for each second, the mean of each of 128 log-mel bands,
   with {floor} to {ceiling} (natural-log energy) scaled to 0 to 255. There is no folder `vggish`.
@@ -207,15 +205,15 @@ layout is OpenMIC-2018's. What differs:
 
 
 def ensure_demo(cache: Path, *, n_clips: int = DEFAULT_CLIPS, seed: int = 0, workers: int, progress: Progress) -> Path:
-    """Return the root of the demo set of this size and seed, rendering it unless the cache holds it whole.
+    """Return the root of the demo set of this size and seed; render it unless the cache holds it.
 
-    Two processes may do so at once: the first to finish provides it to both.
+    Two processes may render at once: both use the set of the first to finish.
 
     Raises:
         ValueError: `n_clips` is too small.
     """
     root = cache / "demo" / f"v{DEMO_VERSION}-{n_clips}-{seed}"
-    if root.is_dir():  # it gets this name only when it is whole
+    if root.is_dir():  # a set gets this name when it is complete
         return root
     plans = plan_clips(n_clips, seed)
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -231,13 +229,13 @@ def ensure_demo(cache: Path, *, n_clips: int = DEFAULT_CLIPS, seed: int = 0, wor
 
 
 def demo_digest(root: Path) -> str:
-    """Return the digest of a rendered demo set, as it was noted when it was rendered."""
+    """Return the digest of a rendered demo set, recorded when it was rendered."""
     record: dict[str, str] = json.loads((root / "demo.json").read_text())
     return record["digest"]
 
 
 def demo_truth(dataset: ClipDataset) -> Bool[np.ndarray, "clip label"]:
-    """Return who plays in each clip of a rendered demo set, whether or not someone was asked.
+    """Return who plays in each clip of a rendered demo set, observed or not.
 
     Raises:
         ValueError: the same size and seed draw other clips today than when the set was rendered.
@@ -248,8 +246,8 @@ def demo_truth(dataset: ClipDataset) -> Bool[np.ndarray, "clip label"]:
     is_as_planned = dataset.keys == tuple(plan.key for plan in plans)
     if not is_as_planned or ((dataset.targets >= POSITIVE) != plays)[dataset.observed].any():
         raise ValueError(
-            f"{dataset.root}: its annotations do not fit the clips drawn today, so its true labels are not known; "
-            "remove it to render it anew"
+            f"{dataset.root}: its annotations differ from the clips drawn today, so its true labels are unknown; "
+            "remove it to render it again"
         )
     return plays
 
@@ -262,9 +260,9 @@ def write_demo(root: Path, plans: Sequence[ClipPlan], *, seed: int, workers: int
     digest = hashlib.sha256(_labels_in_bytes(plans, annotations))
     seconds = []
     written = map_in_processes(partial(_write_audio, root), plans, workers=workers, at_once=4)
-    for pcm_digest, mean_log_mel in progress(written, total=len(plans), label="rendering the demo set"):
-        digest.update(pcm_digest)
-        seconds.append(mean_log_mel)
+    for pcm in progress(written, total=len(plans), label="rendering the demo set"):
+        digest.update(hashlib.sha256(pcm.astype("<i2").tobytes()).digest())
+        seconds.append(_mean_log_mel(pcm.astype(np.float32) / 32768))
     np.savez_compressed(
         root / "openmic-2018.npz",
         X=np.stack(seconds),
@@ -288,11 +286,11 @@ def render_clip(plan: ClipPlan, soundfont: bytes) -> Int16[np.ndarray, " sample"
     return pcm
 
 
-def _write_audio(root: Path, plan: ClipPlan) -> tuple[bytes, np.ndarray]:
-    """Write one clip; return the digest of its samples and its mean log-mel by second, for X."""
+def _write_audio(root: Path, plan: ClipPlan) -> Int16[np.ndarray, " sample"]:
+    """Write one clip and return its samples."""
     pcm = render_clip(plan, default_soundfont())
     soundfile.write(_audio_path(root, plan), pcm, DEMO_SAMPLE_RATE, format="OGG", subtype="VORBIS")
-    return hashlib.sha256(pcm.astype("<i2").tobytes()).digest(), _mean_log_mel(pcm.astype(np.float32) / 32768)
+    return pcm
 
 
 @lru_cache(maxsize=1)
@@ -303,6 +301,9 @@ def default_soundfont() -> bytes:
 
 def _mean_log_mel(samples: Float[np.ndarray, " sample"]) -> np.ndarray:
     """Return the mean of 128 log-mel bands over each second, as bytes (second, band)."""
+    # imported here, since the rendering processes need no torch, which takes seconds to import
+    from harness.features.log_mel import FrontEnd, log_mel  # noqa: PLC0415
+
     front_end = FrontEnd(window_ms=50, hop_ms=40, n_frames=250)
     frames = log_mel(samples[:, None], DEMO_SAMPLE_RATE, front_end).numpy()[:249]  # the 250th is padding
     means = np.stack([second.mean(axis=0) for second in np.array_split(frames, 10)])

@@ -20,9 +20,8 @@ from jaxtyping import Bool, Float, Int
 from harness.common.files import make_directory
 from harness.common.progress import Progress
 from harness.data.openmic import CORRUPTED_TRACKS, NPZ, audio_name, write_tables
-from harness.data.processes import map_in_processes
 from harness.synthetic.demo import LABELS, MIN_CLIPS, ClipPlan, default_soundfont, plan_clips, truth
-from harness.synthetic.render import SAMPLE_RATE, render
+from harness.synthetic.render import SAMPLE_RATE, map_in_processes, render
 
 NAME = "openmic-2018-stand-in"
 

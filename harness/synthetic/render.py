@@ -1,17 +1,17 @@
-"""Pieces to samples: a Standard MIDI File in memory, rendered by a SoundFont.
+"""Render composed pieces: a Standard MIDI File in memory, played with a SoundFont.
 
-One call of the synthesiser renders several pieces in turn, since each call reads the whole SoundFont. Samples
-are mono float32 at 48 kHz (`SAMPLE_RATE`), exactly `piece.seconds` of each piece. The same pieces in the same
-order and the same SoundFont give the same samples; a piece alone and the same piece after others sound alike
-but differ, since the synthesiser's chorus and reverberation run on.
+Samples are mono float32 at 48 kHz (`SAMPLE_RATE`), exactly `piece.seconds` of each piece. One call renders
+several pieces in turn, since each call parses the whole SoundFont. The same pieces in the same order give the
+same samples. A piece after others differs slightly from the piece alone: chorus and reverberation run on.
 """
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TypeVar
 
 import midirenderer
 import numpy as np
-import soundfile
 from jaxtyping import Float
 
 from harness.synthetic.general_midi import PERCUSSION
@@ -34,24 +34,29 @@ _PROGRAM, _PAN, _LEVEL, _REVERB, _ALL_SOUND_OFF = 0xC0, 10, 7, 91, 120
 _BEND_RANGE_CENTS = 200.0  # of the General MIDI default, two semitones
 
 
+_WAVE_HEADER_BYTES = 44
+
 _Message = tuple[int, bytes]  # tick, MIDI bytes
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def render(soundfont: bytes, pieces: Sequence[Piece]) -> list[Float[np.ndarray, " sample"]]:
     """Render each piece to mono samples in [-1, 1].
 
     Raises:
-        ValueError: a piece has more melodic parts than MIDI has channels, or the SoundFont cannot be read.
+        ValueError: a piece has more melodic parts than MIDI has channels, or the SoundFont is damaged.
     """
-    wave = midirenderer.render_wave_from(soundfont, midi_file(pieces))
-    samples, sample_rate = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
-    assert sample_rate == SAMPLE_RATE, f"midirenderer rendered at {sample_rate} Hz, not {SAMPLE_RATE}"
-    mono = samples.mean(axis=1)
+    mono = _read_wave(midirenderer.render_wave_from(soundfont, midi_file(pieces)))
     return [_cut(mono, start, piece.seconds) for start, piece in zip(_starts(pieces), pieces, strict=True)]
 
 
 def midi_file(pieces: Sequence[Piece]) -> bytes:
-    """Return a Standard MIDI File (format 0, one tick a millisecond) that plays the pieces in turn."""
+    """Return a Standard MIDI File (format 0, one tick a millisecond) that plays the pieces in turn.
+
+    pretty_midi writes the same file in ten times the time, 7 ms a clip.
+    """
     messages: list[_Message] = []
     for start, piece in zip(_starts(pieces), pieces, strict=True):
         messages += _piece_messages(piece, start)
@@ -61,6 +66,38 @@ def midi_file(pieces: Sequence[Piece]) -> bytes:
     track = tempo + b"".join(_delta_coded(messages))
     header = b"MThd" + (6).to_bytes(4, "big") + b"".join(n.to_bytes(2, "big") for n in (0, 1, _TICKS_PER_SECOND))
     return header + b"MTrk" + len(track).to_bytes(4, "big") + track
+
+
+def map_in_processes(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    workers: int,
+    at_once: int = 1,
+    initializer: Callable[[], object] | None = None,
+) -> Iterator[R]:
+    """Yield `function` of each item, in order. The synthesiser holds Python's lock, so threads do not help.
+
+    Processes are spawned and take `at_once` items at a time. A single worker is this process.
+
+    Raises:
+        ValueError: `workers` is below 1.
+    """
+    if workers < 1:
+        raise ValueError(f"workers={workers}: must be at least 1")
+    if workers == 1 or not items:
+        yield from map(function, items)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=initializer) as pool:
+        yield from pool.map(function, items, chunksize=at_once)
+
+
+def _read_wave(wave: bytes) -> Float[np.ndarray, " sample"]:
+    """Return the mean of both channels. This takes a twentieth of the time that libsndfile takes."""
+    is_expected = wave[20:24] == b"\1\0\2\0" and int.from_bytes(wave[24:28], "little") == SAMPLE_RATE
+    assert is_expected, f"midirenderer did not render 16-bit stereo at {SAMPLE_RATE} Hz"
+    samples = np.frombuffer(wave, "<i2", offset=_WAVE_HEADER_BYTES).astype(np.float32)
+    return (samples[::2] + samples[1::2]) / 65536
 
 
 def _starts(pieces: Sequence[Piece]) -> list[float]:
