@@ -1,7 +1,8 @@
-"""Data sets on this machine: `python -m harness.data fetch openmic --to DIR`, `check DIR`, `prepare --data DIR`."""
+"""Fetch, check, prepare and generate data sets; harness/data/README.md is the manual."""
 
 import os
 import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -44,19 +45,19 @@ def main() -> None:
 @app.command()
 def fetch(
     name: Annotated[str, typer.Argument(help="Data set: openmic.", metavar="NAME")],
-    to: Annotated[Path, typer.Option(help="Directory that the data set's own directory is put in.")],
+    to: Annotated[Path, typer.Option(help="Directory to put the data set's own directory in.")],
     mirror: Annotated[
-        str | None, typer.Option(help="URL of the archive, or with / at the end of where it lies. [Zenodo]")
+        str | None, typer.Option(help="URL of the archive, or of its folder with / at the end. [Zenodo]")
     ] = None,
-    archive: Annotated[Path | None, typer.Option(help="The archive, if it is on this machine already.")] = None,
+    archive: Annotated[Path | None, typer.Option(help="A copy of the archive on this machine.")] = None,
     md5: Annotated[
         str | None, typer.Option(help="Checksum of another archive of the same layout. [that of v1.0.0]")
     ] = None,
-    keep_archive: Annotated[bool, typer.Option(help="Keep the archive beside what was unpacked.")] = False,
+    keep_archive: Annotated[bool, typer.Option(help="Keep the archive beside the unpacked files.")] = False,
 ) -> None:
-    """Download a data set, verify and unpack it; type the command again to go on with what was interrupted.
+    """Download a data set, verify and unpack it. Run the command again to resume after an interruption.
 
-    HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured.
+    It heeds HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
     """
     with said_to_the_user(lambda: "run the same command again to go on"):
         _check_fetch(name, mirror=mirror, archive=archive, md5=md5, keep_archive=keep_archive)
@@ -66,7 +67,7 @@ def fetch(
         release = OPENMIC_2018
         if mirror is not None:
             release = replace(release, url=mirror + (release.archive_name if mirror.endswith("/") else ""))
-        if md5 is not None and md5.lower() != release.md5:  # another archive, of which no size is known
+        if md5 is not None and md5.lower() != release.md5:  # another archive, of unknown size
             release = replace(release, md5=md5.lower(), archive_bytes=None, unpacked_bytes=None)
         place = Fetch(
             release,
@@ -76,19 +77,20 @@ def fetch(
             say=typer.echo,
             progress=track,
         ).run()
-        typer.echo(f"{place}\ncheck it    python -m harness.data check {place}")
-        typer.echo(f"prepare it  python -m harness.data prepare --data {place} --backbone ast-base384")
-        typer.echo(f"use it      python -m harness.study --data {place} --backbone ast-base384 --space unet")
-        typer.echo(f"or once     export OPENMIC_2018={place}, and then --data openmic")
+        where = shlex.quote(str(place))
+        typer.echo(f"{place}\ncheck it    python -m harness.data check {where}")
+        typer.echo(f"prepare it  python -m harness.data prepare --data {where} --backbone ast-base384")
+        typer.echo(f"use it      python -m harness.study --data {where} --backbone ast-base384 --space unet")
+        typer.echo(f"or once     export OPENMIC_2018={where}, and then --data openmic")
 
 
 @app.command()
 def prepare(
     data: flags.Data = "demo",
     backbone: Annotated[
-        str, typer.Option(help="Whose front end the clips are heard through, as --backbone of a study.")
+        str, typer.Option(help="Its front end computes the log-mels, as --backbone of a study.")
     ] = "ast-nano",
-    preset: Annotated[str | None, typer.Option(help="As the recipe of paper or released hears them.")] = None,
+    preset: Annotated[str | None, typer.Option(help="The front end of the recipe paper or released.")] = None,
     fraction: flags.Fraction = 1.0,
     split: Annotated[str | None, typer.Option(help="With --fraction: random, public or artist. [random]")] = None,
     seed: Annotated[int | None, typer.Option(help="With --fraction: seed of the study. [0]")] = None,
@@ -142,7 +144,7 @@ def _check_prepare(
     cpus: int | None,
     address: str | None,
 ) -> None:
-    """Refuse what could not be prepared, and flags that another would leave without effect.
+    """Refuse arguments that cannot work, and flags without effect.
 
     Raises:
         ValueError: the message names the flag.
@@ -163,8 +165,10 @@ def _front_end(backbone: str, preset: str | None) -> "FrontEnd":
     from harness.models.backbones.checkpoints import geometry_of  # noqa: PLC0415
 
     recipe = PRESETS[preset].paths if preset is not None else {}
-    heard = {path.removeprefix("front_end/"): value for path, value in recipe.items() if path.startswith("front_end/")}
-    return replace(geometry_of(backbone).front_end, **heard)
+    changes = {
+        path.removeprefix("front_end/"): value for path, value in recipe.items() if path.startswith("front_end/")
+    }
+    return replace(geometry_of(backbone).front_end, **changes)
 
 
 @app.command()
@@ -200,7 +204,7 @@ def _draw(figure: Path, counts: "LabelCounts", *, title: str) -> None:
     """Draw the label statistics.
 
     Raises:
-        OSError: the figure cannot be written; the message says that nothing else went wrong.
+        OSError: the figure cannot be written.
     """
     from tracking.paper_figures import label_distribution  # noqa: PLC0415
 
@@ -211,30 +215,31 @@ def _draw(figure: Path, counts: "LabelCounts", *, title: str) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise OSError(
-            f"figure={figure}: only this could not be written ({reason}); what was found is as above"
+            f"figure={figure}: only the figure could not be written ({reason}); the report above is complete"
         ) from error
 
 
 @app.command()
 def generate(
-    to: Annotated[Path, typer.Option(help="Directory that the data set's own directory is put in.")],
+    to: Annotated[Path, typer.Option(help="Directory to put the data set's own directory in.")],
     clips: Annotated[int, typer.Option(help="How many clips, at least 200.")] = 20_000,
-    seed: Annotated[int, typer.Option(help="Whatever is random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the clips and annotations.")] = 0,
 ) -> None:
-    """Make a stand-in of OpenMIC-2018, as large as the real one but for the disk: to see what the real one will ask."""
+    """Make a data set with the shape of OpenMIC-2018, to try its full size with 40 MB on disk."""
     with said_to_the_user(lambda: "run the same command again"):
         from harness.common.progress import track  # noqa: PLC0415
         from harness.synthetic.openmic_sized import write_stand_in  # noqa: PLC0415
 
         workers = len(os.sched_getaffinity(0))
         place = write_stand_in(to.expanduser().absolute(), n_clips=clips, seed=seed, workers=workers, progress=track)
-        typer.echo(f"{place}\ncheck it    python -m harness.data check {place}")
-        typer.echo(f"prepare it  python -m harness.data prepare --data {place}")
-        typer.echo(f"use it      python -m harness.study --data {place} --space unet --fraction 0.01")
+        where = shlex.quote(str(place))
+        typer.echo(f"{place}\ncheck it    python -m harness.data check {where}")
+        typer.echo(f"prepare it  python -m harness.data prepare --data {where}")
+        typer.echo(f"use it      python -m harness.study --data {where} --space unet --fraction 0.01")
 
 
 def _check_fetch(name: str, *, mirror: str | None, archive: Path | None, md5: str | None, keep_archive: bool) -> None:
-    """Refuse what no archive could be fetched with, before anything else happens.
+    """Refuse arguments that cannot work, before anything else happens.
 
     Raises:
         ValueError: the message names the flag.

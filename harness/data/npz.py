@@ -1,8 +1,8 @@
-"""Reading .npz files that someone else wrote, without running what a pickle may hold.
+"""Read arrays from .npz files of unknown origin, without running code that a pickle may hold.
 
-OpenMIC-2018 stores its sample keys as an object array, which NumPy reads only by unpickling. Here such a
-member is unpickled with inert stand-ins in place of NumPy's own constructors: nothing of the file's choosing
-is imported or called, and nothing but strings comes out.
+OpenMIC-2018 stores its sample keys as an object array, which NumPy reads only by unpickling. This module unpickles
+such a member with inert substitutes for NumPy's constructors: it imports and calls nothing that the file names, and
+returns only strings.
 """
 
 import math
@@ -18,7 +18,7 @@ import numpy as np
 from harness.features.audio import regular_size
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError)
-"""What is raised for bytes that are not as zip has them; RuntimeError for a flag that says encrypted, or unknown."""
+"""The errors for a damaged zip file; RuntimeError is for a member flagged as encrypted."""
 
 
 def member_names(path: Path) -> set[str]:
@@ -53,7 +53,7 @@ def read_array(path: Path, name: str) -> np.ndarray:
 
 
 def read_shape(path: Path, name: str) -> tuple[int, ...]:
-    """Return the shape that one array in an .npz file says it has, and read no more of it.
+    """Return the shape of one array in an .npz file from its header.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -68,7 +68,7 @@ def read_shape(path: Path, name: str) -> tuple[int, ...]:
 
 
 def read_blocks(path: Path, name: str, *, n_rows: int = 50) -> Iterator[np.ndarray]:
-    """Yield the rows of one array of an .npz file, at most `n_rows` at a time, so that memory holds no more of them.
+    """Yield the rows of one array of an .npz file, at most `n_rows` at a time, to bound the memory.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -94,8 +94,7 @@ def read_strings(path: Path, name: str) -> tuple[str, ...]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not an .npz file, no such array in it, a damaged one, or one that holds or calls for
-            anything but strings.
+        ValueError: not an .npz file, no such array in it, a damaged one, or one with anything but strings.
     """
     _check_member(path, name)
     try:
@@ -165,7 +164,7 @@ def _scalar(dtype: _Dtype, raw: bytes) -> str:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stand in for `_codecs.encode`, by which pickles of protocol 2 spell bytes."""
+    """Stand in for `_codecs.encode`, which pickles of protocol 2 call to write bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
     return text.encode("latin1")
@@ -183,7 +182,7 @@ _ALLOWED: dict[tuple[str, str], object] = {
 
 
 class _StringUnpickler(pickle.Unpickler):
-    """Unpickles object arrays of strings; every name outside `_ALLOWED` is refused before it is imported."""
+    """Unpickles object arrays of strings, and refuses to import any name outside `_ALLOWED`."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         try:
