@@ -32,7 +32,7 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class Audio:
-    """The audio files, and for those that were decoded their contents.
+    """The audio files, the number of those that were examined, and the contents of those that were decoded.
 
     `kinds` counts (sample rate in Hz, channels); `seconds` is the shortest and the longest. `silent` are files with
     nothing audible after the mix to mono. `damaged` are keys of tracks that are known to be damaged, and are.
@@ -40,6 +40,7 @@ class Audio:
 
     n_files: int
     n_bytes: int
+    n_examined: int
     n_decoded: int
     kinds: Counter[tuple[int, int]]
     seconds: tuple[float, float]
@@ -129,6 +130,7 @@ def _check_audio(dataset: ClipDataset, problems: Problems, *, decodes_all: bool,
     return Audio(
         n_files=len(sizes),
         n_bytes=sum(sizes.values()),
+        n_examined=len(examined),
         n_decoded=len(decoded),
         kinds=Counter((clip.sample_rate, clip.channels) for clip in decoded.values()),
         seconds=(min(seconds, default=0.0), max(seconds, default=0.0)),
@@ -241,8 +243,8 @@ def _notes(found: Found, dataset: ClipDataset, *, limit: int | None) -> Iterator
         yield f"note: {reason}: no systems with VGGish input"
     if audio is None:
         return
-    if audio.n_decoded < audio.n_files:
-        yield f"note: {audio.n_decoded:,} of {audio.n_files:,} files were decoded; --audio decodes all"
+    if audio.n_examined < audio.n_files:
+        yield f"note: {audio.n_examined:,} of {audio.n_files:,} files were examined; --audio decodes all"
     if audio.damaged:
         clips = ", ".join(audio.damaged)
         yield f"note: damaged, of {len(CORRUPTED_TRACKS)} tracks known to be: {clips}; studies leave them out"

@@ -366,7 +366,7 @@ def _reason(error: BaseException) -> str:
     """Return the innermost message of an error of requests or urllib3, without a proxy's user and password."""
     nested = (getattr(error, "reason", None), *error.args)
     inner = next((other for other in nested if isinstance(other, BaseException)), None)
-    text = re.sub(r"(\w+://)?\S*@", r"\1", str(error) or type(error).__name__)
+    text = re.sub(r"(\w+://)?\S*@|^\w+\(host=[^)]*\): ", r"\1", str(error) or type(error).__name__)
     return text.rstrip(".?") if inner is None else _reason(inner)
 
 

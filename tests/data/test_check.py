@@ -194,7 +194,8 @@ def test_all_clips_are_decoded_only_on_request(write):
     os.truncate(clip(root, layout, 1), clip(root, layout, 1).stat().st_size - 100)
     found = check_directory(root)
     assert (found.audio.n_decoded, found.is_usable) == (20, True)
-    assert "note: 20 of 50 files were decoded; --audio" in report(root)
+    assert "note: 20 of 50 files were examined; --audio" in report(root)
+    assert "examined" not in report(root, decodes_all=True)
     code, out, _ = run(root, "--audio")
     assert code == 1
     assert f"audio/000/{layout.keys[1]}.ogg: truncated" in out
