@@ -23,6 +23,7 @@ PAPER: Mapping[str, Any] = {
     "reprogrammer/norm": "batch",
     "reprogrammer/output_activation": "relu",
     "reprogrammer/has_input_skip": True,
+    "reprogrammer/align_corners": True,
     "reprogrammer/is_residual": False,
     "reprogrammer/init_scale": 1.0,
 }
@@ -33,6 +34,7 @@ def suggest(trial: BaseTrial) -> dict[str, Any]:
     trial.suggest_int("reprogrammer/depth", 2, 4)
     trial.suggest_int("reprogrammer/width", 2, 8, log=True)
     trial.suggest_categorical("reprogrammer/has_input_skip", [True, False])
+    trial.suggest_categorical("reprogrammer/align_corners", [True, False])
     _shared.suggest_convolutions(trial)
     constants = _shared.suggest_mapper(trial)
     _shared.suggest_training(trial)

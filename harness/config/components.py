@@ -153,8 +153,10 @@ class CnnReprogrammer:
 class UNetReprogrammer:
     """A U-Net with added skips (the paper's AST-URP).
 
-    `has_input_skip`: the spectrogram joins the last upsampled map, before the final block. `is_residual`: it is added
-    to the output instead of, or besides, that. `init_scale` multiplies the last layer's parameters at the start.
+    `has_input_skip`: the spectrogram joins the last upsampled map, before the final block. `align_corners`: bilinear
+    upsampling maps corner values onto corner values, as in the paper's released code. `is_residual`: the spectrogram is
+    added to the output instead of, or besides, the skip. `init_scale` multiplies the last layer's parameters at the
+    start.
     """
 
     kind: ClassVar[str] = "unet"
@@ -164,6 +166,7 @@ class UNetReprogrammer:
     norm: str = "batch"
     output_activation: str = "relu"
     has_input_skip: bool = True
+    align_corners: bool = True
     is_residual: bool = False
     init_scale: float = 1.0
 

@@ -19,9 +19,24 @@ from harness.config.components import Reprogrammer
 Spectrograms = Float[Tensor, "clip frame mel"]
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """torch's BatchNorm, run in contiguous order on a CPU, where its channels-last order is slow and inaccurate.
+
+    In channels-last order the float32 gradient of a U-Net differs from that in float64 by up to 11 %.
+    """
+
+    def forward(self, maps: Float[Tensor, "clip channel frame mel"]) -> Float[Tensor, "clip channel frame mel"]:
+        """Return the normalised maps, in channels-last order again."""
+        if maps.device.type != "cpu":
+            return super().forward(maps)
+        return super().forward(maps.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda _: nn.Identity(),
-    "batch": nn.BatchNorm2d,
+    "batch": BatchNorm,
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
 }
 
@@ -92,6 +107,7 @@ class UNet(nn.Module):
         norm: str,
         output_activation: str,
         has_input_skip: bool,
+        align_corners: bool,
         is_residual: bool,
         init_scale: float,
     ) -> None:
@@ -109,7 +125,8 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(block(*pair) for pair in pairwise(down))
         self.up = nn.ModuleList(block(*pair) for pair in pairwise(up))
         self.last = block(1, 1, activation=output_activation)
-        self.halve, self.upsample = nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear")
+        self.halve = nn.MaxPool2d(2)
+        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=align_corners)
         _scale_output(self.last, init_scale)
 
     def forward(self, spectrogram: Spectrograms) -> Spectrograms:

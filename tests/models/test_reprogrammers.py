@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import search_spaces
 from harness.config.components import (
     ACTIVATIONS,
     NORMS,
@@ -138,6 +139,85 @@ def test_a_unet_of_any_depth_and_norm_works(depth, norm):
 def test_a_unet_too_deep_for_its_input_is_refused():
     with pytest.raises(ValueError, match=r"reprogrammer/depth=6: each level halves the 32 mel bins"):
         build_reprogrammer(UNetReprogrammer(depth=6), n_frames=64, n_mels=32)
+
+
+def convolve(maps, kernel):
+    """Return the 3 x 3 convolution of (clip, channel, row, column), zeros around it, in plain NumPy."""
+    padded = np.pad(maps, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    rows, columns = maps.shape[2:]
+    return sum(
+        np.einsum("ncij,oc->noij", padded[:, :, i : i + rows, j : j + columns], kernel[:, :, i, j])
+        for i in range(3)
+        for j in range(3)
+    )
+
+
+def doubling(size, *, align_corners):
+    """Return the (2 size, size) matrix of a linear doubling: each output's weights on its two nearest inputs."""
+    outputs = np.arange(2 * size)
+    at = outputs * (size - 1) / (2 * size - 1) if align_corners else np.clip((outputs + 0.5) / 2 - 0.5, 0, size - 1)
+    lower = np.minimum(at.astype(int), size - 2)
+    matrix = np.zeros((2 * size, size))
+    matrix[outputs, lower], matrix[outputs, lower + 1] = 1 - (at - lower), at - lower
+    return matrix
+
+
+def plain_unet(state, spectrogram, *, align_corners):
+    """Return the paper's U-Net, from REFERENCE's description of the released code, with statistics of the batch."""
+
+    def block(name, maps):
+        maps = convolve(maps, state[f"{name}.0.weight"])
+        mean, variance = maps.mean((0, 2, 3), keepdims=True), maps.var((0, 2, 3), keepdims=True)
+        scale, shift = (state[f"{name}.1.{kind}"][:, None, None] for kind in ("weight", "bias"))
+        return np.maximum((maps - mean) / np.sqrt(variance + 1e-5) * scale + shift, 0)
+
+    def halve(maps):
+        clips, channels, rows, columns = maps.shape
+        return maps.reshape(clips, channels, rows // 2, 2, columns // 2, 2).max((3, 5))
+
+    def up(maps):
+        rows, columns = (doubling(size, align_corners=align_corners) for size in maps.shape[2:])
+        return rows @ maps @ columns.T
+
+    image = spectrogram[:, None]
+    x1 = halve(block("down.0", image))
+    x2 = halve(block("down.1", x1))
+    x3 = halve(block("down.2", x2))
+    x4 = block("up.0", up(x3) + x2)
+    x5 = block("up.1", up(x4) + x1)
+    return block("last", up(x5) + image)[:, 0]
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_the_papers_unet_equals_a_plain_one_in_numpy(align_corners):
+    torch.manual_seed(0)
+    changes = {} if align_corners else {"align_corners": False}
+    module = build_reprogrammer(UNetReprogrammer(**changes), n_frames=64, n_mels=32).double()
+    for parameter in module.parameters():
+        torch.nn.init.uniform_(parameter, -0.5 if parameter.ndim > 1 else 0.5, 1.0)
+    spectrogram = 4 * np.random.default_rng(0).normal(size=(3, 64, 32)) - 6
+    state = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    found = module(torch.from_numpy(spectrogram)).detach().numpy()
+    expected, other = (plain_unet(state, spectrogram, align_corners=way) for way in (align_corners, not align_corners))
+    assert np.abs(found - expected).max() < 1e-10
+    assert np.sqrt(((found - other) ** 2).mean() / (found**2).mean()) > 0.02
+
+
+def test_the_papers_configuration_aligns_corners():
+    (paper,) = search_spaces.load("unet").paper
+    assert paper["reprogrammer/align_corners"] is True is UNetReprogrammer().align_corners
+
+
+def test_the_gradient_of_a_unet_in_float32_is_that_in_float64():
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        module = build_reprogrammer(UNetReprogrammer(), n_frames=1024, n_mels=128).to(dtype)
+        spectrogram, weight = 4 * torch.randn(2, 8, 1024, 128, dtype=torch.float64) - 6
+        (module(spectrogram.to(dtype)) * weight.to(dtype)).mean().backward()
+        gradients.append([p.grad.double() for p in module.parameters()])
+    worst = max(float((one - exact).norm() / exact.norm()) for one, exact in zip(*gradients, strict=True))
+    assert worst < 5e-4
 
 
 MAPPER_CONFIGS = [cls() for cls in MAPPERS.values()] + [
