@@ -16,7 +16,7 @@ from harness.common.files import read_with, write_whole
 from harness.config.study import StudyPlace, StudySpec
 from harness.config.trial import TrialConfig
 from harness.evaluation.selection import Candidate
-from harness.study.searcher import TEST
+from harness.study.records import TrialRecord
 from tracking import names
 
 RUNS_FILE = "runs.json"
@@ -224,7 +224,8 @@ def check_same_test_clips(trials: Iterable[FrozenTrial], provenance: Mapping[str
     Raises:
         ValueError: they sound otherwise, have other labels, or others of them cannot be read.
     """
-    tests = [json.loads(trial.user_attrs[TEST]) for trial in trials if TEST in trial.user_attrs]
+    reports = [TrialRecord.of(trial).report for trial in trials]
+    tests = [report.test for report in reports if report and report.test]
     for inputs in ("log_mel", "vggish"):
         now = provenance.get(f"{inputs}_test_digest")
         n_other = sum(now is not None and test.get(f"{inputs}_digest", now) != now for test in tests)

@@ -1,6 +1,5 @@
 """What an evaluation found: for each configuration its seeds, and the differences between configurations."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,7 +15,7 @@ from harness.evaluation.selection import Candidate
 from harness.evaluation.statistics import Difference, Summary, paired_difference, summarise
 from harness.study.files import TrialFiles
 from harness.study.heldout import readings_of
-from harness.study.searcher import REASON, SUMMARY, TEST
+from harness.study.records import TrialRecord
 
 _TELL_CLIPS = ("n_clips", "clips", "log_mel_digest", "vggish_digest")
 
@@ -204,9 +203,9 @@ def _seed(index: int, numbers: Sequence[int], trials: Sequence[FrozenTrial], *, 
     """Return what one seed came to: its last run, which is the only one unless others failed before it."""
     number = numbers[-1]
     trial = trials[number] if number < len(trials) else None
-    attributes = {} if trial is None else trial.user_attrs
-    summary = json.loads(attributes.get(SUMMARY, "{}"))
-    test = json.loads(attributes.get(TEST, "null"))
+    record = TrialRecord() if trial is None else TrialRecord.of(trial)
+    report = record.report
+    test = report.test if report else None
     untold = numbers[:-1] if test else numbers  # a run that failed may have read the split all the same
     reads = sum(len(readings_of(TrialFiles(place.shared, n))) for n in untold)
     return SeedResult(
@@ -214,10 +213,10 @@ def _seed(index: int, numbers: Sequence[int], trials: Sequence[FrozenTrial], *, 
         run=number,
         state="owed" if trial is None else _STATES.get(trial.state, "owed"),
         test=test,
-        validation=summary.get("best"),
-        params=summary.get("params"),
-        epochs=summary.get("epochs", 0),
-        seconds=summary.get("seconds", 0.0),
+        validation={**report.best.figures, "f1_by_label": report.best.f1_by_label} if report else None,
+        params=report.params if report else None,
+        epochs=report.last.epoch if report else 0,
+        seconds=report.seconds if report else 0.0,
         reads=reads + (test["reads"] if test else 0),
-        reason=attributes.get(REASON, ""),
+        reason=record.reason,
     )

@@ -1,6 +1,5 @@
 """Choosing a study's best configurations: by what they scored on validation, and by nothing else."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -11,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.config.study import StudyPlace, StudySpec
 from harness.config.trial import TrialConfig
-from harness.study.searcher import PATHS, SUMMARY
+from harness.study.records import TrialRecord
 from harness.study.storage import open_storage
 from harness.training.metrics import METRICS
 
@@ -148,8 +147,11 @@ def _merged(tried: Sequence[Candidate]) -> Candidate:
 
 
 def _candidate(trial: FrozenTrial, spec: StudySpec) -> Candidate:
-    config = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS]))
-    best = json.loads(trial.user_attrs[SUMMARY])["best"]
-    figures = {name: float(best[name]) for name in METRICS if name in best}
+    record = TrialRecord.of(trial)
+    assert record.paths is not None, "it has finished"
+    assert record.report is not None, "it has finished"
+    config = TrialConfig.from_paths(record.paths)
+    best = record.report.best.figures
+    figures = {name: best[name] for name in METRICS if name in best}
     system = f"{config.name}{_CEILING}" if spec.data.reveals_all else config.name
     return Candidate(spec.name, trial.number, system, config.digest(), config.to_paths(), figures)

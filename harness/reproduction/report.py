@@ -20,7 +20,7 @@ from harness.evaluation.report import remarks
 from harness.evaluation.result import Comparison, ConfigurationResult, EvaluationResult
 from harness.evaluation.statistics import summarise
 from harness.reproduction.spec import Reproduction
-from harness.study.records import configuration_in_words
+from harness.study.results import configuration_in_words
 from search_spaces import load
 from tracking import paper_figures
 from tracking.figures import SUFFIXES, words

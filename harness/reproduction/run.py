@@ -31,8 +31,8 @@ from harness.reproduction.spec import CEILING, VGGISH_SYSTEMS, Reproduction, des
 from harness.study import driver
 from harness.study.console import StudyConsole, clock
 from harness.study.plan import StudyPlan
+from harness.study.records import TrialRecord
 from harness.study.run import begin, carry_out, claimed, connected, take_up
-from harness.study.searcher import REASON
 from harness.study.sources import open_dataset
 from harness.study.tracker import experiment_of
 from harness.synthetic.openmic_sized import is_stand_in
@@ -239,5 +239,5 @@ def why_unfinished(place: StudyPlace) -> str:
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     told = "none of its trials has finished, so it is not evaluated"
     if failed:
-        told += f"; trial {failed[-1].number} failed: {failed[-1].user_attrs.get(REASON, 'for no known reason')}"
+        told += f"; trial {failed[-1].number} failed: {TrialRecord.of(failed[-1]).reason or 'for no known reason'}"
     return f"{told}; the same command tries again, see {place.home}"

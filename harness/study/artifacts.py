@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ import torch
 from harness.data.batches import StudyData
 from harness.models.reprogrammed import Reprogrammed
 from harness.study.files import TrialFiles
+from harness.study.records import EpochRecord, best_of
 from harness.training.learner import Learner
 from harness.training.metrics import METRICS
 from harness.training.trainer import Trainer
@@ -21,18 +21,18 @@ FIGURES = ("f1_by_label.png", "learning_curves.png", "input_change.png")
 
 
 def write_artifacts(
-    files: TrialFiles, *, learner: Learner, data: StudyData, records: Sequence[dict[str, Any]], device: torch.device
+    files: TrialFiles, *, learner: Learner, data: StudyData, records: Sequence[EpochRecord], device: torch.device
 ) -> None:
     """Draw F1 by label, the learning curves and the learned input change on the first validation clip."""
-    best = max(records, key=lambda record: record["macro_f1"])
+    best = best_of(records)
     title = f"trial {files.number}"
     with tempfile.TemporaryDirectory() as directory:
         f1, curves, change = (Path(directory) / name for name in FIGURES)
-        figures.f1_by_label(f1, best["f1_by_label"], title=f"{title}, epoch {best['epoch']}: F1 on validation")
+        figures.f1_by_label(f1, best.f1_by_label, title=f"{title}, epoch {best.epoch}: F1 on validation")
         figures.learning_curves(
             curves,
-            losses={name: [r[f"{name}_loss"] for r in records] for name in ("train", "validation")},
-            scores={m.title: [r[name] for r in records] for name, m in METRICS.items() if name in records[0]},
+            losses={"train": [r.train_loss for r in records], "validation": [r.validation_loss for r in records]},
+            scores={m.title: [r.figures[n] for r in records] for n, m in METRICS.items() if n in best.figures},
             title=title,
         )
         if isinstance(learner, Trainer) and isinstance(learner.model, Reprogrammed) and data.front_end is not None:

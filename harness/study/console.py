@@ -1,6 +1,5 @@
 """What a study shows on the terminal: its first lines, its progress and its ranked table."""
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.study.plan import Plan
-from harness.study.records import Row, ranked_rows
-from harness.study.searcher import SUMMARY, TEST
+from harness.study.records import TrialRecord, TrialReport
+from harness.study.results import Row, ranked_rows
 
 _QUIET_SECONDS = 10.0
 
@@ -205,12 +204,14 @@ class ProgressCallback(tune.Callback):
         **_: Any,
     ) -> None:
         """Count an epoch."""
-        if "best_macro_f1" not in result:
+        report = TrialReport.from_tune(result)
+        if report is None:
             return
         self._progress.epochs_reported += 1
-        self._progress.epochs_in_running[result["number"]] = result["epoch"]
-        if self._progress.best is None or result["best_macro_f1"] > self._progress.best:
-            self._progress.best, self._progress.best_number = result["best_macro_f1"], result["number"]
+        self._progress.epochs_in_running[report.number] = report.last.epoch
+        best = report.best.value
+        if self._progress.best is None or best > self._progress.best:
+            self._progress.best, self._progress.best_number = best, report.number
         self._console.show(self._progress)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -246,8 +247,8 @@ class ProgressCallback(tune.Callback):
             self._console.show(self._progress, now=True)
 
     def _announcement(self, row: Row) -> str:
-        attributes = self._study.get_trials(deepcopy=False)[row.number].user_attrs
-        test = json.loads(attributes.get(TEST, "null"))
+        report = TrialRecord.of(self._study.get_trials(deepcopy=False)[row.number]).report
+        test = report.test if report else None
         figures = [] if test is None else [f"test macro-F1 {test['macro_f1']:.3f}"]
         if row.macro_f1 is not None:
             figures.append(f"{'validation ' if test else ''}macro-F1 {row.macro_f1:.3f}")
@@ -268,7 +269,7 @@ class ProgressCallback(tune.Callback):
         progress = self._progress
         progress.done, progress.stopped = len(by_state[TrialState.COMPLETE]), len(by_state[TrialState.PRUNED])
         progress.failed = len(by_state[TrialState.FAIL])
-        ended = [json.loads(t.user_attrs[SUMMARY])["epochs"] for t in trials if SUMMARY in t.user_attrs]
+        ended = [report.last.epoch for t in trials if (report := TrialRecord.of(t).report)]
         if ended:
             progress.mean_epochs = sum(ended) / len(ended)
         best = next((row for row in ranked_rows(trials) if row.macro_f1 is not None), None)

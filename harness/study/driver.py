@@ -6,7 +6,7 @@ a new Tune run over what the Optuna storage and the trials' own checkpoints say.
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -21,11 +21,13 @@ from harness.config.study import Resources, StudyPlace, StudySpec
 from harness.config.trial import SYSTEMS
 from harness.study.console import ProgressCallback, StudyConsole
 from harness.study.plan import Plan
+from harness.study.records import TrialRecord
 from harness.study.scheduler import StudyScheduler
-from harness.study.searcher import StudySearcher, make_sampler, put_back, values_by_epoch
+from harness.study.searcher import StudySearcher, make_sampler, put_back
+from harness.study.session import TrialTask
 from harness.study.storage import open_storage
 from harness.study.tracker import Tracker, TrackingCallback
-from harness.study.worker import TrialTask, run_trial
+from harness.study.worker import run_trial
 from search_spaces import load
 
 
@@ -113,7 +115,7 @@ def run(
         reads_test=plan.reads_test,
         deadline=deadline,
     )
-    history = {t.number: values_by_epoch(t) for t in study.get_trials(deepcopy=False)}
+    history = {t.number: TrialRecord.of(t).values for t in study.get_trials(deepcopy=False)}
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {"cpu": slots.cpus, "gpu": slots.gpus}),
         tune_config=tune.TuneConfig(
@@ -160,7 +162,7 @@ def make_task(plan: Plan, place: StudyPlace, *, number: int, paths: Mapping[str,
         seed=plan.seed(number),
         backbone=terms.backbone,
         backbone_digest=terms.provenance["backbone_digest"],
-        data=asdict(terms.data),
+        data=terms.data,
         data_digest=terms.provenance[f"{inputs}_digest"],
         precision=terms.precision,
         shared=place.shared,

@@ -1,165 +1,165 @@
-"""What a study found, read from its storage alone: the ranked table and the Pareto front."""
+"""Typed records of a trial: the epochs that it trained, its report to the driver, and its entry in Optuna's storage.
+
+Each record has one encoder. A worker imports this module, so it imports neither Optuna nor Ray.
+"""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from optuna.trial import FrozenTrial, TrialState
-from rich.table import Table
+from harness.training.metrics import OF_RECORD
+from harness.training.trainer import EpochResult
 
-from harness.config.space import configuration_of, papers_within
-from harness.config.trial import TrialConfig
-from harness.study.searcher import PATHS, REASON, SUMMARY, values_by_epoch
-from search_spaces import Space
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
-STATE_WORDS = {
-    TrialState.COMPLETE: "done",
-    TrialState.PRUNED: "stopped",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "interrupted",
-    TrialState.WAITING: "interrupted",
-}
+REPORT = "report"
+"""The key under which a Tune result holds a `TrialReport` as JSON: Tune flattens mappings."""
+
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One trial of the final table.
+class EpochRecord:
+    """One epoch. `figures` and `f1_by_label` are on validation, by metric and by label; losses are in nats.
 
-    `macro_f1` is that of its best epoch, on validation; None if it had none, as is `params` where none can be counted.
-    `system`, `mapper` and `schedule` are words for people; a part that means nothing for the system is "-". `worker` is
-    the Ray node and the process that ran its last epoch.
+    `is_constant` marks predictions that give every clip the same answer for each label.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    validation_loss: float
+    figures: Mapping[str, float]
+    f1_by_label: Mapping[str, float]
+    is_constant: bool
+    seconds: float
+
+    @property
+    def value(self) -> float:
+        """Return the figure that selects epochs and trials."""
+        return self.figures[OF_RECORD]
+
+    @classmethod
+    def of(cls, result: EpochResult) -> Self:
+        """Return the record of an epoch of a learner."""
+        return cls(
+            epoch=result.epoch,
+            lr=result.lr,
+            train_loss=result.train_loss,
+            validation_loss=result.validation_loss,
+            figures=dict(result.scores.figures),
+            f1_by_label=dict(result.scores.f1_by_label),
+            is_constant=result.scores.is_constant,
+            seconds=result.seconds,
+        )
+
+
+def best_of(records: Sequence[EpochRecord]) -> EpochRecord:
+    """Return the first of the epochs with the highest figure of record."""
+    return max(records, key=lambda record: record.value)
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """A trial after its last epoch so far.
+
+    `parameters` counts the learned values of each part, `seconds` is over all epochs, `worker` is the Ray node and the
+    process that ran the last epoch. `test` holds the figures on the held-out test split once they are read.
     """
 
     number: int
-    state: str
-    macro_f1: float | None
-    params: int | None
-    system: str
-    mapper: str
-    schedule: str
-    epochs: int
+    last: EpochRecord
+    best: EpochRecord
+    parameters: Mapping[str, int]
     seconds: float
+    worker: str | None = None
+    test: Mapping[str, Any] | None = None
+
+    @property
+    def params(self) -> int:
+        """Return the number of learned values: 0 for a forest, whose trees are not counted."""
+        return sum(self.parameters.values())
+
+    def to_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read the JSON that `to_json` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "last": EpochRecord(**values["last"]), "best": EpochRecord(**values["best"])})
+
+    def to_tune(self) -> dict[str, Any]:
+        """Return the result for Tune, whose schedulers read the plain values beside the report."""
+        return {
+            "number": self.number,
+            "epoch": self.last.epoch,
+            "best_macro_f1": self.best.value,
+            "params": self.params,
+            REPORT: self.to_json(),
+        }
+
+    @classmethod
+    def from_tune(cls, result: Mapping[str, Any]) -> Self | None:
+        """Return the report in a result of Tune's, or None if it holds none."""
+        return cls.from_json(result[REPORT]) if REPORT in result else None
+
+
+@dataclass(frozen=True)
+class TrialFailure:
+    """The reason why a trial cannot go on."""
+
+    number: int
     reason: str
-    worker: str
-    f1_by_label: Mapping[str, float]
+
+    def to_tune(self) -> dict[str, Any]:
+        """Return the result for Tune."""
+        return {"number": self.number, FAILED: self.reason}
 
 
-def ranked_rows(trials: Iterable[FrozenTrial]) -> list[Row]:
-    """Return the trials that began, the best first, those without a figure last."""
-    rows = [_row(trial) for trial in trials if PATHS in trial.user_attrs]
-    return sorted(rows, key=lambda row: (row.macro_f1 is None, -(row.macro_f1 or 0.0), row.number))
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as Optuna's storage holds it.
 
-
-def pareto_front(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that no other beats on macro-F1 without more parameters, the smallest first."""
-    front: list[Row] = []
-    scored = [row for row in rows if row.macro_f1 is not None and row.params is not None]
-    for row in sorted(scored, key=lambda r: (r.params or 0, -(r.macro_f1 or 0.0), r.number)):
-        if not front or (row.macro_f1 or 0.0) > (front[-1].macro_f1 or 0.0):
-            front.append(row)
-    return front
-
-
-def _row(trial: FrozenTrial) -> Row:
-    summary = json.loads(trial.user_attrs.get(SUMMARY, "{}"))
-    best = summary.get("best", {})
-    values = values_by_epoch(trial)
-    return Row(
-        number=trial.number,
-        state=STATE_WORDS[trial.state],
-        macro_f1=best.get("macro_f1", max(values.values(), default=None)),
-        params=summary.get("params") or None,  # a forest's trees are not counted
-        epochs=summary.get("epochs", max(values, default=0)),
-        seconds=summary.get("seconds", 0.0),
-        reason=trial.user_attrs.get(REASON, ""),
-        worker=summary.get("worker") or "",
-        f1_by_label=best.get("f1_by_label", {}),
-        **_words(json.loads(trial.user_attrs[PATHS])),
-    )
-
-
-def _words(paths: Mapping[str, Any]) -> dict[str, str]:
-    """Return system, mapper and schedule of a configuration in a few words each."""
-    config = TrialConfig.from_paths(paths)
-    uses = config.system.uses
-    return {
-        "system": system_in_words(config),
-        "mapper": config.mapper.kind if "mapper" in uses else "-",
-        "schedule": f"{config.schedule.kind} {config.optimiser.lr:.1e}" if "schedule" in uses else "-",
-    }
-
-
-_SIZES = (("width", "width"), ("n_trees", "trees"), ("depth", "depth"), ("max_depth", "depth"))
-
-
-def configuration_in_words(paths: Mapping[str, Any]) -> str:
-    """Return a whole configuration in one line: the system, what comes before and behind it, schedule and rate."""
-    config, words = TrialConfig.from_paths(paths), _words(paths)
-    sizes = [f"{name} {getattr(config.system, field)}" for field, name in _SIZES if hasattr(config.system, field)]
-    told = [" ".join([words["system"], *sizes])]
-    if "normalisation" in config.system.uses:
-        told.append(f"normalisation {config.normalisation.kind}")
-    told += [f"{words['mapper']} mapper"] if words["mapper"] != "-" else []
-    return ", ".join(told + ([words["schedule"]] if words["schedule"] != "-" else []))
-
-
-def system_in_words(config: TrialConfig) -> str:
-    """Return the name of a configuration's system, with its sizes if it is a reprogrammer."""
-    paths, words = config.to_paths(), config.name
-    if "reprogrammer/depth" in paths:
-        return f"{words} depth {paths['reprogrammer/depth']} width {paths['reprogrammer/width']}"
-    return f"{words} {paths['reprogrammer/shape']}" if "reprogrammer/shape" in paths else words
-
-
-Cells = Mapping[tuple[str, str], Sequence[float]]
-
-
-def cells_of(space: Space, trials: Iterable[FrozenTrial], *, fixed: Mapping[str, Any]) -> Cells:
-    """Return the macro-F1 of the finished trials by row and column of the space's table, in the table's order.
-
-    Every cell of the table is there, if without a figure. Only the table's own configurations count, with what is
-    `fixed` in its place: a trial at another learning rate would be no repeat.
+    `paths` is its whole configuration, None before all of it is drawn. `report` is its last one. `reason` says why it
+    ended early. `values` holds its best macro-F1 so far by epoch.
     """
-    table = {config.digest(): _cell(space, config) for config in _configurations(space, fixed)}
-    found: dict[tuple[str, str], list[float]] = {cell: [] for cell in table.values()}
-    for trial in trials:
-        config = TrialConfig.from_paths(json.loads(trial.user_attrs.get(PATHS, "{}")))
-        if trial.state == TrialState.COMPLETE and config.digest() in table:
-            found[table[config.digest()]].append(max(values_by_epoch(trial).values()))
-    return found
 
+    paths: Mapping[str, Any] | None = None
+    report: TrialReport | None = None
+    reason: str = ""
+    values: Mapping[int, float] = field(default_factory=dict)
 
-def axes_of(cells: Cells) -> tuple[list[str], list[str]]:
-    """Return the rows and the columns, in the table's order."""
-    return list(dict.fromkeys(row for row, _ in cells)), list(dict.fromkeys(column for _, column in cells))
+    @classmethod
+    def of(cls, trial: "FrozenTrial") -> Self:
+        """Read a trial of Optuna's.
 
+        Raises:
+            ValueError: an earlier version of this program wrote it.
+        """
+        attributes = trial.user_attrs
+        if "summary" in attributes:
+            raise ValueError(
+                f"trial {trial.number}: an earlier version of this program ran it; use that version, or begin a new "
+                "study"
+            )
+        values = json.loads(attributes.get("values", "{}"))
+        return cls(
+            paths=json.loads(attributes["paths"]) if "paths" in attributes else None,
+            report=TrialReport.from_json(attributes["report"]) if "report" in attributes else None,
+            reason=attributes.get("reason", ""),
+            values={**trial.intermediate_values, **{int(epoch): float(value) for epoch, value in values.items()}},
+        )
 
-def table_of(cells: Cells, *, title: str) -> Table:
-    """Return the cells as a table to print: mean, standard deviation and number of each cell's trials."""
-    rows, columns = axes_of(cells)
-    table = Table(title=title, title_justify="left")
-    for name in ("", *columns):
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(row, *(in_words(cells.get((row, column), ())) for column in columns))
-    return table
-
-
-def in_words(values: Sequence[float]) -> str:
-    """Return the mean of the values, their standard deviation if there are several, and their number."""
-    if not values:
-        return "-"
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread} ({len(values)})"
-
-
-def _configurations(space: Space, fixed: Mapping[str, Any]) -> Iterator[TrialConfig]:
-    for paper in papers_within(space, fixed):
-        yield configuration_of(space, {path: fixed.get(path, value) for path, value in paper.items()})
-
-
-def _cell(space: Space, config: TrialConfig) -> tuple[str, str]:
-    assert space.cell is not None
-    return space.cell(config.to_paths())
+    def attributes(self) -> dict[str, str]:
+        """Return the user attributes that hold this record, without those that say nothing."""
+        encoded = {
+            "paths": None if self.paths is None else json.dumps(dict(self.paths)),
+            "report": None if self.report is None else self.report.to_json(),
+            "reason": self.reason or None,
+            "values": json.dumps(dict(self.values)) if self.values else None,
+        }
+        return {name: value for name, value in encoded.items() if value is not None}

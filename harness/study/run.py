@@ -19,7 +19,7 @@ from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec
 from harness.study import driver
 from harness.study.plan import StudyPlan
 from harness.study.prepare import Prepared, prepare
-from harness.study.records import Row, axes_of, cells_of, pareto_front, ranked_rows, table_of
+from harness.study.results import Row, axes_of, cells_of, pareto_front, ranked_rows, table_of
 from harness.study.tracker import Tracker
 from search_spaces import load
 from tracking.paper_figures import heat_map

@@ -5,7 +5,6 @@ truth: a trial that it shows as running when a driver starts was interrupted, an
 parameters that it already has; its checkpoint makes it go on where it stopped.
 """
 
-import json
 import math
 import time
 import warnings
@@ -18,18 +17,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-PATHS = "paths"
-
-SUMMARY = "summary"
-
-REASON = "reason"
-
-VALUES = "values"
-
-TEST = "test"
-"""Names of the user attributes of a trial: its whole configuration, its last report, why it ended early, with two
-objectives its values by epoch, and, if it read the test split, what it found there."""
-
+from harness.study.records import FAILED, TrialRecord, TrialReport
 
 MakeTask = Callable[[int, Mapping[str, Any]], str]
 
@@ -105,29 +93,24 @@ class StudySearcher(Searcher):
             return None if n_running else str(Searcher.FINISHED)
         constants = self._suggest(trial)
         paths = {**trial.params, **constants}
-        trial.set_user_attr(PATHS, json.dumps(paths))
+        self._store(trial, TrialRecord(paths=paths))
         self._numbers[trial_id] = trial.number
         return {"number": trial.number, "task": self._make_task(trial.number, paths)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Store the epoch's report, and the best macro-F1 so far as the trial's value at this epoch."""
         trial = self._trial(trial_id)
-        if trial is None or trial.state.is_finished() or "best_macro_f1" not in result:
+        report = TrialReport.from_tune(result)
+        if trial is None or trial.state.is_finished() or report is None:
             return
-        self._note(trial, SUMMARY, json.dumps(summary_of(result)))
-        if "test" in result:
-            self._note(trial, TEST, result["test"])
+        self._store(trial, TrialRecord(report=report))
+        epoch, value = report.last.epoch, report.best.value
         if len(self._objectives) > 1:
             # Optuna's sampler takes a pruned trial's intermediate values for those of a single objective
-            values = {**values_by_epoch(trial), int(result["epoch"]): float(result["best_macro_f1"])}
-            self._note(trial, VALUES, json.dumps(values))
+            self._store(trial, TrialRecord(values={**TrialRecord.of(trial).values, epoch: value}))
             return
         # Trial.report would do, but only on the object that `ask` gave, which does not outlive a driver
-        self._study._storage.set_trial_intermediate_value(
-            trial._trial_id,
-            int(result["epoch"]),
-            float(result["best_macro_f1"]),
-        )
+        self._study._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how the trial ended: COMPLETE after its last epoch, PRUNED before, FAIL for a reason."""
@@ -142,21 +125,22 @@ class StudySearcher(Searcher):
         self.on_trial_result(trial_id, result)
         reason = self._reason_to_fail(trial.number, result, error=error)
         if reason is not None:
-            self._note(trial, REASON, reason)
+            self._store(trial, TrialRecord(reason=reason))
             self._study.tell(trial.number, state=TrialState.FAIL)
         elif int(result["epoch"]) < self._epochs(trial.number):
             if time.monotonic() < self._deadline:  # else it is put back, to go on another time
-                self._note(trial, REASON, "scheduler")
+                self._store(trial, TrialRecord(reason="scheduler"))
                 self._study.tell(trial.number, state=TrialState.PRUNED)
         else:
             self._study.tell(trial.number, [float(result[name]) for name in self._objectives])
 
     def _reason_to_fail(self, number: int, result: Mapping[str, Any], *, error: bool) -> str | None:
-        if "failed" in result:
-            return str(result["failed"])
-        if error or "best_macro_f1" not in result:
+        if FAILED in result:
+            return str(result[FAILED])
+        report = TrialReport.from_tune(result)
+        if error or report is None:
             return f"its worker was lost {_MAX_LOST_WORKERS + 1} times"
-        if self._reads_test and int(result["epoch"]) >= self._epochs(number) and "test" not in result:
+        if self._reads_test and report.last.epoch >= self._epochs(number) and report.test is None:
             return "it ended without a reading of the test split"
         return None
 
@@ -173,14 +157,9 @@ class StudySearcher(Searcher):
         number = self._numbers.get(trial_id)
         return None if number is None else self._trials()[number]
 
-    def _note(self, trial: FrozenTrial, key: str, value: str) -> None:
-        self._study._storage.set_trial_user_attr(trial._trial_id, key, value)
-
-
-def values_by_epoch(trial: FrozenTrial) -> dict[int, float]:
-    """Return the best macro-F1 so far of a trial at each epoch that it reported."""
-    stored = json.loads(trial.user_attrs.get(VALUES, "{}"))
-    return {**trial.intermediate_values, **{int(epoch): float(value) for epoch, value in stored.items()}}
+    def _store(self, trial: FrozenTrial | optuna.Trial, record: TrialRecord) -> None:
+        for name, value in record.attributes().items():
+            self._study._storage.set_trial_user_attr(trial._trial_id, name, value)
 
 
 def put_back(study: optuna.Study) -> None:
@@ -188,19 +167,6 @@ def put_back(study: optuna.Study) -> None:
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.RUNNING:
             study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-
-
-def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the final table needs of a trial's last report."""
-    detail = json.loads(result["detail"])
-    return {
-        "epochs": result["epoch"],
-        "seconds": result["seconds"],
-        "params": result["params"],
-        "worker": result.get("worker"),
-        "parameters": detail["parameters"],
-        "best": detail["best"],
-    }
 
 
 def make_sampler(seed: int, *, n_trials_so_far: int, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:

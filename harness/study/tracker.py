@@ -4,7 +4,6 @@ Epochs are written as they are reported. How a trial ended is read from the Optu
 killed between the two leaves nothing out: the next one writes what is missing.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -20,7 +19,7 @@ from harness.config.trial import TrialConfig
 from harness.study.artifacts import FIGURES
 from harness.study.files import BEST, TrialFiles
 from harness.study.plan import Plan
-from harness.study.searcher import PATHS, REASON, SUMMARY, TEST, values_by_epoch
+from harness.study.records import TrialRecord, TrialReport
 from harness.training.metrics import METRICS
 from tracking import names, records, ui, views
 from tracking.mlflow_store import load_mlflow
@@ -70,28 +69,27 @@ class Tracker:
         """Open the run of a trial that begins or goes on."""
         self._open(self._study.get_trials(deepcopy=False)[number])
 
-    def epoch(self, result: dict[str, Any]) -> None:
+    def epoch(self, report: TrialReport) -> None:
         """Write down an epoch, unless it was reported before."""
-        number, epoch = result["number"], result["epoch"]
-        if self._outbox.has_epoch(number, epoch):
+        last = report.last
+        if self._outbox.has_epoch(report.number, last.epoch):
             return
-        last = json.loads(result["detail"])["last"]
         self._outbox.add(
             records.log_epoch(
                 self._outbox.study_key,
-                number,
-                epoch=epoch,
-                val={**_overall(last), "loss": last["validation_loss"]},
-                train={"loss": last["train_loss"]},
-                val_f1=last["f1_by_label"],
-                lr=last["lr"],
+                report.number,
+                epoch=last.epoch,
+                val={**last.figures, "loss": last.validation_loss},
+                train={"loss": last.train_loss},
+                val_f1=last.f1_by_label,
+                lr=last.lr,
             )
         )
 
     def finish_ended(self) -> None:
         """End the runs of all trials that the storage says have ended."""
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.state.is_finished() and PATHS in trial.user_attrs and not self._outbox.has_ended(trial.number):
+            if trial.state.is_finished() and not self._outbox.has_ended(trial.number):
                 self._finish(trial)
 
     def close(
@@ -109,9 +107,9 @@ class Tracker:
         self.finish_ended()
         trials = self._study.get_trials(deepcopy=False)
         for trial in trials:
-            if trial.state == TrialState.WAITING and PATHS in trial.user_attrs:
+            if trial.state == TrialState.WAITING:
                 self._finish(trial)
-        best = max((max(values_by_epoch(t).values(), default=0.0) for t in trials), default=0.0)
+        best = max((max(TrialRecord.of(t).values.values(), default=0.0) for t in trials), default=0.0)
         ended = sum(t.state.is_finished() for t in trials)
         self._outbox.add(
             records.finish_study(
@@ -129,7 +127,7 @@ class Tracker:
         return ui.ui_lines(self._place.home, self._uri, self._outbox.experiment_id, view=view)
 
     def _open(self, trial: FrozenTrial) -> None:
-        config = TrialConfig.from_paths(json.loads(trial.user_attrs[PATHS]))
+        config = TrialConfig.from_paths(TrialRecord.of(trial).paths or {})
         terms = self._plan.terms(trial.number)
         self._outbox.add(
             records.open_trial(
@@ -149,23 +147,26 @@ class Tracker:
         )
 
     def _finish(self, trial: FrozenTrial) -> None:
+        record = TrialRecord.of(trial)
+        if record.paths is None:  # it was never drawn to its end
+            return
         self._open(trial)
-        summary = json.loads(trial.user_attrs.get(SUMMARY, "{}"))
-        best, test = summary.get("best", {}), json.loads(trial.user_attrs.get(TEST, "{}"))
+        report = record.report
+        test = (report.test or {}) if report else {}
         self._outbox.add(
             records.finish_trial(
                 self._outbox.study_key,
                 trial.number,
                 status=_STATUS[trial.state],
-                metrics=_overall(best),
-                f1=best.get("f1_by_label", {}),
+                metrics=report.best.figures if report else {},
+                f1=report.best.f1_by_label if report else {},
                 test=_overall(test),
                 test_f1=test.get("f1_by_label", {}),
-                params_by_part=summary.get("parameters", {}),
-                epochs=summary.get("epochs"),
-                seconds=summary.get("seconds"),
-                tags={"optuna_state": trial.state.name, "worker": summary.get("worker")},
-                reason=trial.user_attrs.get(REASON),
+                params_by_part=report.parameters if report else {},
+                epochs=report.last.epoch if report else None,
+                seconds=report.seconds if report else None,
+                tags={"optuna_state": trial.state.name, "worker": report.worker if report else None},
+                reason=record.reason or None,
                 artifacts={
                     "figures": self._local_files(trial.number, FIGURES),
                     "checkpoint": self._local_files(trial.number, (BEST,)),
@@ -243,8 +244,8 @@ class TrackingCallback(tune.Callback):
     @_harmless
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Write the epoch down."""
-        if "best_macro_f1" in result:
-            self._tracker.epoch(result)
+        if (report := TrialReport.from_tune(result)) is not None:
+            self._tracker.epoch(report)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Note that a trial ended; the storage will say how."""

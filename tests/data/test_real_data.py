@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.study.worker import _backbone
+from harness.study.session import _backbone
 from tests.support.archives import pack
 from tests.support.ast_files import SMALL, random_ast
 from tests.support.layouts import Layout, write_tone

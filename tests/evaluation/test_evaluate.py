@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from harness.study.heldout import READS, RESULT
-from harness.study.searcher import PATHS, SUMMARY, TEST
+from harness.study.records import TrialRecord
 from tests.support.studies import make_workshop, wait_for
 
 pytestmark = pytest.mark.drill
@@ -71,7 +71,7 @@ def under_way(workshop, name):
             if not files(workshop, name, RESULT):
                 return False
             trials = workshop.trials(name)
-            running = [t for t in trials if t.state == TrialState.RUNNING and SUMMARY in t.user_attrs]
+            running = [t for t in trials if t.state == TrialState.RUNNING and TrialRecord.of(t).report]
             has_ended = any(t.state == TrialState.COMPLETE for t in trials)
             return has_ended and any(3 < max(t.intermediate_values, default=0) < EPOCHS // 2 for t in running)
 
@@ -92,8 +92,8 @@ def check_whole(workshop, name, *, results, checkpoints):
     trials = workshop.trials(name)
     assert [t.state for t in trials] == [TrialState.COMPLETE] * SEEDS
     for number, trial in enumerate(trials):
-        assert json.loads(trial.user_attrs[TEST]) == json.loads(after[number])
-        assert trial.value == json.loads(trial.user_attrs[SUMMARY])["best"]["macro_f1"]
+        assert TrialRecord.of(trial).report.test == json.loads(after[number])
+        assert trial.value == TrialRecord.of(trial).report.best.figures["macro_f1"]
         records = workshop.checkpoint(name, number)["records"]
         assert [record["epoch"] for record in records] == list(range(1, EPOCHS + 1))
         kept = checkpoints[number]["records"] if checkpoints.get(number) else []
@@ -133,8 +133,8 @@ def test_an_evaluation_whose_driver_was_killed_and_then_asked_to_end_goes_on_whe
 def test_a_killed_worker_costs_no_run_and_no_second_reading(workshop, long):
     with under_way(workshop, "worker") as process:
         before = stand(workshop, "worker")
-        running = [t for t in workshop.trials("worker") if t.state == TrialState.RUNNING and SUMMARY in t.user_attrs]
-        _, pid = json.loads(running[0].user_attrs[SUMMARY])["worker"].split("/")
+        running = [TrialRecord.of(t).report for t in workshop.trials("worker") if t.state == TrialState.RUNNING]
+        _, pid = next(report for report in running if report).worker.split("/")
         os.kill(int(pid), signal.SIGKILL)
         said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
@@ -151,7 +151,7 @@ def test_an_evaluation_tells_the_paper_names_and_all_its_figures(workshop, short
     labels = found["labels"]
     assert all(set(c["test_f1"]) == set(labels) and c["test"]["macro_f1"]["n"] == 2 for c in found["configurations"])
     trials = workshop.trials("short.evaluation")
-    retrained = {trial.user_attrs[PATHS] for trial in trials}
+    retrained = {json.dumps(TrialRecord.of(trial).paths) for trial in trials}
     assert len(retrained) == 2
     ranking = workshop.results("short")
     assert {c["trial"] for c in found["configurations"]} == {row["number"] for row in ranking[:2]}

@@ -1,6 +1,5 @@
 """Test clips that a study of a fraction never read, and that cannot be read: from the flag to the figures."""
 
-import json
 import shutil
 from dataclasses import asdict, replace
 
@@ -20,11 +19,12 @@ from harness.study.console import StudyConsole
 from harness.study.files import TrialFiles
 from harness.study.heldout import open_test_part, read_test_once
 from harness.study.prepare import prepare_for
-from harness.study.searcher import SUMMARY, TEST
+from harness.study.records import TrialRecord
 from harness.study.sources import open_dataset
 from harness.study.storage import open_storage
 from tests.conftest import TINY
 from tests.support.evaluations import make_spec, make_study
+from tests.support.records import make_report
 from tests.support.stores import tones
 
 
@@ -63,7 +63,7 @@ def read(terms, place, *, number):
         predict=lambda part: np.zeros(part.targets.shape),
         open_part=lambda: open_test_part(terms, dataset, front_end=TINY.front_end),
     )
-    attributes = {SUMMARY: json.dumps({"best": found}), TEST: json.dumps(found)}
+    attributes = TrialRecord(report=make_report(number, 3, found["macro_f1"], test=found)).attributes()
     trial = optuna.trial.create_trial(state=TrialState.COMPLETE, value=0.5, user_attrs=attributes)
     optuna.load_study(study_name=place.home.name, storage=open_storage(place.home)).add_trial(trial)
     return found

@@ -13,8 +13,9 @@ from harness.evaluation.result import EvaluationResult, collect
 from harness.evaluation.run import evaluation_place
 from harness.study.files import TrialFiles
 from harness.study.heldout import READS
-from harness.study.searcher import PATHS, SUMMARY, TEST
+from harness.study.records import TrialRecord
 from tests.support.evaluations import LABELS, chosen_in, extended, make_study, session
+from tests.support.records import make_report
 
 
 @pytest.fixture
@@ -33,15 +34,12 @@ def result_of(place, *, n_seeds=2, reads=1, first=None, second=None):
     for number, run in enumerate(listed.runs):
         is_second = run.key == chosen[1].key
         figures = {"positive_f1": 0.3, "map": 0.2, "f1_by_label": {"banjo": 0.4, "cello": 0.6}}
-        best = {"macro_f1": 0.5 + 0.1 * is_second, **figures}
+        macro_f1 = 0.5 + 0.1 * is_second
         test = {"macro_f1": 0.4 + 0.05 * is_second + 0.01 * run.seed_index, **figures, "reads": reads}
         test |= (second if is_second else first) or {}
-        attributes = {
-            PATHS: json.dumps(run.paths),
-            SUMMARY: json.dumps({"epochs": 3, "seconds": 2.0, "params": 10, "best": best}),
-            TEST: json.dumps(test),
-        }
-        trial = optuna.trial.create_trial(value=best["macro_f1"], user_attrs=attributes)
+        report = make_report(number, 3, macro_f1, test=test, **figures)
+        attributes = TrialRecord(paths=run.paths, report=report).attributes()
+        trial = optuna.trial.create_trial(value=macro_f1, user_attrs=attributes)
         trial.number = number
         trials.append(trial)
     beside = evaluation_place(place, None)
@@ -196,7 +194,7 @@ def test_a_failed_run_that_read_the_split_has_read_it(place):
     (seed,) = collect(once, [failed], chosen, place=beside)[0].seeds
     assert (seed.state, seed.reads) == ("failed", 1)
     again = extended(once, chosen, seeds=1, n_begun=1, failed={0})
-    attributes = {SUMMARY: json.dumps({"best": {"macro_f1": 0.5}}), TEST: json.dumps({"reads": 1})}
+    attributes = TrialRecord(report=make_report(1, 3, 0.5, test={"reads": 1})).attributes()
     done = optuna.trial.create_trial(value=0.5, user_attrs=attributes)
     (seed,) = collect(again, [failed, done], chosen, place=beside)[0].seeds
     assert (seed.state, seed.reads) == ("done", 2)

@@ -16,7 +16,7 @@ from harness.reproduction.spec import Reproduction
 from harness.study import driver
 from harness.study.console import StudyConsole
 from harness.study.plan import StudyPlan
-from harness.study.searcher import REASON
+from harness.study.records import TrialRecord
 from search_spaces import load
 from tests.support.layouts import Layout
 from tests.support.mlflow import new_store
@@ -40,7 +40,8 @@ def make_part(wanted, part, state=TrialState.FAIL):
     place.spec_file.write_text(spec.to_json())
     study = driver.open_study(spec, place)
     trial = study.ask()
-    trial.set_user_attr(REASON, "no memory")
+    for name, value in TrialRecord(reason="no memory").attributes().items():
+        trial.set_user_attr(name, value)
     study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state=state)
     return place, spec
 

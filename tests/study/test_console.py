@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from harness.study.console import Progress, StudyConsole, clock
-from harness.study.records import Row, pareto_front
+from harness.study.results import Row, pareto_front
 
 
 def row(number, macro_f1, params, state="done"):
@@ -15,6 +15,7 @@ def row(number, macro_f1, params, state="done"):
         number=number,
         state=state,
         macro_f1=macro_f1,
+        positive_f1=None if macro_f1 is None else macro_f1 - 0.1,
         params=params,
         system="unet depth 3 width 4",
         mapper="many_to_one",

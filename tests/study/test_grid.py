@@ -1,14 +1,12 @@
 """The table of a study whose space is one."""
 
-import json
-
 import pytest
 from optuna.trial import TrialState, create_trial
 
 from harness.config.trial import TrialConfig
 from harness.study.__main__ import default_trials
-from harness.study.records import axes_of, cells_of, in_words, table_of
-from harness.study.searcher import PATHS
+from harness.study.records import TrialRecord
+from harness.study.results import axes_of, cells_of, in_words, table_of
 from search_spaces import load
 from tests.support.drawn import paper_configs
 
@@ -16,7 +14,7 @@ SPACE = load("normalisation")
 
 
 def trial(config, value, *, state=TrialState.COMPLETE):
-    attributes = {PATHS: json.dumps(config.to_paths())}
+    attributes = TrialRecord(paths=config.to_paths()).attributes()
     value = value if state == TrialState.COMPLETE else None
     return create_trial(state=state, value=value, user_attrs=attributes, intermediate_values={1: value or 0.0})
 

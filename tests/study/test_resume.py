@@ -1,6 +1,5 @@
 """The drill: studies that are interrupted in every way, and taken up again."""
 
-import json
 import os
 import signal
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ import pytest
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from harness.study.searcher import SUMMARY
+from harness.study.records import TrialRecord
 from tests.support.studies import make_workshop, wait_for
 
 pytestmark = pytest.mark.drill
@@ -99,8 +98,8 @@ def test_a_study_whose_driver_was_killed_goes_on(workshop):
 def test_a_killed_worker_costs_no_trial(workshop):
     with under_way(workshop, "worker") as process:
         before = records(workshop, "worker")
-        running = [t for t in workshop.trials("worker") if t.state == TrialState.RUNNING and SUMMARY in t.user_attrs]
-        _, pid = json.loads(running[0].user_attrs[SUMMARY])["worker"].split("/")
+        running = [TrialRecord.of(t).report for t in workshop.trials("worker") if t.state == TrialState.RUNNING]
+        _, pid = next(report for report in running if report).worker.split("/")
         os.kill(int(pid), signal.SIGKILL)
         said, _ = process.communicate(timeout=180)
     assert process.returncode == 0, said

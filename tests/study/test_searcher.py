@@ -7,9 +7,11 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from harness.study.records import pareto_front, ranked_rows
-from harness.study.searcher import REASON, TEST, StudySearcher, make_sampler, put_back, values_by_epoch
+from harness.study.records import TrialRecord
+from harness.study.results import pareto_front, ranked_rows
+from harness.study.searcher import StudySearcher, make_sampler, put_back
 from search_spaces import load
+from tests.support.records import make_report
 
 EPOCHS = 3
 SPACE = load("noise")
@@ -37,15 +39,7 @@ def searcher(study, *, n_trials=4, concurrent=10, **options):
 
 
 def report(number, epoch, value, *, params=10):
-    record = {"epoch": epoch, "macro_f1": value, "f1_by_label": {"banjo": value}}
-    return {
-        "number": number,
-        "epoch": epoch,
-        "best_macro_f1": value,
-        "params": params,
-        "seconds": 1.5,
-        "detail": json.dumps({"last": record, "best": record, "parameters": {"mapper": params}}),
-    }
+    return make_report(number, epoch, value, params=params).to_tune()
 
 
 def states(study):
@@ -70,7 +64,7 @@ def test_a_trial_that_was_stopped_before_its_last_epoch_is_pruned(tmp_path):
     made.suggest("a")
     made.on_trial_complete("a", report(0, 2, 0.3))
     assert states(study) == [TrialState.PRUNED]
-    assert study.trials[0].user_attrs[REASON] == "scheduler"
+    assert TrialRecord.of(study.trials[0]).reason == "scheduler"
 
 
 def test_a_trial_that_diverged_fails_with_its_reason_and_the_next_begins(tmp_path):
@@ -80,7 +74,7 @@ def test_a_trial_that_diverged_fails_with_its_reason_and_the_next_begins(tmp_pat
     made.on_trial_result("a", {"number": 0, "failed": "DivergedError: nan"})
     made.on_trial_complete("a", {"number": 0, "failed": "DivergedError: nan"})
     assert states(study) == [TrialState.FAIL]
-    assert study.trials[0].user_attrs[REASON] == "DivergedError: nan"
+    assert TrialRecord.of(study.trials[0]).reason == "DivergedError: nan"
     assert made.suggest("b")["number"] == 1
 
 
@@ -105,19 +99,19 @@ def test_a_trial_that_keeps_losing_its_worker_fails(tmp_path):
         assert made.suggest(name)["number"] == 0
         made.on_trial_complete(name, None, error=True)
     assert states(study) == [TrialState.FAIL]
-    assert study.trials[0].user_attrs[REASON] == "its worker was lost 4 times"
+    assert TrialRecord.of(study.trials[0]).reason == "its worker was lost 4 times"
 
 
 def test_a_trial_that_reads_test_ends_with_its_reading_and_is_valued_by_validation(tmp_path):
     study = open_study(tmp_path)
     made = searcher(study, reads_test=True)
     made.suggest("a")
-    read = {**report(0, 3, 0.5), "test": json.dumps({"macro_f1": 0.9})}
+    read = make_report(0, 3, 0.5, test={"macro_f1": 0.9}).to_tune()
     made.on_trial_result("a", read)
     made.on_trial_complete("a", read)
     assert states(study) == [TrialState.COMPLETE]
     assert study.trials[0].value == 0.5
-    assert json.loads(study.trials[0].user_attrs[TEST]) == {"macro_f1": 0.9}
+    assert TrialRecord.of(study.trials[0]).report.test == {"macro_f1": 0.9}
 
 
 def test_a_trial_that_was_to_read_test_and_did_not_fails(tmp_path):
@@ -126,7 +120,7 @@ def test_a_trial_that_was_to_read_test_and_did_not_fails(tmp_path):
     made.suggest("a")
     made.on_trial_complete("a", report(0, 3, 0.5))
     assert states(study) == [TrialState.FAIL]
-    assert study.trials[0].user_attrs[REASON] == "it ended without a reading of the test split"
+    assert TrialRecord.of(study.trials[0]).reason == "it ended without a reading of the test split"
 
 
 def test_the_budget_counts_all_drivers_of_a_study(tmp_path):
@@ -205,7 +199,7 @@ def test_two_objectives_go_on_after_the_random_start_with_trials_that_were_stopp
         made.on_trial_result(str(index), report(number, 1, 0.01 * index))
         made.on_trial_complete(str(index), report(number, 1 if index % 3 else 3, 0.01 * index))
     assert {TrialState.PRUNED, TrialState.COMPLETE} == set(states(study))
-    assert values_by_epoch(study.trials[1]) == {1: 0.01}
+    assert TrialRecord.of(study.trials[1]).values == {1: 0.01}
 
 
 def test_what_runs_no_longer_is_put_back_and_goes_on_as_the_same_trial(tmp_path):

@@ -1,6 +1,5 @@
 """A study that was run, without a process: its finished trials, and what may be evaluated of them."""
 
-import json
 from dataclasses import replace
 
 import optuna
@@ -9,8 +8,9 @@ from optuna.trial import TrialState
 from harness.config.study import DataSpec, StudyPlace, StudySpec
 from harness.evaluation.plan import Session
 from harness.evaluation.selection import candidates, choose
-from harness.study.searcher import PATHS, SUMMARY
+from harness.study.records import TrialRecord
 from harness.study.storage import open_storage
+from tests.support.records import make_report
 
 LABELS = ("banjo", "cello")
 DIGESTS = {"data_digest": "d" * 64, "log_mel_digest": "l" * 64, "backbone_digest": "b" * 64}
@@ -32,9 +32,8 @@ def make_spec(name, **changes):
 
 
 def add_trial(study, paths, *, macro_f1=0.5, mean_precision=0.5, state=TrialState.COMPLETE):
-    best = {"macro_f1": macro_f1, "positive_f1": 0.4, "map": mean_precision, "f1_by_label": dict.fromkeys(LABELS, 0.5)}
-    summary = {"epochs": 3, "seconds": 2.0, "params": 10, "best": best}
-    attributes = {PATHS: json.dumps(paths), SUMMARY: json.dumps(summary)}
+    report = make_report(0, 3, macro_f1, map=mean_precision, f1_by_label=dict.fromkeys(LABELS, 0.5))
+    attributes = TrialRecord(paths=paths, report=report).attributes()
     value = macro_f1 if state == TrialState.COMPLETE else None
     study.add_trial(optuna.trial.create_trial(state=state, value=value, user_attrs=attributes))
 

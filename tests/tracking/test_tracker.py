@@ -1,6 +1,5 @@
 """What a study's tracking records tell its figures from those of other studies by."""
 
-import json
 from dataclasses import replace
 
 import optuna
@@ -12,7 +11,7 @@ from harness.evaluation.plan import EvaluationPlan, Run, RunList
 from harness.evaluation.run import _spec_of
 from harness.evaluation.selection import candidates
 from harness.study.plan import StudyPlan
-from harness.study.searcher import PATHS
+from harness.study.records import TrialRecord
 from harness.study.tracker import Tracker, experiment_of
 from tests.support.evaluations import make_spec, make_study
 from tests.support.mlflow import new_store
@@ -84,7 +83,7 @@ def track(spec, plan, storage, *, n_trials=1):
     """Return the tracker of a study or an evaluation whose trials have started."""
     study = optuna.create_study()
     for _ in range(n_trials):
-        paths = {PATHS: json.dumps({"reprogrammer/kind": "unet"})}
+        paths = TrialRecord(paths={"reprogrammer/kind": "unet"}).attributes()
         study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=paths))
     tracker = Tracker(study, spec, StudyPlace.of(str(storage), spec.name), plan=plan, labels=("banjo",))
     for number in range(n_trials):

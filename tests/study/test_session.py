@@ -1,7 +1,6 @@
-"""A trial on a worker: what it reports, what it keeps, and what it does not carry over to the next."""
+"""A session: the reports of a trial, its files, and its independence of other trials in the process."""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from types import SimpleNamespace
 
@@ -10,11 +9,14 @@ import pytest
 import torch
 
 from harness.config.literature import SYSTEMS
+from harness.config.study import DataSpec
 from harness.data.rows import UnreadableRowsError
-from harness.study import worker as trial_module
+from harness.study import session as session_module
 from harness.study.artifacts import FIGURES
 from harness.study.files import BEST, LAST, TrialFiles
-from harness.study.worker import TrialTask, reports
+from harness.study.records import TrialFailure, TrialReport
+from harness.study.session import Session, TrialTask
+from harness.study.worker import drive
 from harness.training.metrics import METRICS, Metric
 from harness.training.trainer import Trainer
 from tests.conftest import LABELS, TINY, make_data, make_vggish_data
@@ -25,10 +27,15 @@ PATHS = {"reprogrammer/kind": "cnn", "normalisation/kind": "dataset", "optimiser
 
 
 @pytest.fixture
-def on_tiny(monkeypatch, tiny_backbone):
-    """Let trials run on the tiny backbone and its data; the loading of both is tested elsewhere."""
-    monkeypatch.setattr(trial_module, "_backbone", lru_cache(lambda *_: tiny_backbone))
-    monkeypatch.setattr(trial_module, "_data", data_heard_through)
+def on_tiny(monkeypatch, drawing_on_tiny):
+    """Let trials run on the tiny backbone and its data, and draw no figures."""
+    monkeypatch.setattr("harness.study.artifacts.write_artifacts", lambda *_, **__: None)
+
+
+@pytest.fixture
+def drawing_on_tiny(monkeypatch, tiny_backbone):
+    monkeypatch.setattr(session_module, "_backbone", lru_cache(lambda *_: tiny_backbone))
+    monkeypatch.setattr(session_module, "_data", data_heard_through)
 
 
 def data_heard_through(_spec, _digest, front_end):
@@ -43,7 +50,7 @@ def task(tmp_path, *, number=0, seed=0, **paths):
         seed=seed,
         backbone="tiny",
         backbone_digest="",
-        data={},
+        data=DataSpec(),
         data_digest="",
         precision="fp32",
         shared=str(tmp_path),
@@ -51,25 +58,25 @@ def task(tmp_path, *, number=0, seed=0, **paths):
     )
 
 
+def reports(task):
+    return iter(Session(task))
+
+
 def figures(found):
-    """Return all that a trial reports but the times."""
-    plain = []
-    for report in found:
-        detail = json.loads(report["detail"])
-        for part in ("last", "best"):
-            del detail[part]["seconds"]
-        plain.append({**report, "seconds": 0, "detail": detail})
-    return plain
+    """Return the reports without their times."""
+    return [
+        replace(report, seconds=0, last=replace(report.last, seconds=0), best=replace(report.best, seconds=0))
+        for report in found
+    ]
 
 
 def test_a_trial_reports_every_epoch_with_all_its_figures(tmp_path, on_tiny):
     found = list(reports(task(tmp_path)))
-    assert [report["epoch"] for report in found] == [1, 2, 3]
-    detail = json.loads(found[-1]["detail"])
-    assert set(detail["last"]["f1_by_label"]) == {"accordion", "banjo", "bass", "cello"}
-    assert detail["parameters"] == {"normalisation": 0, "reprogrammer": 20, "mapper": 64 + 33 * 4}
-    assert found[-1]["params"] == 20 + 64 + 33 * 4
-    assert found[-1]["best_macro_f1"] == max(json.loads(r["detail"])["last"]["macro_f1"] for r in found)
+    assert [report.last.epoch for report in found] == [1, 2, 3]
+    assert set(found[-1].last.f1_by_label) == {"accordion", "banjo", "bass", "cello"}
+    assert found[-1].parameters == {"normalisation": 0, "reprogrammer": 20, "mapper": 64 + 33 * 4}
+    assert found[-1].params == 20 + 64 + 33 * 4
+    assert found[-1].best.figures["macro_f1"] == max(report.last.figures["macro_f1"] for report in found)
 
 
 def test_an_added_metric_stands_in_every_record_of_a_trial(tmp_path, on_tiny, test_clips):
@@ -78,18 +85,26 @@ def test_an_added_metric_stands_in_every_record_of_a_trial(tmp_path, on_tiny, te
         found = list(reports(replace(task(tmp_path), reads_test=True)))
     finally:
         METRICS.remove("observed")
-    detail = json.loads(found[-1]["detail"])
     expected = make_data(seed=0).validation.observed.mean()
-    for record in (detail["last"], detail["best"], json.loads(found[-1]["test"])):
-        assert record["observed"] == pytest.approx(expected)
-        assert record["is_constant"] is False
+    for record in (found[-1].last, found[-1].best):
+        assert record.figures["observed"] == pytest.approx(expected)
+        assert record.is_constant is False
+    assert found[-1].test["observed"] == pytest.approx(expected)
+    assert found[-1].test["is_constant"] is False
 
 
-def test_a_trial_leaves_its_best_state_and_figures_to_look_at(tmp_path, on_tiny):
+def test_a_report_survives_the_way_through_tune_and_the_storage(tmp_path, on_tiny):
+    report = next(reports(task(tmp_path)))
+    result = report.to_tune()
+    assert TrialReport.from_tune(result) == report
+    assert (result["epoch"], result["best_macro_f1"]) == (1, report.best.figures["macro_f1"])
+
+
+def test_a_trial_leaves_its_best_state_and_figures_to_look_at(tmp_path, drawing_on_tiny):
     found = list(reports(task(tmp_path)))
     files = TrialFiles(str(tmp_path), 0)
     best = files.load(BEST)
-    assert best["epoch"] == json.loads(found[-1]["detail"])["best"]["epoch"]
+    assert best["epoch"] == found[-1].best.epoch
     assert files.load(LAST)["trainer"]["epoch"] == EPOCHS
     for name in ("f1_by_label.png", "learning_curves.png", "input_change.png"):
         assert files.read(name).startswith(b"\x89PNG")
@@ -101,7 +116,6 @@ def test_a_trial_that_was_cut_off_goes_on_from_its_last_epoch(tmp_path, on_tiny,
     expected = figures(reports(task(tmp_path / "whole")))
     first = reports(task(tmp_path / "cut"))
     head = [next(first) for _ in range(done)]
-    first.close()
     rest = list(reports(task(tmp_path / "cut")))
     assert figures(rest[:1]) == figures(head[-1:])
     assert figures([*head, *rest[1:]]) == expected
@@ -119,8 +133,8 @@ def test_a_second_trial_of_a_process_equals_one_of_a_fresh_process(tmp_path, on_
 
 def test_a_diverged_trial_reports_its_reason_and_raises_nothing(tmp_path, on_tiny):
     found = list(reports(task(tmp_path, **{"optimiser/lr": 1e30})))
-    assert found[-1]["number"] == 0
-    assert "DivergedError" in found[-1]["failed"]
+    assert found[-1].number == 0
+    assert "DivergedError" in found[-1].reason
     assert b"DivergedError" in TrialFiles(str(tmp_path), 0).read("error.txt")
 
 
@@ -128,7 +142,7 @@ def test_a_configuration_that_does_not_fit_the_backbone_reports_why(tmp_path, on
     paths = {"reprogrammer/kind": "unet", "reprogrammer/depth": 9}
     found = list(reports(replace(task(tmp_path), paths=paths)))
     assert len(found) == 1
-    assert "reprogrammer/depth=9: each level halves" in found[0]["failed"]
+    assert "reprogrammer/depth=9: each level halves" in found[0].reason
 
 
 def test_a_trial_that_writes_to_the_backbone_is_found_out(tmp_path, on_tiny, tiny_backbone, monkeypatch):
@@ -141,7 +155,7 @@ def test_a_trial_that_writes_to_the_backbone_is_found_out(tmp_path, on_tiny, tin
 
     monkeypatch.setattr(Trainer, "_train_epoch", vandal)
     # the first epoch already, since a scheduler's stop keeps what comes after the last from running
-    assert "changed the frozen backbone" in next(reports(task(tmp_path)))["failed"]
+    assert "changed the frozen backbone" in next(reports(task(tmp_path))).reason
 
 
 def test_a_fine_tuning_that_writes_to_the_workers_backbone_is_found_out(tmp_path, on_tiny, tiny_backbone, monkeypatch):
@@ -156,12 +170,39 @@ def test_a_fine_tuning_that_writes_to_the_workers_backbone_is_found_out(tmp_path
         tiny_backbone.freeze()
         for parameter in tiny_backbone.parameters():
             parameter.grad = None
-    assert "changed the frozen backbone" in found[0]["failed"]
+    assert "changed the frozen backbone" in found[0].reason
 
 
 def test_a_task_survives_the_way_to_the_worker(tmp_path):
     sent = task(tmp_path)
-    assert asdict(TrialTask.from_json(sent.to_json())) == asdict(sent)
+    assert TrialTask.from_json(sent.to_json()) == sent
+
+
+def test_sessions_in_turns_come_to_the_same_bits_as_each_alone(tmp_path, on_tiny):
+    dropout = {"system/kind": "attention", "system/dropout": 0.3}
+    tasks = [
+        replace(task(tmp_path / "a", number=0, seed=4), paths=dropout),
+        replace(task(tmp_path / "b", number=1, seed=9), paths=dropout, epochs=2),
+        replace(task(tmp_path / "c", number=2), paths=config_of("mean_teacher").to_paths()),
+    ]
+    alone = {each.number: figures(reports(replace(each, shared=f"{each.shared}/alone"))) for each in tasks}
+    found = []
+    drive([Session(each) for each in tasks], found.append)
+    in_turns = [replace(TrialReport.from_tune(result), worker=None) for result in found]
+    assert [report.number for report in in_turns] == [0, 1, 2, 0, 1, 2, 0, 2]
+    for number, expected in alone.items():
+        assert figures(report for report in in_turns if report.number == number) == expected
+    for each in tasks[:2]:
+        one, other = (TrialFiles(each.shared + place, each.number).load(LAST) for place in ("", "/alone"))
+        torch.testing.assert_close(one["trainer"], other["trainer"], rtol=0, atol=0)
+
+
+def test_a_session_that_fails_leaves_the_others_going(tmp_path, on_tiny):
+    found = []
+    tasks = [task(tmp_path, number=0, **{"optimiser/lr": 1e30}), task(tmp_path, number=1)]
+    drive([Session(each) for each in tasks], found.append)
+    assert "DivergedError" in next(result["failed"] for result in found if result["number"] == 0)
+    assert [result["epoch"] for result in found if result["number"] == 1] == [1, 2, 3]
 
 
 def system_task(tmp_path, name, **changes):
@@ -170,12 +211,11 @@ def system_task(tmp_path, name, **changes):
 
 @pytest.mark.parametrize("name", SYSTEMS)
 class TestEverySystem:
-    def test_runs_as_a_trial_to_its_last_epoch(self, name, tmp_path, on_tiny):
+    def test_runs_as_a_trial_to_its_last_epoch(self, name, tmp_path, drawing_on_tiny):
         found = list(reports(system_task(tmp_path, name)))
-        assert "failed" not in found[-1]
-        assert [r["epoch"] for r in found] == ([3] if name == "random_forest" else [1, 2, 3])
-        assert isinstance(found[-1]["params"], int)
-        assert (found[-1]["params"] == 0) == (name == "random_forest")
+        assert isinstance(found[-1], TrialReport)
+        assert [report.last.epoch for report in found] == ([3] if name == "random_forest" else [1, 2, 3])
+        assert (found[-1].params == 0) == (name == "random_forest")
         files = TrialFiles(str(tmp_path), 0)
         there = [figure for figure in FIGURES if files.read(figure)]
         rewrites = name in ("none", "noise", "cnn", "unet")
@@ -185,22 +225,21 @@ class TestEverySystem:
         expected = figures(reports(system_task(tmp_path / "whole", name)))
         first = reports(system_task(tmp_path / "cut", name))
         head = [next(first)]
-        first.close()
         rest = list(reports(system_task(tmp_path / "cut", name)))
         assert figures([*head, *rest[1:]]) == expected
         assert figures(rest[:1]) == figures(head)
 
     def test_the_test_clips_are_heard_once_with_the_best_weights(self, name, tmp_path, on_tiny, test_clips):
         found = list(reports(system_task(tmp_path, name, reads_test=True)))
-        assert [("test" in report) for report in found] == [False] * (len(found) - 1) + [True]
+        assert [report.test is not None for report in found] == [False] * (len(found) - 1) + [True]
         assert len(test_clips) == 1
-        result = json.loads(found[-1]["test"])
+        result = found[-1].test
         again = list(reports(system_task(tmp_path, name, reads_test=True)))
         assert len(again) == 1
-        assert json.loads(again[0]["test"]) == result
+        assert again[0].test == result
         assert len(test_clips) == 1
         # the test clips are the validation clips here, so that the best epoch's figures come again
-        assert result["macro_f1"] == found[-1]["best_macro_f1"]
+        assert result["macro_f1"] == found[-1].best.figures["macro_f1"]
 
 
 @pytest.fixture
@@ -215,8 +254,8 @@ def test_clips(monkeypatch):
     part = make_data(seed=0).train
     rows = np.arange(len(part))
     dataset = SimpleNamespace(labels=LABELS, targets=part.targets, observed=part.observed, train=rows, test=rows)
-    monkeypatch.setattr(trial_module, "open_dataset", lambda _: dataset)
-    monkeypatch.setattr(trial_module, "open_test_part", open_test_part)
+    monkeypatch.setattr(session_module, "open_dataset", lambda _: dataset)
+    monkeypatch.setattr(session_module, "open_test_part", open_test_part)
     return opened
 
 
@@ -229,8 +268,8 @@ def test_a_finished_trial_without_its_test_result_does_only_that(tmp_path, on_ti
     list(reports(task(tmp_path)))
     monkeypatch.setattr(Trainer, "_train_epoch", None)
     (found,) = reports(replace(task(tmp_path), reads_test=True))
-    assert json.loads(found["test"])["n_clips"] == 64
-    assert found["epoch"] == EPOCHS
+    assert found.test["n_clips"] == 64
+    assert found.last.epoch == EPOCHS
     assert len(test_clips) == 1
 
 
@@ -238,23 +277,23 @@ def test_a_trial_whose_best_weights_are_gone_reads_no_test_clips(tmp_path, on_ti
     list(reports(task(tmp_path)))
     (tmp_path / "trials/000" / BEST).unlink()
     (found,) = reports(replace(task(tmp_path), reads_test=True))
-    assert "best.pt: does not exist" in found["failed"]
+    assert "best.pt: does not exist" in found.reason
     assert test_clips == []
 
 
 @pytest.mark.parametrize("name", ["mean_teacher", "random_forest"])
 def test_a_system_that_hears_vggish_loads_no_backbone(name, tmp_path, on_tiny, monkeypatch):
-    monkeypatch.setattr(trial_module, "_backbone", None)  # calling it would fail the trial
+    monkeypatch.setattr(session_module, "_backbone", None)  # calling it would fail the trial
     asked = []
-    monkeypatch.setattr(trial_module, "_data", lambda *key: (asked.append(key), data_heard_through(*key))[1])
+    monkeypatch.setattr(session_module, "_data", lambda *key: (asked.append(key), data_heard_through(*key))[1])
     found = list(reports(system_task(tmp_path, name)))
-    assert "failed" not in found[-1]
+    assert isinstance(found[-1], TrialReport)
     assert [front_end for _, _, front_end in asked] == [None]
 
 
 def test_a_trial_hears_through_the_backbones_front_end_with_its_own_two_values(tmp_path, on_tiny, monkeypatch):
     asked = []
-    monkeypatch.setattr(trial_module, "_data", lambda *key: (asked.append(key), data_heard_through(*key))[1])
+    monkeypatch.setattr(session_module, "_data", lambda *key: (asked.append(key), data_heard_through(*key))[1])
     list(reports(task(tmp_path, number=0)))
     list(reports(task(tmp_path, number=1, **{"front_end/via_hz": 22050, "front_end/is_peak_normalised": True})))
     plain = TINY.front_end
@@ -263,28 +302,28 @@ def test_a_trial_hears_through_the_backbones_front_end_with_its_own_two_values(t
 
 def test_a_process_keeps_the_data_of_several_front_ends(monkeypatch):
     opened = []
-    monkeypatch.setattr(trial_module, "open_dataset", lambda _: None)
+    monkeypatch.setattr(session_module, "open_dataset", lambda _: None)
     monkeypatch.setattr(
-        trial_module,
+        session_module,
         "open_study_data",
         lambda _spec, _dataset, *, front_end, workers: (opened.append(front_end), make_data(seed=0))[1],
     )
     ends = [None, TINY.front_end, replace(TINY.front_end, via_hz=22050)]
-    kept = trial_module._data
+    kept = session_module._data
     kept.cache_clear()
     try:
         for front_end in ends * 3:
-            kept("{}", "", front_end)
+            kept(DataSpec(), "", front_end)
         assert opened == ends
         with pytest.raises(ValueError, match="this node has , the study began with 0123"):
-            kept("{}", "0123", None)
+            kept(DataSpec(), "0123", None)
     finally:
         kept.cache_clear()
 
 
 def test_labels_of_the_data_are_the_tests(tmp_path, on_tiny, test_clips):
     found = list(reports(replace(task(tmp_path), reads_test=True)))
-    assert set(json.loads(found[-1]["test"])["f1_by_label"]) == set(LABELS)
+    assert set(found[-1].test["f1_by_label"]) == set(LABELS)
 
 
 class Breaking:
@@ -310,7 +349,7 @@ def breaking_after(monkeypatch, *n_reads):
         whole = make_data(seed=0)
         return replace(whole, train=replace(whole.train, features=Breaking(whole.train.features, left.pop(0))))
 
-    monkeypatch.setattr(trial_module, "_data", data)
+    monkeypatch.setattr(session_module, "_data", data)
     return left
 
 
@@ -319,7 +358,7 @@ def test_data_that_break_are_opened_anew_and_the_trial_comes_to_what_it_would_ha
     left = breaking_after(monkeypatch, 20, 1000)
     found = figures(reports(task(tmp_path / "broken")))
     assert left == []
-    epochs = [report["epoch"] for report in found]
+    epochs = [report.last.epoch for report in found]
     assert epochs == [1, 1, 2, 3]  # 12 batches an epoch; the last one before it broke is reported once more
     assert found[-1] == whole[-1]
     assert found[1:] == whole
@@ -328,6 +367,6 @@ def test_data_that_break_are_opened_anew_and_the_trial_comes_to_what_it_would_ha
 def test_data_that_break_again_and_again_fail_a_trial_and_not_the_next_one(tmp_path, on_tiny, monkeypatch):
     left = breaking_after(monkeypatch, 5, 5, 5, 1000)
     found = list(reports(task(tmp_path)))
-    assert found == [{"number": 0, "failed": "UnreadableRowsError: features.npy: cannot be read (Stale file handle)"}]
+    assert found == [TrialFailure(0, "UnreadableRowsError: features.npy: cannot be read (Stale file handle)")]
     assert left == [5, 1000]
-    assert "failed" not in list(reports(task(tmp_path, number=1)))[-1]
+    assert isinstance(list(reports(task(tmp_path, number=1)))[-1], TrialReport)

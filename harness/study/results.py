@@ -1,0 +1,169 @@
+"""The results of a study, read from its storage alone: the ranked trials, the Pareto front, the grid of a table."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+from harness.config.space import configuration_of, papers_within
+from harness.config.trial import TrialConfig
+from harness.study.records import TrialRecord
+from search_spaces import Space
+
+STATE_WORDS = {
+    TrialState.COMPLETE: "done",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "interrupted",
+    TrialState.WAITING: "interrupted",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial of the final table.
+
+    `macro_f1` is that of its best epoch, on validation; None if it had none, as is `params` where none can be counted.
+    `system`, `mapper` and `schedule` are words for people; a part that means nothing for the system is "-". `worker` is
+    the Ray node and the process that ran its last epoch.
+    """
+
+    number: int
+    state: str
+    macro_f1: float | None
+    positive_f1: float | None
+    params: int | None
+    system: str
+    mapper: str
+    schedule: str
+    epochs: int
+    seconds: float
+    reason: str
+    worker: str
+    f1_by_label: Mapping[str, float]
+
+
+def ranked_rows(trials: Iterable[FrozenTrial]) -> list[Row]:
+    """Return the trials that began, the best first, those without a figure last."""
+    rows = [_row(trial, record) for trial, record in _records(trials) if record.paths is not None]
+    return sorted(rows, key=lambda row: (row.macro_f1 is None, -(row.macro_f1 or 0.0), row.number))
+
+
+def pareto_front(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that no other beats on macro-F1 without more parameters, the smallest first."""
+    front: list[Row] = []
+    scored = [row for row in rows if row.macro_f1 is not None and row.params is not None]
+    for row in sorted(scored, key=lambda r: (r.params or 0, -(r.macro_f1 or 0.0), r.number)):
+        if not front or (row.macro_f1 or 0.0) > (front[-1].macro_f1 or 0.0):
+            front.append(row)
+    return front
+
+
+def _records(trials: Iterable[FrozenTrial]) -> Iterator[tuple[FrozenTrial, TrialRecord]]:
+    return ((trial, TrialRecord.of(trial)) for trial in trials)
+
+
+def _row(trial: FrozenTrial, record: TrialRecord) -> Row:
+    assert record.paths is not None
+    report = record.report
+    return Row(
+        number=trial.number,
+        state=STATE_WORDS[trial.state],
+        macro_f1=report.best.value if report else None,
+        positive_f1=report.best.figures["positive_f1"] if report else None,
+        params=(report.params or None) if report else None,  # a forest's trees are not counted
+        epochs=report.last.epoch if report else 0,
+        seconds=report.seconds if report else 0.0,
+        reason=record.reason,
+        worker=(report.worker or "") if report else "",
+        f1_by_label=report.best.f1_by_label if report else {},
+        **_words(record.paths),
+    )
+
+
+def _words(paths: Mapping[str, Any]) -> dict[str, str]:
+    """Return system, mapper and schedule of a configuration in a few words each."""
+    config = TrialConfig.from_paths(paths)
+    uses = config.system.uses
+    return {
+        "system": system_in_words(config),
+        "mapper": config.mapper.kind if "mapper" in uses else "-",
+        "schedule": f"{config.schedule.kind} {config.optimiser.lr:.1e}" if "schedule" in uses else "-",
+    }
+
+
+_SIZES = (("width", "width"), ("n_trees", "trees"), ("depth", "depth"), ("max_depth", "depth"))
+
+
+def configuration_in_words(paths: Mapping[str, Any]) -> str:
+    """Return a whole configuration in one line: the system, what comes before and behind it, schedule and rate."""
+    config, words = TrialConfig.from_paths(paths), _words(paths)
+    sizes = [f"{name} {getattr(config.system, field)}" for field, name in _SIZES if hasattr(config.system, field)]
+    told = [" ".join([words["system"], *sizes])]
+    if "normalisation" in config.system.uses:
+        told.append(f"normalisation {config.normalisation.kind}")
+    told += [f"{words['mapper']} mapper"] if words["mapper"] != "-" else []
+    return ", ".join(told + ([words["schedule"]] if words["schedule"] != "-" else []))
+
+
+def system_in_words(config: TrialConfig) -> str:
+    """Return the name of a configuration's system, with its sizes if it is a reprogrammer."""
+    paths, words = config.to_paths(), config.name
+    if "reprogrammer/depth" in paths:
+        return f"{words} depth {paths['reprogrammer/depth']} width {paths['reprogrammer/width']}"
+    return f"{words} {paths['reprogrammer/shape']}" if "reprogrammer/shape" in paths else words
+
+
+Cells = Mapping[tuple[str, str], Sequence[float]]
+
+
+def cells_of(space: Space, trials: Iterable[FrozenTrial], *, fixed: Mapping[str, Any]) -> Cells:
+    """Return the macro-F1 of the finished trials by row and column of the space's table, in the table's order.
+
+    Every cell of the table is there, if without a figure. Only the table's own configurations count, with what is
+    `fixed` in its place: a trial at another learning rate would be no repeat.
+    """
+    table = {config.digest(): _cell(space, config) for config in _configurations(space, fixed)}
+    found: dict[tuple[str, str], list[float]] = {cell: [] for cell in table.values()}
+    for trial, record in _records(trials):
+        config = TrialConfig.from_paths(record.paths or {})
+        if trial.state == TrialState.COMPLETE and config.digest() in table:
+            found[table[config.digest()]].append(max(record.values.values()))
+    return found
+
+
+def axes_of(cells: Cells) -> tuple[list[str], list[str]]:
+    """Return the rows and the columns, in the table's order."""
+    return list(dict.fromkeys(row for row, _ in cells)), list(dict.fromkeys(column for _, column in cells))
+
+
+def table_of(cells: Cells, *, title: str) -> Table:
+    """Return the cells as a table to print: mean, standard deviation and number of each cell's trials."""
+    rows, columns = axes_of(cells)
+    table = Table(title=title, title_justify="left")
+    for name in ("", *columns):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(row, *(in_words(cells.get((row, column), ())) for column in columns))
+    return table
+
+
+def in_words(values: Sequence[float]) -> str:
+    """Return the mean of the values, their standard deviation if there are several, and their number."""
+    if not values:
+        return "-"
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread} ({len(values)})"
+
+
+def _configurations(space: Space, fixed: Mapping[str, Any]) -> Iterator[TrialConfig]:
+    for paper in papers_within(space, fixed):
+        yield configuration_of(space, {path: fixed.get(path, value) for path, value in paper.items()})
+
+
+def _cell(space: Space, config: TrialConfig) -> tuple[str, str]:
+    assert space.cell is not None
+    return space.cell(config.to_paths())

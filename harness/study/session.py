@@ -1,0 +1,274 @@
+"""One trial without Ray: its files, its records and its learner, an epoch at a time.
+
+A process may run several sessions, one after another or in turns. It keeps the frozen backbone and the memory-mapped
+data for all of them in this module's caches. Everything else belongs to a session, its random state included.
+"""
+
+import contextlib
+import gc
+import json
+import logging
+import random
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.config.study import DataSpec
+from harness.config.trial import TrialConfig
+from harness.data.batches import Part, StudyData
+from harness.data.rows import UnreadableRowsError
+from harness.features.log_mel import FrontEnd
+from harness.models.backbones.ast import Ast
+from harness.models.backbones.checkpoints import backbone_digest, load_backbone
+from harness.study.files import BEST, LAST, TrialFiles
+from harness.study.heldout import open_test_part, read_test_once
+from harness.study.records import EpochRecord, TrialFailure, TrialReport, best_of
+from harness.study.sources import open_dataset, open_study_data
+from harness.training.learner import Learner, make_learner
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """One trial as plain values that any node can read. `number` is that of the Optuna trial, its only identity.
+
+    `data_digest` is that of the features that the trial's system takes. With `reads_test`, the trial ends by scoring
+    its best weights on the test clips, once.
+    """
+
+    number: int
+    paths: Mapping[str, Any]
+    epochs: int
+    seed: int
+    backbone: str
+    backbone_digest: str
+    data: DataSpec
+    data_digest: str
+    precision: str
+    shared: str
+    threads: int
+    reads_test: bool = False
+
+    def to_json(self) -> str:
+        """Return the task as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrialTask":
+        """Read the JSON that `to_json` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "data": DataSpec(**values["data"])})
+
+
+class Session:
+    """Runs one trial: `step` trains an epoch.
+
+    Sessions of one process may be stepped in any order. Each comes to the same bits as if it ran alone.
+    """
+
+    def __init__(self, task: TrialTask) -> None:
+        self.task = task
+        self.files = TrialFiles(task.shared, task.number)
+        self._reports = self._run()
+        self._random_state: tuple[Any, ...] | None = None
+
+    def step(self) -> TrialReport | TrialFailure | None:
+        """Train an epoch and return its report; return None once the trial has ended.
+
+        A trial that was cut off first reports its last epoch again: its driver may not have received that report. A
+        trial that cannot go on returns a failure and ends. No exception leaves this method, since Ray would take it for
+        a lost worker and run the trial again.
+        """
+        torch.set_grad_enabled(True)
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(self.task.threads)
+        if self._random_state is None:
+            _clean_up()
+            _seed(self.task.seed)
+        else:
+            _set_random_state(self._random_state)
+        try:
+            return next(self._reports, None)
+        finally:
+            self._random_state = _get_random_state()
+
+    def __iter__(self) -> Iterator[TrialReport | TrialFailure]:
+        """Step to the end of the trial."""
+        return iter(self.step, None)
+
+    def _run(self) -> Iterator[TrialReport | TrialFailure]:
+        try:
+            yield from self._reopening_data()
+        except Exception as error:
+            logger.warning("trial %d failed: %s", self.task.number, error)
+            with contextlib.suppress(OSError):  # the storage itself may be the cause
+                self.files.write("error.txt", traceback.format_exc().encode())
+            yield TrialFailure(self.task.number, f"{type(error).__name__}: {error}")
+
+    def _reopening_data(self) -> Iterator[TrialReport]:
+        """Yield the epochs; where the data can no longer be read, open them again, once, and go on from the last one.
+
+        Opening a store repairs it. Otherwise this process would keep the broken one and fail every later trial.
+        """
+        for is_last_try in (False, True):
+            try:
+                yield from self._epochs()
+            except UnreadableRowsError as error:
+                _data.cache_clear()
+                if is_last_try:
+                    raise
+                logger.warning("trial %d opens its data again and resumes: %s", self.task.number, error)
+            else:
+                return
+
+    def _epochs(self) -> Iterator[TrialReport]:
+        task, files, device = self.task, self.files, _device()
+        config = TrialConfig.from_paths(task.paths)
+        backbone, front_end = _backbone_and_front_end(task, config, device)
+        data = _data(task.data, task.data_digest, front_end)
+        untouched = _versions(backbone)
+        learner = make_learner(
+            config,
+            backbone=backbone,
+            data=data,
+            epochs=task.epochs,
+            seed=task.seed,
+            device=device,
+            precision=task.precision,
+        )
+        records: list[EpochRecord] = []
+
+        def report() -> TrialReport:
+            ended = records[-1].epoch >= task.epochs
+            return TrialReport(
+                number=task.number,
+                last=records[-1],
+                best=best_of(records),
+                parameters=dict(learner.parameter_counts()),
+                seconds=sum(record.seconds for record in records),
+                # with the last epoch's report, since a scheduler's stop prevents any later step
+                test=self._test_result(config, learner, data) if task.reads_test and ended else None,
+            )
+
+        if (state := files.load(LAST)) is not None:
+            learner.restore(state["trainer"])
+            records = [EpochRecord(**record) for record in state["records"]]
+            yield report()
+        for result in learner.run():
+            _check_untouched(backbone, untouched)
+            records.append(EpochRecord.of(result))
+            if best_of(records) is records[-1]:
+                files.save(BEST, {"model": learner.weights(), "paths": config.to_paths(), "epoch": result.epoch})
+            if result.epoch == task.epochs:  # a forest has one epoch, which counts as the last
+                from harness.study.artifacts import write_artifacts  # noqa: PLC0415  25 MB that training can do without
+
+                write_artifacts(files, learner=learner, data=data, records=records, device=device)
+            # last, since this file marks the epoch and all of its other files as complete
+            files.save(LAST, {"trainer": learner.state(), "records": [asdict(record) for record in records]})
+            yield report()
+
+    def _test_result(self, config: TrialConfig, learner: Learner, data: StudyData) -> dict[str, Any]:
+        """Return the figures of the best weights on the test clips.
+
+        Raises:
+            FileNotFoundError: the best weights are gone.
+        """
+        best = self.files.load(BEST)
+        if best is None:
+            raise FileNotFoundError(f"{self.files.path(BEST)}: does not exist, so the test clips cannot be scored")
+        learner.load_weights(best["model"])
+        spec = self.task.data
+        dataset = open_dataset(spec)
+
+        def open_part() -> Part:
+            return open_test_part(spec, dataset, front_end=data.front_end, workers=torch.get_num_threads())
+
+        return read_test_once(
+            self.files, dataset, inputs=config.system.inputs, predict=learner.predict, open_part=open_part
+        )
+
+
+def _clean_up() -> None:
+    """Free the memory of earlier sessions of this process."""
+    gc.collect()
+    gc.freeze()  # modules and caches stay for good; scanning them for each trial would take long
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _get_random_state() -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+
+def _set_random_state(state: tuple[Any, ...]) -> None:
+    python, numpy, cpu, cuda = state
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state(cuda)
+
+
+def _backbone_and_front_end(
+    task: TrialTask, config: TrialConfig, device: torch.device
+) -> tuple[Ast | None, FrontEnd | None]:
+    """Return the backbone and the front end of a system: none for a system on VGGish features."""
+    if config.system.inputs != "log_mel":
+        return None, None
+    backbone = _backbone(task.backbone, task.backbone_digest, str(device))
+    return backbone, replace(backbone.geometry.front_end, **asdict(config.front_end))
+
+
+@lru_cache(maxsize=1)
+def _backbone(name: str, digest: str, device: str) -> Ast:
+    backbone = load_backbone(name)
+    found = backbone_digest(backbone)
+    if found != digest:
+        raise ValueError(f"backbone {name}: this node has weights {found[:12]}, the study began with {digest[:12]}")
+    return backbone.to(device)
+
+
+@lru_cache(maxsize=4)  # a study may compare front ends, and log-mel with VGGish
+def _data(spec: DataSpec, digest: str, front_end: FrontEnd | None) -> StudyData:
+    """Return the study's data, prepared on this node if necessary: VGGish features without a front end."""
+    data = open_study_data(spec, open_dataset(spec), front_end=front_end, workers=torch.get_num_threads())
+    if data.digest != digest:
+        raise ValueError(f"data {spec.source}: this node has {data.digest[:12]}, the study began with {digest[:12]}")
+    return data
+
+
+def _check_untouched(backbone: Ast | None, versions: list[int]) -> None:
+    """Refuse the results of a trial that wrote to the backbone; the next trial loads the backbone again.
+
+    Raises:
+        RuntimeError: a weight was written to, or holds a gradient.
+    """
+    if backbone is None:
+        return
+    if _versions(backbone) != versions or any(p.grad is not None for p in backbone.parameters()):
+        _backbone.cache_clear()
+        raise RuntimeError("backbone: the trial changed the frozen backbone; its results cannot be trusted")
+
+
+def _versions(backbone: Ast | None) -> list[int]:
+    """Return how often each tensor of the backbone has been written to, as torch counts it."""
+    if backbone is None:
+        return []
+    return [tensor._version for tensor in (*backbone.parameters(), *backbone.buffers())]
