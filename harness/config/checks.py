@@ -1,7 +1,9 @@
 """What several parts check: each refuses with the path and the value as the user wrote them."""
 
+from collections.abc import Collection
 
-def one_of(path: str, value: object, choices: tuple[str, ...]) -> None:
+
+def one_of(path: str, value: object, choices: Collection[str]) -> None:
     """Refuse a value that is none of the choices, naming them.
 
     Raises:

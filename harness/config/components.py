@@ -3,10 +3,34 @@
 A field is a path, `component/field`, in search spaces, `--fix` and MLflow.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from importlib import import_module
+from typing import Any, ClassVar
 
 from harness.config.checks import at_least, fraction, one_of
+
+
+@dataclass(frozen=True)
+class Component:
+    """A member of a registry: the config of one kind, and the function that builds what it configures.
+
+    `build` and `learner` are dotted paths, `module:function`, imported at the first use, since a config needs no torch.
+    A system that a `Trainer` does not train names its `learner` in place of `build`. The config is a frozen dataclass
+    whose class variable `kind` is its name in the registry.
+    """
+
+    config: type[Any]
+    build: str = ""
+    learner: str = ""
+
+    @property
+    def builder(self) -> Callable[..., Any]:
+        """Import and return the function at `build`, or else at `learner`."""
+        module, _, name = (self.build or self.learner).partition(":")
+        function: Callable[..., Any] = getattr(import_module(module), name)
+        return function
+
 
 _LOG_MEL_PARTS = ("normalisation", "front_end", "augmentation", "optimiser", "schedule", "training")
 

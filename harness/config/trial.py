@@ -10,42 +10,64 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from harness.common.registry import Registry
 from harness.config import components, recipe
 from harness.config.checks import one_of
+from harness.config.components import Component
 
 Paths = Mapping[str, Any]
 
 
-SYSTEMS: dict[str, type[components.System]] = {
-    "reprogramming": components.Reprogramming,
-    "finetune": components.FineTuning,
-    "cnn_baseline": components.CnnBaseline,
-    "attention": components.Attention,
-    "random_forest": components.RandomForest,
-}
+_BUILD = "harness.models.build"
 
-REPROGRAMMERS: dict[str, type[components.Reprogrammer]] = {
-    "none": components.NoReprogrammer,
-    "noise": components.NoiseReprogrammer,
-    "cnn": components.CnnReprogrammer,
-    "unet": components.UNetReprogrammer,
-}
+SYSTEMS = Registry(
+    "systems",
+    {
+        "reprogramming": Component(components.Reprogramming, f"{_BUILD}:reprogrammed"),
+        "finetune": Component(components.FineTuning, f"{_BUILD}:fine_tuned"),
+        "cnn_baseline": Component(components.CnnBaseline, f"{_BUILD}:cnn_baseline"),
+        "attention": Component(components.Attention, f"{_BUILD}:attention"),
+        "random_forest": Component(components.RandomForest, learner="harness.training.forest:ForestLearner"),
+    },
+)
+"""Builders take `(config: TrialConfig, backbone, *, data, seed, device)` and return what a `Trainer` trains."""
 
-MAPPERS: dict[str, type[components.Mapper]] = {
-    "linear": components.LinearMapper,
-    "fc": components.FcMapper,
-    "many_to_one": components.ManyToOneMapper,
-}
+_REPROGRAMMERS = "harness.models.reprogrammers"
 
-AUGMENTATIONS: dict[str, type[recipe.Augmentation]] = {
-    "none": recipe.NoAugmentation,
-    "specaugment": recipe.SpecAugment,
-}
+REPROGRAMMERS = Registry(
+    "reprogrammers",
+    {
+        "none": Component(components.NoReprogrammer, "torch.nn:Identity"),
+        "noise": Component(components.NoiseReprogrammer, f"{_REPROGRAMMERS}:Noise"),
+        "cnn": Component(components.CnnReprogrammer, f"{_REPROGRAMMERS}:build_cnn"),
+        "unet": Component(components.UNetReprogrammer, f"{_REPROGRAMMERS}:UNet"),
+    },
+)
+"""Builders take `n_frames`, `n_mels` and the config's fields by name: a module from spectrograms to spectrograms."""
 
-TEACHERS: dict[str, type[recipe.Teacher]] = {"none": recipe.NoTeacher, "mean": recipe.MeanTeacher}
+_MAPPERS = "harness.models.mappers"
+
+MAPPERS = Registry(
+    "mappers",
+    {
+        "linear": Component(components.LinearMapper, f"{_MAPPERS}:build_linear"),
+        "fc": Component(components.FcMapper, f"{_MAPPERS}:build_fc"),
+        "many_to_one": Component(components.ManyToOneMapper, f"{_MAPPERS}:build_many_to_one"),
+    },
+)
+"""Builders take `embed_dim`, `n_sources`, `n_labels`, `seed`, `source_use` and the config's fields by name.
+
+The module takes the embedding and the backbone, and returns one logit a label.
+"""
+
+AUGMENTATIONS = Registry(
+    "augmentations", {"none": Component(recipe.NoAugmentation), "specaugment": Component(recipe.SpecAugment)}
+)
+
+TEACHERS = Registry("teachers", {"none": Component(recipe.NoTeacher), "mean": Component(recipe.MeanTeacher)})
 
 
-_KINDS: dict[str, Mapping[str, type[Any]]] = {
+_KINDS: dict[str, Registry[Component]] = {
     "system": SYSTEMS,
     "reprogrammer": REPROGRAMMERS,
     "mapper": MAPPERS,
@@ -135,8 +157,8 @@ def _built(part: str, cls: type[TrialConfig], values: dict[str, Any]) -> Any:
         made: type[Any] = next(f for f in fields(cls) if f.name == part).default_factory  # type: ignore[assignment]
     else:
         kind = values.pop("kind", next(iter(kinds)))
-        one_of(f"{part}/kind", kind, tuple(kinds))
-        made, where = kinds[kind], f" with {part}/kind={kind}"
+        one_of(f"{part}/kind", kind, kinds)
+        made, where = kinds[kind].config, f" with {part}/kind={kind}"
     known = [f.name for f in fields(made)]
     for name, value in values.items():
         if name not in known:

@@ -1,12 +1,14 @@
 """From a configuration to the modules that learn."""
 
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
-from harness.config import components
-from harness.config.trial import TrialConfig
+from harness.config.trial import SYSTEMS, TrialConfig
 from harness.data.batches import Part, StudyData
 from harness.data.dataset import POSITIVE
 from harness.models.backbones.ast import Ast, Backbone
@@ -37,38 +39,37 @@ def build_model(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return _model(config, backbone, data=data, seed=seed, device=device).to(device)
+        build = SYSTEMS[config.system.kind].builder
+        model: Model = build(config, backbone, data=data, seed=seed, device=device).to(device)
+        return model
 
 
-def _model(
-    config: TrialConfig, backbone: Backbone | None, *, data: StudyData, seed: int, device: torch.device
-) -> Model:
-    system, n_labels = config.system, len(data.labels)
-    if isinstance(system, components.Attention):
-        return AttentionModel(n_labels, depth=system.depth, dropout=system.dropout)
-    normalisation = NORMALISATIONS[config.normalisation.kind](data.mean, data.std)
-    if isinstance(system, components.CnnBaseline):
-        return CnnModel(normalisation, n_labels, width=system.width, dropout=system.dropout)
-    if isinstance(system, components.FineTuning):
-        assert isinstance(backbone, Ast)
-        return FineTuned(normalisation, backbone, n_labels=n_labels)
-    assert isinstance(system, components.Reprogramming), f"{system.kind} has no modules"
-    assert backbone is not None
-    return _reprogrammed(config, backbone, data=data, seed=seed, device=device, normalisation=normalisation)
+def attention(config: TrialConfig, _backbone: None, *, data: StudyData, **_: Any) -> AttentionModel:
+    """Return an attention model over VGGish features."""
+    return AttentionModel(len(data.labels), **asdict(config.system))
 
 
-def _reprogrammed(
-    config: TrialConfig,
-    backbone: Backbone,
-    *,
-    data: StudyData,
-    seed: int,
-    device: torch.device,
-    normalisation: nn.Module,
+def cnn_baseline(config: TrialConfig, _backbone: Backbone | None, *, data: StudyData, **_: Any) -> CnnModel:
+    """Return a convolutional network, without the backbone."""
+    return CnnModel(_normalisation(config, data), len(data.labels), **asdict(config.system))
+
+
+def fine_tuned(config: TrialConfig, backbone: Ast, *, data: StudyData, **_: Any) -> FineTuned:
+    """Return a copy of the backbone that learns."""
+    return FineTuned(_normalisation(config, data), backbone, n_labels=len(data.labels))
+
+
+def _normalisation(config: TrialConfig, data: StudyData) -> nn.Module:
+    return NORMALISATIONS[config.normalisation.kind](data.mean, data.std)
+
+
+def reprogrammed(
+    config: TrialConfig, backbone: Backbone, *, data: StudyData, seed: int, device: torch.device
 ) -> Reprogrammed:
+    """Return a reprogrammer and a mapper around the frozen backbone."""
     geometry = backbone.geometry
     return Reprogrammed(
-        normalisation,
+        _normalisation(config, data),
         build_reprogrammer(config.reprogrammer, n_frames=geometry.n_frames, n_mels=geometry.n_mels),
         build_mapper(
             config.mapper,

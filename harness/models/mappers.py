@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from harness.config.components import Mapper
+from harness.config.trial import MAPPERS
 from harness.models.backbones.ast import Backbone
 
 Embeddings = Float[Tensor, "clip dim"]
@@ -102,7 +103,17 @@ def assign(
     return order[: per_label * n_labels].reshape(n_labels, per_label)
 
 
-def _many_to_one(
+def build_linear(*, embed_dim: int, n_labels: int, **_: Any) -> Linear:
+    """Return a linear mapper."""
+    return Linear(embed_dim, n_labels)
+
+
+def build_fc(*, n_sources: int, n_labels: int, reads: str, **_: Any) -> Fc:
+    """Return a mapper that reads the source labels."""
+    return Fc(n_sources, n_labels, reads=reads)
+
+
+def build_many_to_one(
     *,
     n_sources: int,
     n_labels: int,
@@ -113,6 +124,7 @@ def _many_to_one(
     source_use: SourceUse,
     **_: Any,
 ) -> ManyToOne:
+    """Return a mapper whose labels have source labels assigned."""
     assigned = assign(
         assignment,
         n_sources=n_sources,
@@ -124,13 +136,6 @@ def _many_to_one(
     return ManyToOne(torch.from_numpy(assigned), is_calibrated=is_calibrated)
 
 
-BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "linear": lambda *, embed_dim, n_labels, **_: Linear(embed_dim, n_labels),
-    "fc": lambda *, n_sources, n_labels, reads, **_: Fc(n_sources, n_labels, reads=reads),
-    "many_to_one": _many_to_one,
-}
-
-
 def build_mapper(
     config: Mapper, *, embed_dim: int, n_sources: int, n_labels: int, seed: int, source_use: SourceUse
 ) -> nn.Module:
@@ -138,7 +143,7 @@ def build_mapper(
 
     `source_use` is called only by the mapper that needs it, since it runs the backbone over training clips.
     """
-    return BUILDERS[config.kind](
+    mapper: nn.Module = MAPPERS[config.kind].builder(
         embed_dim=embed_dim,
         n_sources=n_sources,
         n_labels=n_labels,
@@ -146,6 +151,7 @@ def build_mapper(
         source_use=source_use,
         **asdict(config),
     )
+    return mapper
 
 
 def _greedy(use: Float[np.ndarray, "label source"], per_label: int) -> Int[np.ndarray, "label source"]:

@@ -154,7 +154,7 @@ def owes(study: optuna.Study, plan: Plan) -> bool:
 def make_task(plan: Plan, place: StudyPlace, *, number: int, paths: Mapping[str, Any], slots: Slots) -> str:
     """Return what a worker is sent to run one trial."""
     terms = plan.terms(number)
-    inputs = SYSTEMS[paths.get("system/kind", "reprogramming")].inputs
+    inputs = SYSTEMS[paths.get("system/kind", "reprogramming")].config.inputs
     return TrialTask(
         number=number,
         paths=paths,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from harness.config.trial import TrialConfig
+from harness.config.trial import SYSTEMS, TrialConfig
 from harness.data.batches import Part, StudyData
 from harness.models.backbones.ast import Backbone
 from harness.models.build import build_model
@@ -61,10 +61,10 @@ def make_learner(
     Raises:
         ValueError: the configuration does not fit the backbone's sizes.
     """
-    if config.system.kind == "random_forest":
-        from harness.training.forest import ForestLearner  # noqa: PLC0415  scikit-learn takes 90 MB of a worker
-
-        return ForestLearner(config, data=data, epochs=epochs, seed=seed)
+    system = SYSTEMS[config.system.kind]
+    if system.learner:
+        learner: Learner = system.builder(config, data=data, epochs=epochs, seed=seed)
+        return learner
     return Trainer(
         build_model(config, backbone, data=data, seed=seed, device=device),
         backbone,

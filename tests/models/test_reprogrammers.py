@@ -20,10 +20,8 @@ from harness.config.components import (
 from harness.config.trial import MAPPERS, REPROGRAMMERS, TrialConfig
 from harness.models.backbones.ast import GEOMETRIES
 from harness.models.build import build_model
-from harness.models.mappers import BUILDERS as MAPPER_BUILDERS
 from harness.models.mappers import assign, build_mapper
 from harness.models.normalisations import NORMALISATIONS
-from harness.models.reprogrammers import BUILDERS as REPROGRAMMER_BUILDERS
 from harness.models.reprogrammers import build_reprogrammer
 from harness.training.losses import masked_bce
 from tests.conftest import LABELS, TINY
@@ -47,27 +45,22 @@ def count(module):
 def test_parameter_counts_at_base384_are_the_papers(config, total):
     reprogrammer = build_reprogrammer(config, n_frames=BASE.n_frames, n_mels=BASE.n_mels)
     mapper = build_mapper(
-        MAPPERS["linear"](), embed_dim=BASE.embed_dim, n_sources=527, n_labels=20, seed=0, source_use=dict
+        MAPPERS["linear"].config(), embed_dim=BASE.embed_dim, n_sources=527, n_labels=20, seed=0, source_use=dict
     )
     assert count(reprogrammer) + count(mapper) == total
-
-
-def test_every_kind_of_part_has_a_builder():
-    assert set(REPROGRAMMERS) == set(REPROGRAMMER_BUILDERS)
-    assert set(MAPPERS) == set(MAPPER_BUILDERS)
 
 
 @pytest.mark.parametrize("kind", REPROGRAMMERS)
 class TestEveryReprogrammer:
     def test_keeps_shape_and_type(self, kind):
-        module = build_reprogrammer(REPROGRAMMERS[kind](), n_frames=32, n_mels=32)
+        module = build_reprogrammer(REPROGRAMMERS[kind].config(), n_frames=32, n_mels=32)
         rewritten = module(torch.randn(3, 32, 32))
         assert rewritten.shape == (3, 32, 32)
         assert rewritten.dtype == torch.float32
 
     def test_passes_a_gradient_to_its_input_and_to_each_of_its_parameters(self, kind):
         torch.manual_seed(0)
-        module = build_reprogrammer(REPROGRAMMERS[kind](), n_frames=32, n_mels=32)
+        module = build_reprogrammer(REPROGRAMMERS[kind].config(), n_frames=32, n_mels=32)
         spectrogram = torch.randn(3, 32, 32, requires_grad=True)
         (module(spectrogram) * torch.randn(3, 32, 32)).sum().backward()
         assert spectrogram.grad.abs().sum() > 0
@@ -222,7 +215,7 @@ def test_the_gradient_of_a_unets_batch_norm_in_float32_is_that_in_float64():
     assert max(parameters) < 2e-3
 
 
-MAPPER_CONFIGS = [cls() for cls in MAPPERS.values()] + [
+MAPPER_CONFIGS = [mapper.config() for mapper in MAPPERS.values()] + [
     ManyToOneMapper(assignment=kind, sources_per_label=2, is_calibrated=True)
     for kind in ("contiguous", "random", "frequent")
 ]
