@@ -3,12 +3,13 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from harness.common.files import read_with
 from harness.config.checks import one_of
+from harness.config.settings import differing_digests, differing_fields, setting, settings_of, terms_in
 from tracking.mlflow_store import default_uri
 
 OBJECTIVES: dict[str, tuple[str, ...]] = {"f1": ("best_macro_f1",), "f1,params": ("best_macro_f1", "params")}
@@ -23,6 +24,16 @@ SCHEDULERS = ("asha", "median", "none")
 SPLIT_KINDS = ("random", "public", "artist")
 
 
+def _data_in_words(study: "StudySpec") -> str:
+    return f"{Path(study.data.source).name}-{study.provenance['data_digest'][:6]}"
+
+
+def _backbone_in_words(study: "StudySpec") -> str:
+    backbone = Path(study.backbone).name.removesuffix(".safetensors")
+    # a user's file may have the name of many others
+    return backbone if backbone == study.backbone else f"{backbone}-{study.provenance['backbone_digest'][:6]}"
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Which clips a study sees.
@@ -35,15 +46,33 @@ class DataSpec:
     and test clips stay sparsely annotated.
     """
 
-    source: str = "demo"
-    demo_clips: int | None = None
-    demo_seed: int = 0
-    split: str = "random"
-    validation_fraction: float = 0.15
-    split_seed: int = 0
-    fraction: float = 1.0
-    skips_corrupt: bool = False
-    reveals_all: bool = False
+    source: str = setting("demo", term="data", fixes_retraining=True, in_experiment=_data_in_words)
+    demo_clips: int | None = setting(None, fixes_retraining=True)  # the digests tell which demo set it was
+    demo_seed: int = setting(0, fixes_retraining=True)
+    split: str = setting("random", term="split", pairs_runs=True, fixes_retraining=True)
+    validation_fraction: float = setting(
+        0.15,
+        term="validation_fraction",
+        reads_as=lambda data: "published" if data.split == "public" else data.validation_fraction,
+        pairs_runs=True,
+        fixes_retraining=True,
+    )
+    split_seed: int = setting(0, term="split_seed", pairs_runs=True, fixes_retraining=True)
+    fraction: float = setting(
+        1.0,
+        term="fraction",
+        pairs_runs=True,
+        fixes_retraining=True,
+        in_experiment=lambda study: f"fraction {study.data.fraction:g}" if study.data.fraction < 1 else "",
+    )
+    skips_corrupt: bool = setting(False, term="skips_corrupt", pairs_runs=True, fixes_retraining=True)
+    reveals_all: bool = setting(
+        False,
+        term="reveals_all",
+        fixes_retraining=True,
+        shapes_learning=True,
+        in_experiment=lambda study: "all positives known" if study.data.reveals_all else "",
+    )
 
     def __post_init__(self) -> None:
         """Refuse what no split can be."""
@@ -67,21 +96,25 @@ class DataSpec:
 class StudySpec:
     """One study. `provenance` holds the digests and versions it began with; `storage` is a directory or a URI."""
 
-    name: str
-    space: str
-    trials: int
-    epochs: int
-    backbone: str
-    data: DataSpec
-    seed: int
-    storage: str
-    objective: str = "f1"
-    scheduler: str = "asha"
-    precision: str = "fp32"
-    preset: str | None = None
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    tracking_uri: str | None = None
-    provenance: Mapping[str, str] = field(default_factory=dict)
+    name: str = setting()
+    space: str = setting()
+    trials: int = setting(may_change_on_resume=True)
+    epochs: int = setting(term="epochs", fixes_retraining=True, shapes_learning=True)
+    backbone: str = setting(term="backbone", fixes_retraining=True, in_experiment=_backbone_in_words)
+    data: DataSpec = setting()  # noqa: RUF009  it is a field(); whose own fields are settings
+    seed: int = setting()
+    storage: str = setting(may_change_on_resume=True)
+    objective: str = setting("f1", term="objective")
+    scheduler: str = setting("asha", term="scheduler")
+    precision: str = setting("fp32", term="precision", fixes_retraining=True)
+    preset: str | None = setting(None, term="preset", reads_as=lambda study: study.preset or "none")
+    fixed: Mapping[str, Any] = setting(
+        factory=dict,
+        term="fixed",
+        reads_as=lambda study: " ".join(f"{path}={value}" for path, value in sorted(study.fixed.items())) or "none",
+    )
+    tracking_uri: str | None = setting(None, may_change_on_resume=True, is_free_in_reproduction=True)
+    provenance: Mapping[str, str] = setting(factory=dict)  # whose digests are settings, see DIGESTS
 
     def __post_init__(self) -> None:
         """Refuse what no study can be, naming the flag."""
@@ -228,28 +261,31 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def named_terms(spec: StudySpec) -> dict[str, Any]:
-    """Return a study's terms, those at their defaults too, by the names that `study.json` has for them.
+def differing(one: StudySpec, other: StudySpec, role: str) -> list[str]:
+    """Return the names of the settings and digests with this role, a field of `Setting`, that two studies differ in."""
+    return [
+        *differing_fields(one, other, role),
+        *differing_fields(one.data, other.data, role),
+        *differing_digests(one.provenance, other.provenance, role),
+    ]
 
-    Of the demo, the digests tell which it was.
+
+def named_terms(study: StudySpec) -> dict[str, Any]:
+    """Return a study's MLflow parameters by name, defaults included."""
+    return {**terms_in(study.data), **terms_in(study)}
+
+
+def experiment_words(study: StudySpec) -> tuple[str, str]:
+    """Return the words for the data and for the backbone in the name of a study's experiment.
+
+    An experiment holds the studies of one data set, or a fraction of it, and one backbone. Studies with all labels
+    revealed get their own. All other settings are parameters of every run.
     """
-    data = spec.data
-    return {
-        "data": data.source,
-        "split": data.split,
-        "validation_fraction": "published" if data.split == "public" else data.validation_fraction,
-        "split_seed": data.split_seed,
-        "fraction": data.fraction,
-        "skips_corrupt": data.skips_corrupt,
-        "reveals_all": data.reveals_all,
-        "backbone": spec.backbone,
-        "precision": spec.precision,
-        "epochs": spec.epochs,
-        "scheduler": spec.scheduler,
-        "objective": spec.objective,
-        "preset": spec.preset or "none",
-        "fixed": " ".join(f"{path}={value}" for path, value in sorted(spec.fixed.items())) or "none",
-    }
+    data, backbone = (
+        [words for entry in settings_of(spec).values() if entry.in_experiment and (words := entry.in_experiment(study))]
+        for spec in (study.data, study)
+    )
+    return " ".join(data), " ".join(backbone)
 
 
 def terms_of_all(specs: Iterable[StudySpec]) -> dict[str, str]:

@@ -13,7 +13,8 @@ from typing import Any
 from optuna.trial import BaseTrial, FrozenTrial
 
 from harness.common.files import read_with, write_whole
-from harness.config.study import StudyPlace, StudySpec
+from harness.config.settings import held_digests
+from harness.config.study import StudyPlace, StudySpec, differing
 from harness.config.trial import TrialConfig
 from harness.evaluation.selection import Candidate
 from harness.study.records import TrialRecord
@@ -22,9 +23,6 @@ from tracking import names
 RUNS_FILE = "runs.json"
 
 _FIRST_SEED = 1_000_000_000  # far from the seeds of any study's trials: a retraining repeats no trial
-
-
-_TERMS = ("epochs", "backbone", "data", "precision")
 
 
 Key = tuple[str, str]
@@ -208,12 +206,9 @@ def _check_same(before: StudySpec, now: StudySpec) -> None:
             f"skip-corrupt: the evaluation of study {now.name} began {began} it, and its runs are to be tested on the "
             f"same clips; {change}, or give the evaluation another --name"
         )
-    differing = [name for name in _TERMS if getattr(before, name) != getattr(now, name)]
-    digests = {name for spec in (before, now) for name in spec.provenance if name.endswith("_digest")}
-    differing += sorted(name for name in digests if before.provenance.get(name) != now.provenance.get(name))
-    if differing:
+    if names := differing(before, now, "fixes_retraining"):
         raise ValueError(
-            f"study={now.name}: differs in {', '.join(differing)} from the study of this name that was evaluated "
+            f"study={now.name}: differs in {', '.join(names)} from the study of this name that was evaluated "
             "before; give the evaluation another --name"
         )
 
@@ -242,9 +237,9 @@ def check_unchanged(source: StudySpec, provenance: Mapping[str, str]) -> None:
     Raises:
         ValueError: a digest differs.
     """
-    for digest, before in source.provenance.items():
+    for digest, before in held_digests(source.provenance).items():
         now = provenance.get(digest, before)
-        if digest.endswith("_digest") and now != before:
+        if now != before:
             chosen = "with another backbone" if digest == "backbone_digest" else "on other data"
             raise ValueError(
                 f"study={source.name}: {digest} is {now[:12]}, the study began with {before[:12]}; its configurations "

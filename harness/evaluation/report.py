@@ -12,7 +12,7 @@ from rich.table import Table
 
 from harness.common.files import write_whole
 from harness.common.text import markdown_table
-from harness.config.study import StudyPlace, StudySpec
+from harness.config.study import StudyPlace, StudySpec, differing
 from harness.evaluation.plan import Key, RunList, Session, evaluations_beside
 from harness.evaluation.result import Comparison, ConfigurationResult, EvaluationResult, paired_seeds
 from harness.evaluation.selection import Candidate
@@ -351,9 +351,6 @@ def _number(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-_DECIDE = ("data_digest", "backbone_digest")
-
-
 def notes_on(
     before: RunList | None,
     finished: Collection[int],
@@ -410,9 +407,8 @@ def _asked_for(evaluation: RunList, keys: Collection[Key]) -> list[str]:
 
 
 def _learn_the_same(one: StudySpec, other: StudySpec) -> bool:
-    """Tell whether a configuration is the same in both studies: the same data and backbone, for as many epochs."""
-    digests = all(one.provenance.get(name) == other.provenance.get(name) for name in _DECIDE)
-    return digests and one.epochs == other.epochs and one.data.reveals_all == other.data.reveals_all
+    """Return whether a configuration learns the same in both studies."""
+    return not differing(one, other, "shapes_learning")
 
 
 def _last_session(evaluation: RunList, key: Key) -> Session | None:

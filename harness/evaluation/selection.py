@@ -8,15 +8,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.config.study import StudyPlace, StudySpec
+from harness.config.study import StudyPlace, StudySpec, differing
 from harness.config.trial import TrialConfig
 from harness.study.records import TrialRecord
 from harness.study.storage import open_storage
 from harness.training.metrics import METRICS
-
-_SPLIT = ("split", "validation_fraction", "split_seed", "fraction", "skips_corrupt")
-
-_DIGESTS = ("data_digest", "backbone_digest")
 
 _CEILING = "-ceiling"
 
@@ -83,11 +79,9 @@ def check_comparable(sources: Mapping[str, StudySpec]) -> None:
     """
     first, *others = sources.values()
     for other in others:
-        differing = [n for n in _SPLIT if getattr(first.data, n) != getattr(other.data, n)]
-        differing += [n for n in _DIGESTS if first.provenance[n] != other.provenance[n]]
-        if differing:
+        if names := differing(first, other, "pairs_runs"):
             raise ValueError(
-                f"studies {first.name} and {other.name} differ in {', '.join(differing)}: their runs would not pair; "
+                f"studies {first.name} and {other.name} differ in {', '.join(names)}: their runs would not pair; "
                 "evaluate them apart"
             )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.literature import PAPER_BACKBONE, SYSTEMS
+from harness.config.settings import settings_of
 from harness.config.study import DataSpec, StudyPlace, StudySpec
 from search_spaces import PRESETS, load
 
@@ -23,7 +24,13 @@ _VGGISH_EPOCHS = {"mean_teacher": 100, "random_forest": 1}  # the former as publ
 
 VGGISH_SYSTEMS = tuple(_VGGISH_EPOCHS)
 
-_FREE = ("seeds", "systems", "tracking_uri", "skips_corrupt_tests")
+_FREE = {
+    "seeds",
+    "systems",
+    "skips_corrupt_tests",
+    *(name for spec in (StudySpec, DataSpec) for name, s in settings_of(spec).items() if s.is_free_in_reproduction),
+}
+"""The fields that may change once a reproduction has begun: its own, and those that the table of settings frees."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from harness.common.cli import (
     said_to_the_user,
 )
 from harness.config.literature import in_words
+from harness.config.settings import settings_of
 from harness.config.space import papers_within
 from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, free_name, parse_seconds
 from search_spaces import PRESETS, Space, load, names
@@ -154,14 +156,9 @@ def _refuse(ignored: set[str], beside: str, why: str) -> None:
 
 _GO_WITH_RESUME = {
     "resume",
-    "trials",
     "time_budget",
-    "concurrent",
-    "gpus_per_trial",
-    "cpus_per_trial",
-    "storage",
-    "tracking_uri",
-    "address",
+    *(field.name for field in fields(Resources)),
+    *(name for name, entry in settings_of(StudySpec).items() if entry.may_change_on_resume),
 }
 
 

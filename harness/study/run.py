@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from harness.common.cli import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
 from harness.common.files import unfinished, write_whole
+from harness.config.settings import held_digests
 from harness.config.space import configurations, explore, parse_fixed
 from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec
 from harness.study import driver
@@ -112,8 +113,8 @@ def take_up(spec: StudySpec, place: StudyPlace) -> Prepared:
         ValueError: the data or the backbone has changed since.
     """
     prepared = prepare(spec, place)
-    for name in (name for name in prepared.spec.provenance if name.endswith("_digest")):
-        before, now = spec.provenance.get(name, ""), prepared.spec.provenance[name]
+    for name, now in held_digests(prepared.spec.provenance).items():
+        before = spec.provenance.get(name, "")
         if before != now:
             raise ValueError(
                 f"resume={spec.name}: {name} is {now[:12]}, the study began with {before[:12]}; its trials would not "

@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 
-from harness.config.study import StudyPlace, StudySpec, named_terms, terms_of_all
+from harness.config.study import StudyPlace, StudySpec, experiment_words, named_terms, terms_of_all
 from harness.config.trial import TrialConfig
 from harness.study.artifacts import FIGURES
 from harness.study.files import BEST, TrialFiles
@@ -193,20 +193,8 @@ def _overall(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def experiment_of(spec: StudySpec) -> str:
-    """Return the name of the experiment that compares what is comparable: one data set, or fraction, one backbone.
-
-    What was told all that plays in the training clips has one of its own. All else that sets studies apart, such as
-    the split, is a parameter of every run, and a column of the views where it differs.
-    """
-    data = f"{Path(spec.data.source).name}-{spec.provenance['data_digest'][:6]}"
-    if spec.data.fraction < 1:
-        data = f"{data} fraction {spec.data.fraction:g}"
-    if spec.data.reveals_all:
-        data = f"{data} all positives known"
-    backbone = Path(spec.backbone).name.removesuffix(".safetensors")
-    if backbone != spec.backbone:  # a file of the user's, which may be named like many others
-        backbone = f"{backbone}-{spec.provenance['backbone_digest'][:6]}"
-    return experiment_name(data, backbone)
+    """Return the name of the experiment that holds a study."""
+    return experiment_name(*experiment_words(spec))
 
 
 logger = logging.getLogger(__name__)
