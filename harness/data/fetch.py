@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 MARKER = ".fetched.json"
 MEGABYTE = 1_000_000
+_UNPACKING = "unpacking"
 _PIECE_BYTES = 1 << 16
 _TIMEOUT_SECONDS = (15.0, 60.0)  # to connect, and between two pieces
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -102,10 +103,10 @@ class Fetch:
         """
         make_directory(self.to)
         with self._locked():
-            if not self._is_complete():
-                self._fetch()
-            else:
+            if self._is_complete():
                 self.say(f"{self._target}: already there and complete; nothing to do")
+            else:
+                self._fetch()
             shutil.rmtree(self._workspace, ignore_errors=True)
         return self._target
 
@@ -153,11 +154,9 @@ class Fetch:
 
     def _fetch(self) -> None:
         self._workspace.mkdir(exist_ok=True)
-        for leftover in self._workspace.iterdir():  # of a killed process; only the archive and its part are of use
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            elif not leftover.name.startswith(self.release.archive_name):
-                leftover.unlink()
+        shutil.rmtree(self._workspace / _UNPACKING, ignore_errors=True)  # of a killed process
+        for leftover in self._workspace.glob("tmp*"):  # pooch's
+            leftover.unlink()
         kept = self.to / self.release.archive_name
         local = self.archive or (kept if kept.is_file() else None)
         archive = self._download() if local is None else self._verified(local)
@@ -208,7 +207,7 @@ class Fetch:
         size = _size(archive)
         self._check_room(self.release.unpacked_bytes or size)
         self.say(f"{archive.name}: MD5 {self.release.md5} is right; unpacking")
-        scratch = self._workspace / "unpacking"
+        scratch = self._workspace / _UNPACKING
         try:
             _report(_unpacked_to(archive, scratch), self.progress, n_bytes=size, label="unpacking")
             root = scratch / self.release.root
@@ -352,6 +351,8 @@ def _check_response(response: requests.Response, start: int) -> None:
         raise requests.ConnectionError(answer)
     if response.status_code == 206 and not _content_range(response).startswith(f"{start}-"):
         raise requests.HTTPError(f"the server sends other bytes than those from {start}")
+    if response.status_code == 416:
+        raise requests.HTTPError(f"{answer}: the part is not of this file; remove it, unless the URL is wrong")
     if response.status_code not in {200, 206}:
         raise requests.HTTPError(answer)
     if "text/html" in response.headers.get("Content-Type", "").lower():

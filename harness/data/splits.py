@@ -1,4 +1,4 @@
-"""Carving validation out of the official train split. The test split plays no part here."""
+"""Split the official train clips into train and validation, and take a fraction of each. Test clips play no part."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ Rows = Int[np.ndarray, " row"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Rows of a `ClipDataset` to learn from and to select by, each sorted, disjoint, without test rows."""
+    """Rows of a `ClipDataset` to train on and to validate on: sorted, disjoint, without test rows."""
 
     train: Rows
     validation: Rows
@@ -35,8 +35,8 @@ def split_train(
 ) -> Split:
     """Split the official train rows into train and validation.
 
-    `validation_fraction` is the share of the train clips that becomes validation. The public split is fixed: neither it
-    nor `seed` changes it.
+    `validation_fraction` is the share of the train clips that becomes validation. Neither it nor `seed` changes the
+    public split.
 
     Raises:
         ValueError: `kind` is unknown, `validation_fraction` is not between 0 and 1, the data set does not suit it, or
@@ -63,11 +63,10 @@ def _random(dataset: ClipDataset, fraction: float, seed: int) -> Rows:
 
 
 def _public(dataset: ClipDataset, _fraction: float, _seed: int) -> Rows:
-    """Return the one fixed validation split that was published for OpenMIC-2018 (12,678 / 2,237 clips).
+    """Return the validation split that was published for OpenMIC-2018 (12,678 / 2,237 clips).
 
-    The file's indices count the official train clips in the order of the data set's rows, which is key order, not in
-    the order of split01_train.csv. This is inferred from the script beside the original, which builds the train set by
-    filtering openmic-2018.npz row by row; no document says it.
+    The file's indices count the official train clips in key order, not in the order of split01_train.csv. No document
+    states this. It follows from the script beside the original, which filters openmic-2018.npz row by row.
 
     Source: data/train_val.split and data/data_split.py of github.com/SiddGururani/AttentionMIC (Gururani,
         Sharma and Lerch, ISMIR 2019), MIT; its licence is the array `licence` of our file.
@@ -83,9 +82,9 @@ def _public(dataset: ClipDataset, _fraction: float, _seed: int) -> Rows:
 
 
 def _artist(dataset: ClipDataset, fraction: float, seed: int) -> Rows:
-    """Draw whole artists at random until they hold `fraction` of the clips: none is on both sides.
+    """Draw whole artists at random until they have `fraction` of the clips, so that no artist is on both sides.
 
-    Clips by one artist share players, instruments and recording; a random split rewards knowing them again.
+    Clips by one artist share players, instruments and recording; a random split rewards recognising them.
     """
     if dataset.artists is None:
         raise ValueError(f"split 'artist': {dataset.root} has no metadata CSV that names the artists")
@@ -125,10 +124,10 @@ _MANY_LABELS = 4  # clips with as many annotated labels or more are one stratum
 
 
 def study_split(spec: DataSpec, dataset: ClipDataset) -> Split:
-    """Return the rows that a study learns from and selects by.
+    """Return the rows that a study trains on and validates on.
 
-    The train rows are split first, all of them, and the fraction is taken of each side: a clip changes sides with no
-    fraction. Both sides are drawn with the split's seed.
+    All train rows are split first, then the fraction of each side is drawn with the split's seed. So no fraction moves
+    a clip to the other side.
 
     Raises:
         ValueError: the split does not suit the data set.
@@ -150,9 +149,9 @@ def stratified(
     positive: Bool[np.ndarray, "clip label"],
     seed: int,
 ) -> Rows:
-    """Return a fraction of the rows, sorted: that share of those with an annotation, or all of the rows if it is 1.
+    """Return a fraction of the rows with an annotation, sorted; all rows if it is 1.
 
-    It is more where that many clips are not enough for one of each stratum.
+    There are more where that many clips cannot include one of each stratum.
     """
     if fraction == 1:
         return rows
@@ -168,7 +167,7 @@ def stratified(
 def _strata(
     observed: Bool[np.ndarray, "clip label"], positive: Bool[np.ndarray, "clip label"]
 ) -> Bool[np.ndarray, "clip stratum"]:
-    """Return which clip is in which stratum, those without a clip left out, the rarest first."""
+    """Return which clip is in which stratum, without empty strata, the rarest first."""
     annotated = np.minimum(observed.sum(axis=1), _MANY_LABELS)
     counts = annotated[:, None] == np.arange(1, _MANY_LABELS + 1)
     strata = np.concatenate([observed & positive, observed & ~positive, counts], axis=1)
@@ -178,13 +177,13 @@ def _strata(
 
 
 class _Drawing:
-    """Clips taken one by one, each by its position among those that may be."""
+    """Clips taken one by one, by position, so that each stratum gets its share."""
 
     def __init__(self, strata: Bool[np.ndarray, "clip stratum"]) -> None:
         self._strata_of = [np.flatnonzero(of_clip).tolist() for of_clip in strata]
         self._waiting = [deque(np.flatnonzero(clips).tolist()) for clips in strata.T]
         self._sizes = [len(clips) for clips in self._waiting]
-        self._shares = [0.0] * len(self._sizes)  # of each stratum, how much of it has been taken
+        self._shares = [0.0] * len(self._sizes)  # the part of each stratum that has been taken
         self._counts = [0] * len(self._sizes)
         self._is_taken = [False] * len(strata)
         self.n_taken = 0
@@ -196,7 +195,7 @@ class _Drawing:
 
     @property
     def has_all_strata(self) -> bool:
-        """Tell whether a clip of each stratum has been taken."""
+        """Whether a clip of each stratum has been taken."""
         return all(self._counts)
 
     def take_next(self) -> None:
@@ -218,9 +217,9 @@ class _Drawing:
         return islice(left, _N_CANDIDATES) if self._counts[stratum] else left
 
     def _worth(self, clip: int) -> tuple[int, float]:
-        """Return how many strata would have their first clip, and how much closer all would be to their share.
+        """Return how many strata would get their first clip, and how much closer all would come to their share.
 
-        The latter is the sum, over strata, of what the squared distance from the share falls by, over the size.
+        The latter is the sum over strata of the decrease in squared distance from the share, divided by the size.
         """
         share = (self.n_taken + 1) / len(self._is_taken)
         mine = self._strata_of[clip]
