@@ -57,24 +57,16 @@ def f1_by_label(
     path: Path,
     f1: Mapping[str, float],
     *,
-    floor: Mapping[str, float] | None = None,
     title: str = "",
-    is_sorted: bool = True,
 ) -> Path:
-    """Draw a bar for each label, best first or in the order given.
-
-    `floor` is the F1 of always giving a label's more frequent answer: a bar below its mark learned nothing.
-    """
-    labels = sorted(f1, key=lambda label: -f1[label]) if is_sorted else list(f1)
+    """Draw a bar for each label, best first."""
+    labels = sorted(f1, key=lambda label: -f1[label])
     rows = np.arange(len(labels))
     figure = Figure(figsize=(6.4, 1.1 + 0.22 * len(labels)), layout="constrained")
     axes = figure.subplots()
     axes.barh(rows, [f1[label] for label in labels], height=0.72, color=BLUE)
     for row, label in enumerate(labels):
         axes.text(f1[label] + 0.012, row, f"{f1[label]:.2f}", va="center", fontsize=TEXT_PT - 1, bbox=ON_WHITE)
-    if floor is not None:
-        marks = [floor.get(label, np.nan) for label in labels]
-        axes.scatter(marks, rows, marker="|", s=110, linewidths=2.2, color=ORANGE, label="majority class", zorder=3)
     mean = float(np.mean(list(f1.values())))
     axes.axvline(mean, color=GREY, linewidth=1, linestyle="--", label=f"macro-F1 {mean:.3f}", zorder=0)
     axes.set_yticks(rows, [words(label) for label in labels])
@@ -92,10 +84,9 @@ def learning_curves(
     *,
     losses: Mapping[str, Sequence[float]],
     scores: Mapping[str, Sequence[float]],
-    floor: float | None = None,
     title: str = "",
 ) -> Path:
-    """Draw losses (nats) and scores (fractions) over the epochs, from 1. `floor` is the majority class's macro-F1."""
+    """Draw losses (nats) and scores (fractions) over the epochs, from 1."""
     figure = Figure(figsize=(8, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, curves, name in ((left, losses, "loss (nats)"), (right, scores, "score on validation")):
@@ -106,8 +97,6 @@ def learning_curves(
         axes.set_xlabel("epoch", fontsize=TEXT_PT)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         finish(axes, grid="y")
-    if floor is not None:
-        right.axhline(floor, color=GREY, linewidth=1, linestyle="--", label="majority class")
     for axes in (left, right):
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=TEXT_PT, frameon=False)
     return save(figure, path, title)

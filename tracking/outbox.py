@@ -3,7 +3,7 @@
     outbox = Outbox(study_dir, "sqlite:////home/me/mlflow.db", experiment="reprogramming demo ast-nano")
     outbox.add(open_study(outbox.study_key, name="unet-1"))
     …
-    print(outbox.close().message)
+    print(outbox.close())
 
 Adding a record appends a line to a file: it takes well under a millisecond and never waits for MLflow. A slow, dead or
 missing server costs the study nothing; `python -m tracking.sync` delivers the rest later.
@@ -23,7 +23,7 @@ import shlex
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -44,28 +44,6 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
 _POLL_S = 1.0
 _MAX_TRIES = 5
 _ENDING = ("end", "final", "artifact ")
-
-
-@dataclass(frozen=True)
-class Closing:
-    """The records that MLflow lacks when an outbox closes: undelivered, refused, or never written to the file."""
-
-    left: int
-    refused: int
-    unwritten: int
-    command: str
-
-    @property
-    def message(self) -> str:
-        """Return a line for each kind of missing record; empty if there is none."""
-        lines = []
-        if self.left:
-            lines.append(f"{self.left} records have not reached MLflow yet. Deliver them with: {self.command}")
-        if self.refused:
-            lines.append(f"MLflow refused {self.refused} records; the warnings above give the reason.")
-        if self.unwritten:
-            lines.append(f"{self.unwritten} records could not be written to the outbox and are lost (see the log).")
-        return "\n".join(lines)
 
 
 class Spool:
@@ -296,8 +274,8 @@ class Outbox:
         """Count the records that MLflow lacks."""
         return self._courier.left()
 
-    def close(self, *, timeout_s: float = 10.0) -> Closing:
-        """Give delivery `timeout_s` more seconds; return the records that MLflow still lacks."""
+    def close(self, *, timeout_s: float = 10.0) -> str:
+        """Give delivery `timeout_s` more seconds; return a line for each kind of record that MLflow lacks, if any."""
         self._is_closing.set()
         self._news.set()
         self._thread.join(timeout_s)
@@ -305,7 +283,12 @@ class Outbox:
         self._news.set()
         create = ["--create"] if self._courier.store.address.is_missing else []
         command = shlex.join(["python", "-m", "tracking.sync", str(self._spool.study_dir), *create])
-        return Closing(self.left(), self._courier.refused, self._unwritten, command)
+        lacking = {
+            f"have not reached MLflow yet. Deliver them with: {command}": self.left(),
+            "were refused by MLflow; the warnings above give the reason.": self._courier.refused,
+            "could not be written to the outbox and are lost; the errors above give the reason.": self._unwritten,
+        }
+        return "\n".join(f"{count} records {fate}" for fate, count in lacking.items() if count)
 
     def _run(self, head_start_s: float) -> None:
         """Deliver whenever there are new records, with growing pauses while MLflow does not answer."""

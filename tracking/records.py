@@ -10,17 +10,15 @@ shows no trace of it.
 import json
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tracking import names
 
 Op = Literal["run", "params", "metrics", "artifact", "end"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-OPS = ("run", "params", "metrics", "artifact", "end")
-STATUSES = ("FINISHED", "FAILED", "KILLED")
 _NOTHING: Mapping[str, Any] = {}
 _FINAL_DIGITS = 4  # the UI's columns show no more, and cut off what is longer
 
@@ -55,8 +53,8 @@ def from_line(line: str) -> Record:
         record = Record(**fields)
     except TypeError as error:
         raise ValueError(f"not a record: {error}") from None
-    if record.op not in OPS:
-        raise ValueError(f"op={record.op!r}: must be one of {', '.join(OPS)}")
+    if record.op not in get_args(Op):
+        raise ValueError(f"op={record.op!r}: must be one of {', '.join(get_args(Op))}")
     return record
 
 
@@ -107,14 +105,13 @@ def open_trial(
     name: str,
     params: Mapping[str, Any],
     tags: Mapping[str, Any] = _NOTHING,
-    log_scaled: Collection[str] = (),
     kind: str = names.TRIAL_KIND,
 ) -> list[Record]:
     """Open the run of a trial or, by its `kind`, of an evaluation's; or open it again on resume.
 
-    `params` are keyed by path (`reprogrammer/width`). Learning rates, and the paths in `log_scaled`, get a twin
-    with their decimal logarithm. `tags` should name the study (`study`), its `space` and the `system`, which gives
-    the run its colour. Only the parameters of a study's trials count as searched.
+    `params` are keyed by path (`reprogrammer/width`); learning rates get a twin with their decimal logarithm. `tags`
+    should name the study (`study`), its `space` and the `system`, which gives the run its colour. Only the parameters
+    of a study's trials count as searched.
     """
     key = trial_key(study, number)
     colour = names.colour_of(str(tags.get(names.SYSTEM) or params.get(names.REPROGRAMMER, "")))
@@ -123,7 +120,7 @@ def open_trial(
         "parent": study,
         "tags": _texts({**tags, names.KIND: kind, "mlflow.runColor": colour}),
     }
-    written = _params(key, {**params, **_log10(params, log_scaled)}, is_searched=kind == names.TRIAL_KIND)
+    written = _params(key, {**params, **_log10(params)}, is_searched=kind == names.TRIAL_KIND)
     return [Record("run", key, "run", opening), *written]
 
 
@@ -201,8 +198,8 @@ def _finish(
     tags: Mapping[str, Any],
     artifacts: Mapping[str, Sequence[Path]],
 ) -> list[Record]:
-    if status not in STATUSES:
-        raise ValueError(f"status={status!r}: a run ends as one of {', '.join(STATUSES)}")
+    if status not in get_args(Status):
+        raise ValueError(f"status={status!r}: a run ends as one of {', '.join(get_args(Status))}")
     final = {name: round(value, _FINAL_DIGITS) for name, value in _numbers(values).items()}
     records = [Record("metrics", key, "final", {"step": 0, "values": final})]
     for folder, paths in artifacts.items():
@@ -224,17 +221,13 @@ def _params(key: str, params: Mapping[str, Any], *, is_searched: bool = True) ->
     return [Record("params", key, "params", body)] if params else []
 
 
-def _log10(params: Mapping[str, Any], log_scaled: Collection[str]) -> dict[str, str]:
+def _log10(params: Mapping[str, Any]) -> dict[str, str]:
     """Return the logarithm of every positive parameter that is read on a logarithmic axis."""
     return {
         names.log10_path(path): f"{math.log10(value):.4f}"
         for path, value in params.items()
-        if (path in log_scaled or names.is_learning_rate(path)) and _is_positive(value)
+        if names.is_learning_rate(path) and isinstance(value, int | float) and value > 0
     }
-
-
-def _is_positive(value: Any) -> bool:
-    return not isinstance(value, str | bool) and value is not None and float(value) > 0
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

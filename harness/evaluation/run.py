@@ -136,7 +136,7 @@ def _carry_out(
     result = EvaluationResult(place.home.name, place, found, listed.labels, listed.floor, notes, is_interrupted)
     reports = write_report(result, session)
     closing = tracker.close(is_finished=not driver.owes(study, plan), metrics=_metrics(result), reports=reports)
-    shown = (*tracker.ui_lines(), *closing.message.splitlines())
+    shown = (*tracker.ui_lines(), *closing.splitlines())
     return replace(result, reports=tuple(reports), tracking=shown)
 
 

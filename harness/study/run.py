@@ -160,7 +160,7 @@ def carry_out(prepared: Prepared, resources: Resources, *, time_budget: float = 
         rows, owes = ranked_rows(trials), driver.owes(study, plan)
         results, figures = _write_results(place, rows), _draw_cells(prepared, trials)
         closing = tracker.close(is_finished=not owes, figures=figures)
-    return Outcome(rows, results, figures, tracker, closing.message, owes, is_interrupted)
+    return Outcome(rows, results, figures, tracker, closing, owes, is_interrupted)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from harness.training.metrics import METRICS
 from tracking import names, records, ui, views
 from tracking.mlflow_store import load_mlflow
 from tracking.names import experiment_name
-from tracking.outbox import Closing, Outbox
+from tracking.outbox import Outbox
 
 _STATUS: dict[TrialState, records.Status] = {
     TrialState.COMPLETE: "FINISHED",
@@ -99,7 +99,7 @@ class Tracker:
         metrics: Mapping[str, float] | None = None,
         figures: Sequence[Path] = (),
         reports: Sequence[Path] = (),
-    ) -> Closing:
+    ) -> str:
         """End the study's run, and for now those of the trials that wait to go on; give delivery a few seconds more.
 
         `metrics` sum it up, unless they are the best macro-F1 on validation and the number of trials that ended.

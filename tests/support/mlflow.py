@@ -55,7 +55,7 @@ def track_study(study_dir, uri, **kwargs):
     """Record a whole study and deliver it."""
     outbox = open_outbox(study_dir, uri)
     add_study(outbox, **kwargs)
-    assert outbox.close(timeout_s=60).message == ""
+    assert outbox.close(timeout_s=60) == ""
 
 
 def experiment(uri):

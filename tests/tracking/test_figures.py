@@ -20,7 +20,7 @@ def _size(path):
 
 def test_f1_by_label_is_a_small_picture_of_every_label(tmp_path):
     f1 = {label: 0.2 + 0.3 * row for row, label in enumerate(LABELS)}
-    path = figures.f1_by_label(tmp_path / "new" / "f1.png", f1, floor={"voice": 0.4}, title="unet-000")
+    path = figures.f1_by_label(tmp_path / "new" / "f1.png", f1, title="unet-000")
     assert _size(path)[0] == 640
     assert path.stat().st_size < 100_000
 
@@ -36,7 +36,6 @@ def test_learning_curves_of_a_diverged_trial_are_drawn_as_far_as_they_go(tmp_pat
         tmp_path / "curves.png",
         losses={"train": [0.7, 0.6, float("nan")], "validation": [0.8, 0.7]},
         scores={"macro-F1": [0.4, 0.5]},
-        floor=0.39,
     )
     assert _size(path) == (800, 380)
 

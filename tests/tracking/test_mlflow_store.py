@@ -130,7 +130,7 @@ def test_artifacts_are_found_after_a_move_and_new_ones_go_to_the_new_place(uri, 
     shutil.move(old, new)
     outbox = open_outbox(new / "unet-1", default_uri(new))
     add_study(outbox, trials=3, artifacts={"figures": [new / "unet-1" / "f1.png"]})
-    assert outbox.close(timeout_s=30).message == ""
+    assert outbox.close(timeout_s=30) == ""
     places = [Path(run.info.artifact_uri.removeprefix("file://")) for run in runs(default_uri(new))]
     assert [(place.is_relative_to(new), (place / "figures" / "f1.png").exists()) for place in places] == [
         (True, True)
@@ -161,7 +161,7 @@ def test_a_database_of_before_opens_and_its_runs_are_found(uri, tmp_path):
     old = client.create_run(experiment_id, tags=tags)
     client.log_metric(old.info.run_id, "f1/banjo", 0.5, step=0)
     add_study(outbox, trials=1, f1=0.7)
-    assert outbox.close(timeout_s=30).message == ""
+    assert outbox.close(timeout_s=30) == ""
     assert [run.info.run_id for run in runs(uri)] == [old.info.run_id]
     assert experiment(uri).tags["labels"] == '["banjo", "accordion"]'
 

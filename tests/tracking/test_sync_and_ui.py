@@ -114,9 +114,8 @@ def test_a_study_without_a_server_ends_soon_and_its_command_delivers_later(tmp_p
     dead = f"http://127.0.0.1:{free_port()}"
     outbox = open_outbox(tmp_path / "study", dead)
     add_study(outbox)
-    closing = outbox.close(timeout_s=20)
-    assert closing.left > 10
-    assert f"python -m tracking.sync {tmp_path / 'study'}" in closing.message
+    assert f"python -m tracking.sync {tmp_path / 'study'}" in outbox.close(timeout_s=20)
+    assert outbox.left() > 10
     failed = invoke(sync, tmp_path / "study", "--patience", "0")
     assert (failed.exit_code, "records are left" in failed.output) == (1, True)
     assert (invoke(ui, tmp_path / "study").exit_code, "does not answer" in invoke(ui, tmp_path / "study").output) == (

@@ -71,7 +71,7 @@ def stored(tmp_path, tmp_path_factory):
     def write(*tracked):
         for spec, plan in tracked:
             tracker = track(replace(spec, tracking_uri=uri), plan, tmp_path, n_trials=plan.n_trials)
-            assert tracker._outbox.close(timeout_s=60).message == ""
+            assert tracker._outbox.close(timeout_s=60) == ""
         client = mlflow_client(uri)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         return lambda condition: client.search_runs(experiments, condition, order_by=["tags.harness_key ASC"])
