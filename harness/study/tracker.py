@@ -60,6 +60,7 @@ class Tracker:
                 params={} if plan.reads_test else terms,
                 tags={**self._tags, **(terms if plan.reads_test else {})},  # an evaluation may be given more studies
                 labels=labels,
+                metrics=tuple(METRICS),
                 kind=self._kind,
             )
         )

@@ -49,21 +49,19 @@ def words_in(files):
 
 
 @pytest.mark.parametrize("drawing", DRAWINGS)
-class TestEveryFigure:
-    def test_it_is_written_for_screens_and_for_print(self, drawing, tmp_path):
-        png, svg = DRAWINGS[drawing](tmp_path / "new" / "fig.4")
-        assert (png.name, svg.name) == ("fig.4.png", "fig.4.svg")
-        assert matplotlib.image.imread(png).shape[1] == 1200
-        assert png.stat().st_size < 250_000
-        assert svg.read_text().startswith("<?xml")
+def test_every_figure_is_written_for_screens_and_for_print_and_equal_numbers_make_equal_files(drawing, tmp_path):
+    png, svg = one = DRAWINGS[drawing](tmp_path / "new" / "fig.4")
+    assert (png.name, svg.name) == ("fig.4.png", "fig.4.svg")
+    assert matplotlib.image.imread(png).shape[1] == 1200
+    assert png.stat().st_size < 250_000
+    assert svg.read_text().startswith("<?xml")
+    other = DRAWINGS[drawing](tmp_path / "other")
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
 
-    def test_only_the_suffixes_asked_for_are_written(self, drawing, tmp_path):
-        assert DRAWINGS[drawing](tmp_path / "one", suffixes=[".png"]) == [tmp_path / "one.png"]
-        assert list(tmp_path.iterdir()) == [tmp_path / "one.png"]
 
-    def test_equal_numbers_make_equal_files(self, drawing, tmp_path):
-        one, other = DRAWINGS[drawing](tmp_path / "one"), DRAWINGS[drawing](tmp_path / "other")
-        assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+def test_only_the_requested_suffixes_are_written(tmp_path):
+    assert DRAWINGS["heat"](tmp_path / "one", suffixes=[".png"]) == [tmp_path / "one.png"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "one.png"]
 
 
 class TestLabelDistribution:
