@@ -175,6 +175,8 @@ def test_without_a_tracking_server_a_study_ends_well_and_delivers_later(workshop
     flags = (*QUICK, "--tracking-uri", "http://127.0.0.1:9")
     said = workshop.run(workshop.new("offline", *flags))
     assert len(workshop.results("offline")) == 3
+    assert "http://127.0.0.1:9\n" in said[: said.index("running")]
+    assert re.search(r"MLflow +http://127\.0\.0\.1:9$", said[said.index("rank ") :], re.MULTILINE)
     assert "tracking.sync" in said
     store = f"sqlite:///{workshop.storage / 'mlflow.db'}"
     sync = [sys.executable, "-m", "tracking.sync", str(workshop.storage / "offline"), "--tracking-uri", store]

@@ -1,6 +1,5 @@
 """URIs and paths, against a real MLflow."""
 
-import logging
 import os
 import shutil
 import subprocess
@@ -135,19 +134,6 @@ def test_artifacts_are_found_after_a_move_and_new_ones_go_to_the_new_place(uri, 
     assert [(place.is_relative_to(new), (place / "figures" / "f1.png").exists()) for place in places] == [
         (True, True)
     ] * 3
-
-
-def test_a_new_store_is_made_quietly_and_without_touching_handlers(tmp_path, capfd):
-    root_handlers = list(logging.getLogger().handlers)
-    address = Address(default_uri(tmp_path / "new?"), "reprogramming demo ast-nano")
-    client = mlflow_client(address.uri)
-    first = ensure_experiment(client, address)
-    assert ensure_experiment(client, address) == first
-    assert logging.getLogger().handlers == root_handlers
-    assert "".join(capfd.readouterr()) == ""
-    assert os.listdir(tmp_path) == ["new?"]  # noqa: PTH208
-    location = client.get_experiment(first).artifact_location
-    assert location == (tmp_path / "new?" / "artifacts" / "reprogramming-demo-ast-nano").as_uri()
 
 
 def test_a_database_of_before_opens_and_its_runs_are_found(uri, tmp_path):

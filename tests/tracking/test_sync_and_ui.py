@@ -1,5 +1,6 @@
 """The two commands, on stores that are there, moved, or missing."""
 
+import logging
 import os
 import shutil
 
@@ -7,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.support.mlflow import EXPERIMENT, add_study, free_port, new_store, open_outbox, runs, track_study
+from tests.support.mlflow import EXPERIMENT, add_study, experiment, free_port, new_store, open_outbox, runs, track_study
 from tracking import sync, ui, views
 from tracking.mlflow_store import default_uri
 
@@ -70,12 +71,20 @@ def test_a_missing_store_is_named_and_never_created(module, tmp_path, tmp_path_f
     assert len(served) == (module is ui)
 
 
-def test_sync_creates_a_store_when_it_is_asked_to(uri, tmp_path):
-    track_study(tmp_path / "study", uri)
-    (tmp_path / "mlflow.db").unlink()
-    done = invoke(sync, tmp_path / "study", "--create")
+def test_sync_creates_a_store_when_it_is_asked_to_quietly_and_without_touching_handlers(
+    tmp_path, tmp_path_factory, capfd
+):
+    uri = new_store(tmp_path / "new?", tmp_path_factory)
+    track_study(tmp_path / "new?" / "study", uri)
+    (tmp_path / "new?" / "mlflow.db").unlink()
+    root_handlers = list(logging.getLogger().handlers)
+    done = invoke(sync, tmp_path / "new?" / "study", "--create")
     assert done.exit_code == 0, done.output
     assert len(runs(uri)) == 2
+    assert experiment(uri).artifact_location == (tmp_path / "new?/artifacts/reprogramming-demo-ast-nano").as_uri()
+    assert logging.getLogger().handlers == root_handlers
+    assert "".join(capfd.readouterr()) == ""
+    assert os.listdir(tmp_path) == ["new?"]  # noqa: PTH208
 
 
 def test_sync_delivers_to_a_second_store_and_leaves_the_first_in_charge(uri, tmp_path, tmp_path_factory):

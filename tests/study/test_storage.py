@@ -1,0 +1,23 @@
+import optuna
+import pytest
+
+from harness.study.storage import open_storage
+
+NAMES = ["My Studies", "run?2", "a#1", "My%20Studies", "R&B", "Küche", "{x} 50%"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_has_its_own_trials_whatever_its_path_is_called(name, tmp_path):
+    first, second = tmp_path / f"{name}1", tmp_path / f"{name}2"
+    for home in (first, second):
+        home.mkdir()
+    trials = optuna.create_study(study_name="s", storage=open_storage(first))
+    trials.add_trial(optuna.trial.create_trial(value=0.5))
+    other = optuna.create_study(study_name="s", storage=open_storage(second))
+    assert (len(trials.get_trials()), len(other.get_trials())) == (1, 0)
+    assert len(optuna.load_study(study_name="s", storage=open_storage(first)).get_trials()) == 1
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*")) == [
+        f"{name}1/optuna.db",
+        f"{name}2/optuna.db",
+    ]
+    assert len(list(tmp_path.iterdir())) == 2
