@@ -2,8 +2,8 @@
 
 A short and a long study take turns, each through the command line in a process of its own, one trial of one core at a
 time. What the long one takes more, from its first training step on and less the training that it does more, is what
-its additional trials cost. The files that a trial leaves tell when it did what: it writes `best.pt` right after its
-only epoch and `last.pt` at its end.
+its additional trials cost. The files of a trial show its times: it writes `best.safetensors` right after its only
+epoch, and `last.pt` at its end.
 """
 
 import json

@@ -167,6 +167,7 @@ def make_task(plan: Plan, place: StudyPlace, *, number: int, paths: Mapping[str,
         precision=terms.precision,
         shared=place.shared,
         threads=max(1, int(slots.cpus)),
+        provenance=terms.provenance,
         reads_test=plan.reads_test,
     ).to_json()
 

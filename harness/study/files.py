@@ -13,7 +13,7 @@ from pyarrow import fs
 
 LAST = "last.pt"
 
-BEST = "best.pt"
+BEST = "best.safetensors"
 
 
 @dataclass(frozen=True)

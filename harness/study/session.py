@@ -11,7 +11,7 @@ import logging
 import random
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -29,7 +29,8 @@ from harness.study.files import BEST, LAST, TrialFiles
 from harness.study.heldout import open_test_part, read_test_once
 from harness.study.records import EpochRecord, TrialFailure, TrialReport, best_of
 from harness.study.sources import open_dataset, open_study_data
-from harness.training.learner import Learner, make_learner
+from harness.training.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
+from harness.training.learner import make_learner
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ logger = logging.getLogger(__name__)
 class TrialTask:
     """One trial as plain values that any node can read. `number` is that of the Optuna trial, its only identity.
 
-    `data_digest` is that of the features that the trial's system takes. With `reads_test`, the trial ends by scoring
-    its best weights on the test clips, once.
+    `data_digest` is that of the features that the trial's system takes; `provenance` is the study's, and goes into the
+    checkpoint. With `reads_test`, the trial ends by scoring its best weights on the test clips, once.
     """
 
     number: int
@@ -53,6 +54,7 @@ class TrialTask:
     precision: str
     shared: str
     threads: int
+    provenance: Mapping[str, str] = field(default_factory=dict)
     reads_test: bool = False
 
     def to_json(self) -> str:
@@ -153,7 +155,7 @@ class Session:
                 parameters=dict(learner.parameter_counts()),
                 seconds=sum(record.seconds for record in records),
                 # with the last epoch's report, since a scheduler's stop prevents any later step
-                test=self._test_result(config, learner, data) if task.reads_test and ended else None,
+                test=self._test_result(config, backbone, data, device) if task.reads_test and ended else None,
             )
 
         if (state := files.load(LAST)) is not None:
@@ -164,7 +166,8 @@ class Session:
             _check_untouched(backbone, untouched)
             records.append(EpochRecord.of(result))
             if best_of(records) is records[-1]:
-                files.save(BEST, {"model": learner.weights(), "paths": config.to_paths(), "epoch": result.epoch})
+                header = checkpoint_header(task, config, data, records[-1])
+                files.write(BEST, save_checkpoint(header, learner.weights()))
             if result.epoch == task.epochs:  # a forest has one epoch, which counts as the last
                 from harness.study.artifacts import write_artifacts  # noqa: PLC0415  25 MB that training can do without
 
@@ -173,16 +176,18 @@ class Session:
             files.save(LAST, {"trainer": learner.state(), "records": [asdict(record) for record in records]})
             yield report()
 
-    def _test_result(self, config: TrialConfig, learner: Learner, data: StudyData) -> dict[str, Any]:
+    def _test_result(
+        self, config: TrialConfig, backbone: Ast | None, data: StudyData, device: torch.device
+    ) -> dict[str, Any]:
         """Return the figures of the best weights on the test clips.
 
         Raises:
             FileNotFoundError: the best weights are gone.
         """
-        best = self.files.load(BEST)
-        if best is None:
+        content = self.files.read(BEST)
+        if content is None:
             raise FileNotFoundError(f"{self.files.path(BEST)}: does not exist, so the test clips cannot be scored")
-        learner.load_weights(best["model"])
+        best = load_checkpoint(content, backbone=backbone, device=device)
         spec = self.task.data
         dataset = open_dataset(spec)
 
@@ -190,8 +195,32 @@ class Session:
             return open_test_part(spec, dataset, front_end=data.front_end, workers=torch.get_num_threads())
 
         return read_test_once(
-            self.files, dataset, inputs=config.system.inputs, predict=learner.predict, open_part=open_part
+            self.files, dataset, inputs=config.system.inputs, predict=best.predict, open_part=open_part
         )
+
+
+def checkpoint_header(task: TrialTask, config: TrialConfig, data: StudyData, record: EpochRecord) -> CheckpointHeader:
+    """Return the header of a trial's checkpoint at an epoch."""
+    origin = task.provenance
+    backbone = {name.removeprefix("backbone_"): value for name, value in origin.items() if name.startswith("backbone_")}
+    return CheckpointHeader(
+        config=config.to_paths(),
+        labels=data.labels,
+        input=config.system.inputs,
+        front_end=None if data.front_end is None else asdict(data.front_end),
+        mean=data.mean,
+        std=data.std,
+        backbone={**backbone, "name": task.backbone, "digest": task.backbone_digest} if data.front_end else {},
+        data={**asdict(task.data), "digest": task.data_digest, "data_digest": origin.get("data_digest", "")},
+        epoch=record.epoch,
+        figures=record.figures,
+        f1_by_label=record.f1_by_label,
+        seed=task.seed,
+        commit=origin.get("git_commit", "unknown"),
+        versions={
+            name.removeprefix("version/"): value for name, value in origin.items() if name.startswith("version/")
+        },
+    )
 
 
 def _clean_up() -> None:

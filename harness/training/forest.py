@@ -5,12 +5,13 @@ seconds of VGGish features, depth 8, 100 trees.
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from sklearn.ensemble import RandomForestClassifier
 
 from harness.config.components import RandomForest
@@ -24,10 +25,69 @@ from harness.training.trainer import EpochResult
 _EPS = 1e-7
 
 
+@dataclass(frozen=True)
+class Forests:
+    """The trees of all labels in one list of nodes.
+
+    A node sends a clip to `left` if the clip's `feature` is at most `threshold`, and else to `right`. At a leaf both
+    are the node itself, and `probability` is that of the label. `roots` has the first node of each label's trees.
+    """
+
+    roots: Int[np.ndarray, "label tree"]
+    feature: Int[np.ndarray, " node"]
+    threshold: Float[np.ndarray, " node"]
+    left: Int[np.ndarray, " node"]
+    right: Int[np.ndarray, " node"]
+    probability: Float[np.ndarray, " node"]
+
+    @classmethod
+    def of(cls, forests: Sequence[RandomForestClassifier]) -> Self:
+        """Return the trees of one fitted forest for each label."""
+        nodes: dict[str, list[np.ndarray]] = {f.name: [] for f in fields(cls)}
+        n_nodes = 0
+        for forest in forests:
+            roots = []
+            for tree in (estimator.tree_ for estimator in forest.estimators_):
+                roots.append(n_nodes)
+                here, is_leaf = np.arange(tree.node_count), tree.children_left < 0
+                nodes["feature"].append(np.where(is_leaf, 0, tree.feature))
+                nodes["threshold"].append(tree.threshold)
+                nodes["left"].append(np.where(is_leaf, here, tree.children_left) + n_nodes)
+                nodes["right"].append(np.where(is_leaf, here, tree.children_right) + n_nodes)
+                nodes["probability"].append(_probability_of_true(tree.value, forest.classes_))
+                n_nodes += tree.node_count
+            nodes["roots"].append(np.array(roots)[None])
+        return cls(**{name: np.concatenate(values) for name, values in nodes.items()})
+
+    def predict(self, features: Float[np.ndarray, "clip dim"]) -> Float[np.ndarray, "clip label"]:
+        """Return the mean over each label's trees, added up in their order, as scikit-learn does with one thread."""
+        values, clips = features.astype(np.float32), np.arange(len(features))
+        total = np.zeros((len(features), len(self.roots)))
+        for label, tree in np.ndindex(self.roots.shape):
+            node = np.full(len(features), self.roots[label, tree])
+            while True:
+                goes_left = values[clips, self.feature[node]] <= self.threshold[node]
+                following = np.where(goes_left, self.left[node], self.right[node])
+                if np.array_equal(following, node):
+                    break
+                node = following
+            total[:, label] += self.probability[node]
+        mean: Float[np.ndarray, "clip label"] = (total / self.roots.shape[1]).astype(np.float32)
+        return mean
+
+
+def _probability_of_true(
+    value: Float[np.ndarray, "node 1 answer"], answers: Bool[np.ndarray, " answer"]
+) -> Float[np.ndarray, " node"]:
+    """Return the share of True at each node, also of a forest that has seen one answer only."""
+    given = list(answers)
+    return value[:, 0, given.index(True)] if True in given else np.zeros(len(value))
+
+
 class ForestLearner:
     """Fits a forest for each label, at once: its only epoch is the last one.
 
-    A state holds no trees: a forest is the same whenever it is grown from the same seed.
+    A state holds no trees, since training cannot go on from them; `weights` holds them as arrays.
     """
 
     def __init__(self, config: TrialConfig, *, data: StudyData, epochs: int, seed: int) -> None:
@@ -35,7 +95,7 @@ class ForestLearner:
         self.config, self.system, self.data = config, config.system, data
         self.epochs, self.seed = epochs, seed
         self.epoch = 0
-        self._forests: list[RandomForestClassifier] = []
+        self._forests: Forests | None = None
 
     def run(self) -> Iterator[EpochResult]:
         """Fit, and yield the one epoch, unless that is done."""
@@ -72,16 +132,18 @@ class ForestLearner:
             self._fit()
 
     def weights(self) -> dict[str, Any]:
-        """Return nothing: see the class."""
-        return {}
+        """Return the trees of all labels as tensors."""
+        assert self._forests is not None, "the forests are fitted or loaded first"
+        return {name: torch.from_numpy(values) for name, values in asdict(self._forests).items()}
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:
-        """Take what `weights` gave: there is one fit, and it is there."""
+        """Let these trees predict."""
+        self._forests = Forests(**{name: tensor.numpy() for name, tensor in weights.items()})
 
     def predict(self, part: Part) -> Float[np.ndarray, "clip label"]:
-        """Return the labels' probabilities: the share of a label's trees that hear it."""
-        features = _mean_vggish(part)
-        return np.stack([_probability(forest, features) for forest in self._forests], axis=1).astype(np.float32)
+        """Return the labels' probabilities: the mean over a label's trees."""
+        assert self._forests is not None, "the forests are fitted or loaded first"
+        return self._forests.predict(_mean_vggish(part))
 
     def parameter_counts(self) -> dict[str, int]:
         """Return nothing: trees have no parameters that could be counted as a network's are."""
@@ -90,7 +152,7 @@ class ForestLearner:
     def _fit(self) -> None:
         train = self.data.train
         features, is_positive = _mean_vggish(train), train.targets >= POSITIVE
-        self._forests = []
+        forests = []
         for column in range(len(self.data.labels)):
             clips = train.observed[:, column]
             forest = RandomForestClassifier(
@@ -99,23 +161,14 @@ class ForestLearner:
                 random_state=self.seed % 2**32,
                 n_jobs=torch.get_num_threads(),
             ).fit(features[clips], is_positive[clips, column])
-            # several threads would add up the trees' votes in whatever order they finish
-            self._forests.append(forest.set_params(n_jobs=1))
+            forests.append(forest)
+        self._forests = Forests.of(forests)
 
 
 def _mean_vggish(part: Part) -> Float[np.ndarray, "clip dim"]:
     vggish, _, _ = part.batch(np.arange(len(part)), torch.device("cpu"))
     mean: Float[np.ndarray, "clip dim"] = vggish.numpy().mean(axis=1, dtype=np.float64)
     return mean
-
-
-def _probability(forest: RandomForestClassifier, features: Float[np.ndarray, "clip dim"]) -> Float[np.ndarray, " clip"]:
-    """Return the probability of True, also from a forest that has only ever seen one answer."""
-    answers = list(forest.classes_)
-    if True not in answers:
-        return np.zeros(len(features))
-    probability: Float[np.ndarray, " clip"] = forest.predict_proba(features)[:, answers.index(True)]
-    return probability
 
 
 def _loss(probabilities: Float[np.ndarray, "clip label"], part: Part) -> float:

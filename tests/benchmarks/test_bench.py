@@ -31,7 +31,7 @@ FAKE_STUDY = """
     for number in range(int(flags["--trials"])):
         trial = home / "trials" / f"{number:03d}"
         trial.mkdir(parents=True)
-        for name, moment in (("best.pt", 10 * number + 3), ("last.pt", 10 * number + 4)):
+        for name, moment in (("best.safetensors", 10 * number + 3), ("last.pt", 10 * number + 4)):
             (trial / name).touch()
             os.utime(trial / name, (now + moment, now + moment))
         rows.append({"number": number, "seconds": 2.0})
@@ -159,7 +159,7 @@ def test_the_overhead_is_what_the_training_leaves_of_the_wall_time(fake_study):
 
 
 def test_the_first_training_begins_its_own_seconds_before_its_checkpoint(tmp_path):
-    for name, moment in (("best.pt", 1010.0), ("last.pt", 1011.0)):
+    for name, moment in (("best.safetensors", 1010.0), ("last.pt", 1011.0)):
         file = tmp_path / "trials" / "000" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()

@@ -11,18 +11,24 @@ import torch
 from harness.config.literature import SYSTEMS
 from harness.config.study import DataSpec
 from harness.data.rows import UnreadableRowsError
+from harness.models.backbones.ast import Ast
+from harness.models.backbones.checkpoints import backbone_digest
 from harness.study import session as session_module
 from harness.study.artifacts import FIGURES
 from harness.study.files import BEST, LAST, TrialFiles
 from harness.study.records import TrialFailure, TrialReport
 from harness.study.session import Session, TrialTask
 from harness.study.worker import drive
+from harness.training.checkpoint import read_header
 from harness.training.metrics import METRICS, Metric
 from harness.training.trainer import Trainer
 from tests.conftest import LABELS, TINY, make_data, make_vggish_data
 from tests.support.systems import config_of
 
 EPOCHS = 3
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    DIGEST = backbone_digest(Ast(TINY))
 PATHS = {"reprogrammer/kind": "cnn", "normalisation/kind": "dataset", "optimiser/lr": 1e-2}
 
 
@@ -49,7 +55,7 @@ def task(tmp_path, *, number=0, seed=0, **paths):
         epochs=EPOCHS,
         seed=seed,
         backbone="tiny",
-        backbone_digest="",
+        backbone_digest=DIGEST,
         data=DataSpec(),
         data_digest="",
         precision="fp32",
@@ -103,8 +109,7 @@ def test_a_report_survives_the_way_through_tune_and_the_storage(tmp_path, on_tin
 def test_a_trial_leaves_its_best_state_and_figures_to_look_at(tmp_path, drawing_on_tiny):
     found = list(reports(task(tmp_path)))
     files = TrialFiles(str(tmp_path), 0)
-    best = files.load(BEST)
-    assert best["epoch"] == found[-1].best.epoch
+    assert read_header(files.read(BEST)).epoch == found[-1].best.epoch
     assert files.load(LAST)["trainer"]["epoch"] == EPOCHS
     for name in ("f1_by_label.png", "learning_curves.png", "input_change.png"):
         assert files.read(name).startswith(b"\x89PNG")
@@ -278,7 +283,7 @@ def test_a_trial_whose_best_weights_are_gone_reads_no_test_clips(tmp_path, on_ti
     list(reports(task(tmp_path)))
     (tmp_path / "trials/000" / BEST).unlink()
     (found,) = reports(replace(task(tmp_path), reads_test=True))
-    assert "best.pt: does not exist" in found.reason
+    assert "best.safetensors: does not exist" in found.reason
     assert test_clips == []
 
 

@@ -1,4 +1,4 @@
-"""Random forests: what they are grown on, and what they say where there is little to grow on."""
+"""Random forests: their training clips, their trees as arrays, and labels with one answer."""
 
 import numpy as np
 import pytest
@@ -25,13 +25,15 @@ def test_predictions_are_those_of_scikit_learn_on_mean_features_and_annotated_cl
     learner = forest(data, seed=3)
     list(learner.run())
     found = learner.predict(data.validation)
-    train, validation = (part.features[part.rows].mean(axis=1) for part in (data.train, data.validation))
+    train, validation = (
+        part.features[part.rows].mean(axis=1, dtype=np.float64) for part in (data.train, data.validation)
+    )
     for column in range(len(LABELS)):
         clips = data.train.observed[:, column]
         made = RandomForestClassifier(n_estimators=100, max_depth=8, random_state=3)
         made.fit(train[clips], data.train.targets[clips, column] >= 0.5)
         expected = made.predict_proba(validation)[:, list(made.classes_).index(True)]
-        assert found[:, column] == pytest.approx(expected, abs=0.02)  # means differ in their last digits
+        assert np.array_equal(found[:, column], expected.astype(np.float32))
 
 
 def test_trees_and_depth_are_the_configurations():
@@ -39,9 +41,10 @@ def test_trees_and_depth_are_the_configurations():
     data.train.targets[:] = np.random.default_rng(9).random(data.train.targets.shape)  # nothing that one cut can tell
     learner = forest(data, **{"system/n_trees": 11, "system/max_depth": 2})
     list(learner.run())
-    for made in learner._forests:
-        assert len(made.estimators_) == 11
-        assert max(tree.get_depth() for tree in made.estimators_) == 2
+    trees = learner.weights()
+    assert trees["roots"].shape == (4, 11)
+    n_nodes = np.diff([*trees["roots"].flatten().tolist(), len(trees["left"])])
+    assert n_nodes.max() == 7  # of two cuts, one below the other
 
 
 @pytest.mark.parametrize(("answer", "probability"), [(1.0, 1.0), (0.0, 0.0)])
@@ -65,9 +68,8 @@ def test_the_number_of_threads_changes_nothing():
     assert np.array_equal(*found)
 
 
-def test_a_forest_counts_no_parameters_and_keeps_no_trees():
+def test_a_forest_counts_no_parameters_and_its_state_keeps_no_trees():
     learner = forest()
     list(learner.run())
     assert learner.parameter_counts() == {}
-    assert learner.weights() == {}
     assert set(learner.state()) == {"epoch", "config"}

@@ -1,0 +1,154 @@
+"""Checkpoints that describe themselves: the weights of what predicts, and a header with everything else to predict.
+
+A checkpoint is a safetensors file: loading one runs no code of its own, and needs no study beside it. The header is
+JSON under one key of the file's metadata.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from harness.config.components import ManyToOneMapper
+from harness.config.trial import TrialConfig
+from harness.data.batches import Part, StudyData
+from harness.features.log_mel import FrontEnd
+from harness.models.backbones.ast import Ast
+from harness.models.backbones.checkpoints import backbone_digest, load_backbone
+from harness.training.learner import Learner, make_learner
+
+VERSION = 1
+"""The version of the format. A file of another one is refused."""
+
+_LARGEST_HEADER = 100_000_000  # safetensors' own limit, in bytes
+
+_KEY, _VERSION_KEY = "checkpoint", "checkpoint_version"
+
+
+@dataclass(frozen=True)
+class CheckpointHeader:
+    """What a checkpoint holds, and where it comes from.
+
+    `config` is by path. `labels` are in the order of the outputs. `front_end` is None for VGGish features; `mean` and
+    `std` are those of the training clips' features. `backbone` has the name, the digest and, where known, the file and
+    the revision; it is empty for a system without one. `data` has the data set, the split and the digests. `figures`
+    and `f1_by_label` are on validation at `epoch`.
+    """
+
+    config: Mapping[str, Any]
+    labels: tuple[str, ...]
+    input: str
+    front_end: Mapping[str, Any] | None
+    mean: float
+    std: float
+    backbone: Mapping[str, str]
+    data: Mapping[str, Any]
+    epoch: int
+    figures: Mapping[str, float]
+    f1_by_label: Mapping[str, float]
+    seed: int
+    commit: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint, ready to predict."""
+
+    header: CheckpointHeader
+    learner: Learner
+
+    def predict(self, part: Part) -> Float[np.ndarray, "clip label"]:
+        """Return the labels' probabilities for the clips of a part, in the order of the header's labels."""
+        return self.learner.predict(part)
+
+
+def save_checkpoint(header: CheckpointHeader, weights: Mapping[str, Tensor]) -> bytes:
+    """Return the content of a checkpoint file."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    return bytes(save(tensors, metadata={_VERSION_KEY: str(VERSION), _KEY: json.dumps(asdict(header))}))
+
+
+def read_header(source: Path | bytes) -> CheckpointHeader:
+    """Return the header of a checkpoint file or of its content.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, or of another version.
+    """
+    where = str(source) if isinstance(source, Path) else "checkpoint"
+    try:
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+            size = int.from_bytes(file.read(8), "little")
+            metadata = json.loads(file.read(min(size, _LARGEST_HEADER)))["__metadata__"]
+        version, values = metadata[_VERSION_KEY], json.loads(metadata[_KEY])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{where}: is no checkpoint of this program, or was cut short") from error
+    if version != str(VERSION):
+        raise ValueError(f"{where}: is a checkpoint of version {version}; this program reads version {VERSION}")
+    known = {field.name for field in fields(CheckpointHeader)}
+    if values.keys() != known:
+        raise ValueError(f"{where}: its header lacks or adds {', '.join(sorted(values.keys() ^ known))}")
+    return CheckpointHeader(**{**values, "labels": tuple(values["labels"])})
+
+
+def load_checkpoint(
+    source: Path | bytes, *, backbone: Ast | str | None = None, device: torch.device | None = None
+) -> Checkpoint:
+    """Load a checkpoint file, or its content, with the backbone that it names.
+
+    `backbone` is another name for the same weights, such as a file's place on this machine, or those weights loaded.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no such backbone.
+        ValueError: it is no checkpoint, of another version, or damaged, or the backbone has other weights.
+    """
+    header, device = read_header(source), device or torch.device("cpu")
+    content = source.read_bytes() if isinstance(source, Path) else source
+    config = TrialConfig.from_paths(header.config)
+    if isinstance(config.mapper, ManyToOneMapper):  # the file holds the assignment; measuring it takes training clips
+        config = replace(config, mapper=replace(config.mapper, assignment="contiguous"))
+    learner = make_learner(
+        config,
+        backbone=_checked_backbone(header, backbone, device) if header.backbone else None,
+        data=_no_clips(header),
+        epochs=1,
+        seed=header.seed,
+        device=device,
+        precision="fp32",
+    )
+    try:
+        learner.load_weights(load(content))
+    except (SafetensorError, RuntimeError, TypeError) as error:
+        where = source if isinstance(source, Path) else "checkpoint"
+        raise ValueError(f"{where}: its weights are damaged, or not those of its configuration ({error})") from error
+    return Checkpoint(header, learner)
+
+
+def _checked_backbone(header: CheckpointHeader, given: Ast | str | None, device: torch.device) -> Ast:
+    name = given if isinstance(given, str) else header.backbone["name"]
+    backbone = given if isinstance(given, Ast) else load_backbone(name).to(device)
+    found, expected = backbone_digest(backbone), header.backbone["digest"]
+    if found != expected:
+        raise ValueError(
+            f"backbone={name!r}: has weights {found[:12]}, the checkpoint was trained with {expected[:12]} "
+            f"({header.backbone['name']}); give the backbone with those weights"
+        )
+    return backbone
+
+
+def _no_clips(header: CheckpointHeader) -> StudyData:
+    """Return data with the labels and the statistics that the model was built with, but without clips."""
+    no_labels = np.empty((0, len(header.labels)), np.float32)
+    nothing = Part(np.empty((0, 1, 1), np.float16), np.empty(0, np.int64), no_labels, no_labels > 0)
+    front_end = None if header.front_end is None else FrontEnd(**header.front_end)
+    return StudyData(header.labels, nothing, nothing, header.mean, header.std, front_end)
