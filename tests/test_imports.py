@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 DOORS = {
     "timm": ("harness/models/",),
     "mlflow": ("tracking/",),
-    "ray": ("harness/common/", "harness/features/", "harness/study/", "harness/evaluation/", "harness/benchmarks/"),
+    "ray": ("harness/common/", "harness/study/", "harness/evaluation/", "harness/benchmarks/"),
     "optuna": (
         "search_spaces/",
         "harness/common/",
@@ -88,7 +88,7 @@ def test_imports_between_folders_point_down(room):
     wrong = [
         (module, name)
         for module in modules(f"harness/{room}")
-        if Path(module).stem not in COMMANDS | {"machines", "ray_extraction"}  # until the cache takes paths
+        if Path(module).stem not in COMMANDS
         for name in imports_of(ROOT / module)
         if name.startswith("harness.") and name.split(".")[1] not in allowed
     ]

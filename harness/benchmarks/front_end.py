@@ -21,7 +21,7 @@ from torchaudio.compliance import kaldi
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed, torch_threads
 from harness.data.batches import Part
 from harness.data.dataset import ClipDataset
-from harness.data.store import prepare_features
+from harness.features.extract import extract
 from harness.features.log_mel import FrontEnd
 
 RELEASED, PREPARE, READ = "released code, every epoch", "ours, once", "ours, every epoch"
@@ -43,7 +43,7 @@ class FrontEndSpeed:
 
 
 def measure_front_end(*, clips: int = 24, clip_seconds: float = 10.0, rounds: int = 5) -> list[FrontEndSpeed]:
-    """Compare the released path, preparing our store, and reading batches from it.
+    """Compare the released path, filling our cache, and reading batches from it.
 
     The last row is what `RELEASED_EPOCHS` epochs, the released recipe's, cost either way: preparing once and reading
     each time.
@@ -116,11 +116,10 @@ def _ways(dataset: ClipDataset) -> dict[str, Callable[[], object]]:
 
     def prepare() -> None:
         shutil.rmtree(cache, ignore_errors=True)
-        prepare_features(dataset, FrontEnd(), cache=cache)
+        extract(paths, FrontEnd(), cache=cache)
 
     def read() -> None:
-        store = prepare_features(dataset, FrontEnd(), cache=cache)
-        part = Part(store.features, dataset.train, dataset.targets, dataset.observed)
+        part = Part(extract(paths, FrontEnd(), cache=cache).rows, dataset.train, dataset.targets, dataset.observed)
         for batch in np.array_split(np.arange(len(part)), -(-len(part) // _BATCH)):
             part.batch(batch, torch.device("cpu"))
 

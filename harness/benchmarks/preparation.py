@@ -1,7 +1,7 @@
 """Preparing a data set: clips a second of whole preparations, beside the released code's way on one core.
 
-The clock is wall time: what is asked here is how soon the clips are there, and whether twice the cores take half as
-long. `front_end` tells what a core does on a busy machine.
+The clock is wall time: it shows how soon the clips are there, and whether twice the cores take half as long.
+`front_end` measures the time of a core on a busy machine.
 """
 
 import os
@@ -12,17 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import ray
-
 from harness.benchmarks.front_end import RELEASED, released_front_end, synthetic_clips
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed, torch_threads
-from harness.common.ray_start import start_ray
-from harness.data.extraction import Extraction, in_threads
-from harness.data.store import prepare_features
+from harness.features.extract import extract
 from harness.features.log_mel import FrontEnd
-from harness.features.ray_extraction import RayExtraction
 
-ONE, THREADS, RAY = "ours, 1 thread", "ours, {} threads", "ours, {} Ray workers"
+ONE, THREADS = "ours, 1 thread", "ours, {} threads"
 
 
 @dataclass(frozen=True)
@@ -38,23 +33,12 @@ class PreparationSpeed:
     scaling: Ratio
 
 
-def measure_preparation(
-    *, clips: int = 96, clip_seconds: float = 10.0, rounds: int = 5, with_ray: bool = True
-) -> list[PreparationSpeed]:
-    """Compare the released code's front end, and whole preparations by one core and by all, as threads and by Ray."""
+def measure_preparation(*, clips: int = 96, clip_seconds: float = 10.0, rounds: int = 5) -> list[PreparationSpeed]:
+    """Compare the released code's front end, and whole preparations by one core and by all."""
     cores = len(os.sched_getaffinity(0))
     n_cores = {RELEASED: 1, ONE: 1, THREADS.format(cores): cores}
-    extractions: dict[str, Extraction] = {ONE: in_threads(1), THREADS.format(cores): in_threads(cores)}
-    if with_ray:
-        start_ray(None, cpus=cores)
-        n_cores[RAY.format(cores)], extractions[RAY.format(cores)] = cores, RayExtraction()
-    try:
-        with tempfile.TemporaryDirectory() as directory, torch_threads(1):
-            ways = _ways(Path(directory), extractions, clips=clips, clip_seconds=clip_seconds)
-            seconds = interleaved(ways, rounds=rounds)
-    finally:
-        if with_ray:
-            ray.shutdown()
+    with tempfile.TemporaryDirectory() as directory, torch_threads(1):
+        seconds = interleaved(_ways(Path(directory), cores, clips=clips, clip_seconds=clip_seconds), rounds=rounds)
     return [
         PreparationSpeed(
             way=way,
@@ -69,17 +53,16 @@ def measure_preparation(
     ]
 
 
-def _ways(
-    root: Path, extractions: dict[str, Extraction], *, clips: int, clip_seconds: float
-) -> dict[str, Callable[[], object]]:
+def _ways(root: Path, cores: int, *, clips: int, clip_seconds: float) -> dict[str, Callable[[], object]]:
     dataset = synthetic_clips(root, clips=clips, seconds=clip_seconds)
     paths = [dataset.audio_path(row) for row in range(clips)]
 
-    def prepare(compute: Extraction) -> None:
+    def prepare(workers: int) -> None:
         shutil.rmtree(root / "cache", ignore_errors=True)
-        prepare_features(dataset, FrontEnd(), cache=root / "cache", compute=compute)
+        extract(paths, FrontEnd(), cache=root / "cache", workers=workers)
 
-    ways: dict[str, Callable[[], object]] = {RELEASED: lambda: [released_front_end(path) for path in paths]}
-    for way, compute in extractions.items():
-        ways[way] = partial(prepare, compute)
-    return ways
+    return {
+        RELEASED: lambda: [released_front_end(path) for path in paths],
+        ONE: partial(prepare, 1),
+        THREADS.format(cores): partial(prepare, cores),
+    }

@@ -1,7 +1,7 @@
-"""A process that tells how much memory it takes: reading a whole store, or running a trial.
+"""A process that measures its own memory: reading a whole feature cache, or running a trial.
 
-    python -m harness.benchmarks.process_memory read FILE np.memmap
-    python -m harness.benchmarks.process_memory trial FILE ours BACKBONE unet 8
+    python -m harness.benchmarks.process_memory read FOLDER FRAMES MELS np.memmap
+    python -m harness.benchmarks.process_memory trial FOLDER FRAMES MELS ours BACKBONE unet 8
 
 Prints, as JSON, the megabytes (10^6 bytes) that were resident at most at the end of each stage.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.rows import Rows, StoredRows
+from harness.benchmarks.cached import open_rows
+from harness.features.cache import Rows
 
-MAPPED, OURS = "np.memmap", "ours"
 _BATCH = 8
 _STEPS = 2
 _VALIDATED = 20
@@ -30,7 +30,7 @@ def peak_mb() -> float:
 
 
 def read_all(rows: Rows) -> dict[str, float]:
-    """Read every row of a store, a batch at a time."""
+    """Read every row, a batch at a time."""
     stages = {"imports": peak_mb()}
     for first in range(0, rows.shape[0], _BATCH):
         np.array(rows[first : first + _BATCH])
@@ -64,9 +64,9 @@ def run_trial(rows: Rows, *, backbone_name: str, reprogrammer: str, batch: int) 
     return {**stages, "validation": peak_mb()}
 
 
-def main(task: str, file: str, way: str, *trial: str) -> None:
+def main(task: str, folder: str, frames: str, mels: str, way: str, *trial: str) -> None:
     """Do the task and print its stages."""
-    rows: Rows = StoredRows(Path(file)) if way == OURS else np.load(file, mmap_mode="r")
+    rows = open_rows(Path(folder), way, (int(frames), int(mels)))
     if task == "read":
         stages = read_all(rows)
     else:

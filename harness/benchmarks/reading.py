@@ -1,11 +1,9 @@
-"""Reading from a store: clips a second in random order, and how long training waits for them.
+"""Reading from the feature cache: clips a second in random order, and how long training waits for them.
 
-The baseline is a memory map, indexed by the rows of a batch. Cold means that the system holds nothing of the file in
-its page cache when a round begins; what the disk's own controller or a virtual machine's host may hold is not in our
-hands.
+The baseline is a memory map of one packed file, indexed by the rows of a batch. Cold means that the page cache holds
+nothing of the files when a round begins; a disk controller or a virtual machine's host may still hold them.
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -16,26 +14,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from harness.benchmarks.cached import MAPPED, OURS, forget, open_rows, write_cache
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed
 from harness.benchmarks.training import unread_data
 from harness.common.files import cache_dir
 from harness.config.trial import TrialConfig
 from harness.data.batches import Part, StudyData
-from harness.data.rows import Rows, StoredRows
+from harness.features.cache import Rows
 from harness.models.backbones.ast import GEOMETRIES
 from harness.models.backbones.checkpoints import load_backbone
 from harness.models.build import build_model
 from harness.training.trainer import Trainer
 
-MAPPED, OURS, AHEAD = "np.memmap", "ours", "ours, read ahead"
+AHEAD = "ours, read ahead"
 BATCH = 8
 _CPU = torch.device("cpu")
+_SHAPE = (1024, 128)
 _EPOCH_CLIPS = 400
 
 
 @dataclass(frozen=True)
 class ReadingSpeed:
-    """One way to read all rows of a store in batches and in random order; the ratio is to the memory map."""
+    """One way to read all clips in batches and in random order; the ratio is to the memory map."""
 
     way: str
     page_cache: str
@@ -64,13 +64,14 @@ class Waiting:
 
 
 def measure_reading(*, store_gb: float, rounds: int = 5) -> list[ReadingSpeed]:
-    """Read a store of AST's 1024 x 128 in float16, of `store_gb` times 10^9 bytes."""
+    """Read a cache of AST's 1024 x 128 in float16, of `store_gb` times 10^9 bytes and at least a batch."""
+    n_clips = max(BATCH, round(store_gb * 1e9) // (2 * _SHAPE[0] * _SHAPE[1]))
     with tempfile.TemporaryDirectory(dir=_scratch()) as directory:
-        file = write_store(Path(directory) / "features.npy", (1024, 128), n_bytes=round(store_gb * 1e9))
-        n_clips = len(StoredRows(file))
+        place = Path(directory)
+        write_cache(place, _SHAPE, n_clips=n_clips)
         rows: list[ReadingSpeed] = []
-        for page_cache, before_each in (("warm", lambda: None), ("cold", lambda: forget(file))):
-            seconds = interleaved(_readers(file), rounds=rounds, before_each=before_each)
+        for page_cache, before_each in (("warm", lambda: None), ("cold", lambda: forget(place))):
+            seconds = interleaved(_readers(place, n_clips), rounds=rounds, before_each=before_each)
             rows += [
                 ReadingSpeed(
                     way,
@@ -88,13 +89,14 @@ def measure_reading(*, store_gb: float, rounds: int = 5) -> list[ReadingSpeed]:
 
 
 def measure_waiting(*, backbone: str = "ast-nano", n_clips: int = _EPOCH_CLIPS, rounds: int = 5) -> list[Waiting]:
-    """Train epochs without a reprogrammer, the fastest there are, from a store that is warm and one that is cold."""
+    """Train epochs without a reprogrammer, the fastest there are, from a cache that is warm and one that is cold."""
     geometry, waiting = GEOMETRIES[backbone], []
     with tempfile.TemporaryDirectory(dir=_scratch()) as directory:
         shape = (geometry.n_frames, geometry.n_mels)
-        file = write_store(Path(directory) / "features.npy", shape, n_bytes=2 * n_clips * shape[0] * shape[1])
-        trainer = _trainer(backbone, unread_data(geometry, StoredRows(file), np.arange(n_clips)))
-        for page_cache, before_each in (("warm", lambda: None), ("cold", lambda: forget(file))):
+        place = Path(directory)
+        write_cache(place, shape, n_clips=n_clips)
+        trainer = _trainer(backbone, unread_data(geometry, open_rows(place, OURS, shape), np.arange(n_clips)))
+        for page_cache, before_each in (("warm", lambda: None), ("cold", lambda: forget(place))):
             shares: list[float] = []
             seconds = interleaved(_epochs(trainer, shares), rounds=rounds, before_each=before_each)
             waiting.append(
@@ -111,29 +113,7 @@ def measure_waiting(*, backbone: str = "ast-nano", n_clips: int = _EPOCH_CLIPS, 
     return waiting
 
 
-def write_store(path: Path, shape: tuple[int, int], *, n_bytes: int) -> Path:
-    """Write float16 rows of noise, not holes, so that reading them reads from the disk; at least a batch of them."""
-    row_bytes = 2 * shape[0] * shape[1]
-    n_clips = max(BATCH, n_bytes // row_bytes)
-    noise = np.random.default_rng(0).normal(-6, 3, (64, *shape)).astype(np.float16).tobytes()
-    with path.open("wb") as file:
-        header = {"descr": "<f2", "fortran_order": False, "shape": (n_clips, *shape)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for first in range(0, n_clips, 64):
-            file.write(noise[: min(64, n_clips - first) * row_bytes])
-        file.flush()
-        os.fsync(file.fileno())
-    return path
-
-
-def forget(path: Path) -> None:
-    """Have the system drop a file from its page cache, as far as no process maps it."""
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _readers(file: Path) -> dict[str, Callable[[], object]]:
-    n_clips = len(StoredRows(file))
+def _readers(place: Path, n_clips: int) -> dict[str, Callable[[], object]]:
     labels = np.zeros((n_clips, 1), np.float32)
 
     def part(features: Rows) -> Part:
@@ -145,13 +125,13 @@ def _readers(file: Path) -> dict[str, Callable[[], object]]:
             clips.read(batch)
 
     def ahead() -> None:
-        with part(StoredRows(file)).read_ahead(_batches(n_clips), _CPU) as batches:
+        with part(open_rows(place, OURS, _SHAPE)).read_ahead(_batches(n_clips), _CPU) as batches:
             for _ in batches:
                 pass
 
     return {
-        MAPPED: lambda: in_turn(np.load(file, mmap_mode="r")),
-        OURS: lambda: in_turn(StoredRows(file)),
+        MAPPED: lambda: in_turn(open_rows(place, MAPPED, _SHAPE)),
+        OURS: lambda: in_turn(open_rows(place, OURS, _SHAPE)),
         AHEAD: ahead,
     }
 
@@ -187,6 +167,6 @@ def _trainer(name: str, data: StudyData) -> Trainer:
 
 
 def _scratch() -> Path:
-    """Return a folder on the disk that stores are kept on."""
+    """Return a folder on the disk that holds the cache."""
     cache_dir().mkdir(parents=True, exist_ok=True)
     return cache_dir()

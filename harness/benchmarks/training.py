@@ -19,7 +19,7 @@ from torch import Tensor
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed
 from harness.config.trial import REPROGRAMMERS, TrialConfig
 from harness.data.batches import Part, StudyData
-from harness.data.rows import Rows
+from harness.features.cache import Rows
 from harness.models.backbones.ast import AstGeometry, Backbone
 from harness.models.backbones.checkpoints import load_backbone
 from harness.models.build import build_model

@@ -1,1 +1,1 @@
-"""Clips in, features out: OpenMIC-2018 layout, front end, feature store, the built-in demo set."""
+"""Data sets: formats, labels, splits, checks and batches of clips with their features."""

@@ -100,7 +100,7 @@ def prepare(
 ) -> None:
     """Compute every clip's log-mel now, once and for all studies; type the command again to go on if interrupted.
 
-    Otherwise the first study does it. On a cluster, each machine that has a cache of its own is prepared.
+    Otherwise the first study does it. With --address, every node of the cluster fills its cache.
     """
     prepare_environment(joins_cluster=address is not None)
     with said_to_the_user(lambda: "run the same command again to go on"):
@@ -116,12 +116,16 @@ def prepare(
         # Ray reads the environment when it is imported
         from harness.common.progress import track  # noqa: PLC0415
         from harness.common.ray_start import cpu_count, start_ray  # noqa: PLC0415
-        from harness.study.cluster import Prepared, as_flags, lines_of, prepare_everywhere  # noqa: PLC0415  # noqa: PLC0415
+        from harness.study.cluster import Prepared, as_flags, lines_of, prepare_cluster, prepare_here  # noqa: PLC0415
         from harness.study.sources import open_dataset  # noqa: PLC0415
 
-        dataset = open_dataset(spec, workers=cpus or cpu_count(), progress=track)
-        start_ray(address, cpus=cpus)
-        outcomes = prepare_everywhere(spec, dataset, front_end, say=typer.echo)
+        cores = cpus or cpu_count()
+        dataset = open_dataset(spec, workers=cores, progress=track)
+        if address is None:
+            outcomes = prepare_here(spec, dataset, front_end, cores=cores)
+        else:
+            start_ray(address)
+            outcomes = prepare_cluster(spec, dataset, front_end, cores=cores, say=typer.echo)
         again: dict[str, object] = {
             "--data": data,
             "--backbone": backbone,

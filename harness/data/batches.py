@@ -15,12 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from harness.data.checked_rows import CheckedRows
 from harness.data.dataset import ClipDataset
 from harness.data.openmic import read_vggish
-from harness.data.rows import Rows
 from harness.data.splits import Split
-from harness.data.store import FeatureStore
+from harness.features.cache import Rows
+from harness.features.extract import Extracted
 from harness.features.log_mel import FrontEnd
 
 T = TypeVar("T")
@@ -89,22 +88,22 @@ class Features:
 
 def log_mel_features(
     dataset: ClipDataset,
-    store: FeatureStore,
+    extracted: Extracted,
+    front_end: FrontEnd,
     *,
     rows: Int[np.ndarray, " row"] | None = None,
     sound_digest: str | None = None,
 ) -> Features:
-    """Return the log-mel of some rows of a store (None: all); clips that it could not read are not available.
+    """Return the log-mel of some rows of a data set (None: all); clips that cannot be read are not available.
 
-    `sound_digest` stands for what all the clips sound like, if the data set knows better than its audio files do.
+    `sound_digest` identifies the sound of all clips, if the data set has a better one than its audio files give.
     """
-    available = store.available
-    content = ["log_mel", dataset.digest, sound_digest or store.audio_digest(rows), sorted(store.unreadable(rows))]
-    if rows is not None:
-        # what else may be in the store is none of this study's
-        available = available & np.isin(np.arange(len(available)), rows)
-    digest = _sha256([*content, *_some_keys(dataset, rows)])
-    return Features(CheckedRows(store), available, store.front_end, digest)
+    unreadable = sorted(dataset.keys[row] for row in extracted.unreadable)
+    if sound_digest is None:
+        files = [[key, digest] for key, digest in zip(dataset.keys, extracted.digests, strict=True) if digest]
+        sound_digest = _sha256([files, unreadable])
+    digest = _sha256(["log_mel", dataset.digest, sound_digest, unreadable, *_some_keys(dataset, rows)])
+    return Features(extracted.rows, extracted.available, front_end, digest)
 
 
 def vggish_features(

@@ -1,41 +1,41 @@
-"""Preparation of features on the nodes of a Ray cluster."""
+"""Preparation of features on this machine and on the other nodes of a Ray cluster.
+
+Each node runs one task that fills its own cache by all of its cores. Nodes that share a cache share the work.
+"""
 
 import platform
+import resource
 import shlex
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich import filesize
 
 from harness.common.files import cache_dir
 from harness.common.progress import Progress, quiet, track
-from harness.common.ray_start import cpu_count
+from harness.common.text import few, first_line
 from harness.config.study import DataSpec
 from harness.data.dataset import ClipDataset
-from harness.data.extraction import Extraction, Heard, Unopened, in_threads
-from harness.data.left_out import LEFT_OUT, is_known_to_be_corrupted
-from harness.data.old_stores import bytes_on_disk
-from harness.data.openmic import audio_name
-from harness.data.store import prepare_features
-from harness.data.wanted import look_at
+from harness.data.skipped import is_known_to_be_corrupted, skipped_file, unreadable_clips
 from harness.features.log_mel import FrontEnd
-from harness.features.machines import Machine, machines_beside, on, reason_of
-from harness.features.ray_extraction import RayExtraction, cores_of, resident_bytes
-from harness.study.sources import open_dataset, stored_features, study_rows
+from harness.study.sources import extract_features, open_dataset, study_rows
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a machine's store holds of the clips that a study needs.
+    """The clips of a study that a node's cache holds.
 
-    `n_computed` of them were heard now, in `seconds`; `unreadable` says why others are left out, by key. `digest` is
-    that of the features, and equal on machines that hold the same files. `n_bytes` is the whole store's room on disk;
-    `process_bytes` and `worker_bytes` are the largest resident memory of who stored and of a Ray worker who heard.
+    Attributes:
+        path: The folder of the clips' features, which take `n_bytes`.
+        n_computed: How many were computed now, in `seconds`.
+        unreadable: File and reason of each skipped clip, by key; `listed` is the file that lists them.
+        digest: Digest of the features, equal on nodes with the same audio.
+        process_bytes: The process's largest resident memory.
     """
 
     host: str
@@ -45,143 +45,104 @@ class Prepared:
     n_clips: int
     n_computed: int
     unreadable: Mapping[str, str]
+    listed: str
     seconds: float
     digest: str
     process_bytes: int
-    worker_bytes: int = 0
 
 
 Outcome = tuple[str, Prepared | str]
-"""A machine, and what its store holds or why it is not ready."""
+"""A node's host, and what its cache holds or why it is not ready."""
 
 
-def prepare_everywhere(
-    spec: DataSpec, dataset: ClipDataset, front_end: FrontEnd, *, say: Callable[[str], object]
-) -> list[Outcome]:
-    """Fill the stores of this machine, which comes first, and of all that do not share its cache. Ray is connected.
-
-    What comes of each is told, and of each machine that shares the cache but has not the same audio.
+def prepare_here(spec: DataSpec, dataset: ClipDataset, front_end: FrontEnd, *, cores: int) -> list[Outcome]:
+    """Fill this machine's cache.
 
     Raises:
-        OSError: this machine's audio cannot be read or its cache not be written.
-        ValueError: the data set is not what it must be, or clips cannot be read and `spec.skips_corrupt` is False.
+        OSError: audio files cannot be opened, or the cache cannot be written.
+        ValueError: clips cannot be read and `spec.skips_corrupt` is False.
     """
-    machines = machines_beside(look_at(dataset, study_rows(spec, dataset)).paths)
-    strangers = [machine for machine in machines if not machine.shares_cache]
-    deaf = [machine for machine in machines if machine.shares_cache and machine.trouble]
-    for machine in deaf:
-        say(f"{machine.host} shares this machine's cache and is given no work, since there {machine.trouble}")
-    begun = [(machine, _begin(machine, spec, front_end)) for machine in strangers]
-    if begun:
-        say(f"{len(begun)} machines that do not share this one's cache fill their own: {_hosts(strangers)}")
-    ours = _prepare_with_ray(spec, dataset, front_end, machines)
-    outcomes: list[Outcome] = [(ours.host, ours), *((machine.host, machine.trouble) for machine in deaf)]
-    for machine, task in begun:
-        say(f"waiting for {machine.host}")
-        outcomes.append((machine.host, _outcome(task, ours)))
+    ours = _prepare(spec, dataset, front_end, cores=cores, progress=track)
+    return [(ours.host, ours)]
+
+
+def prepare_cluster(
+    spec: DataSpec, dataset: ClipDataset, front_end: FrontEnd, *, cores: int, say: Callable[[str], object]
+) -> list[Outcome]:
+    """Fill the caches of this machine, which comes first, and of all other nodes at the same time. Ray is connected.
+
+    Raises:
+        OSError: this machine's audio files cannot be opened, or its cache cannot be written.
+        ValueError: clips cannot be read here and `spec.skips_corrupt` is False.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]  # type: ignore[no-untyped-call]
+    tasks = [(node["NodeManagerHostname"], _begin(node, spec, front_end)) for node in others]
+    if tasks:
+        say(f"{len(tasks)} other nodes fill their caches: {few(host for host, _ in tasks)}")
+    outcomes = prepare_here(spec, dataset, front_end, cores=cores)
+    for host, task in tasks:
+        say(f"waiting for {host}")
+        outcomes.append((host, _outcome(task, outcomes[0][1])))
     return outcomes
 
 
-def _prepare_with_ray(
-    spec: DataSpec, dataset: ClipDataset, front_end: FrontEnd, machines: Sequence[Machine]
-) -> Prepared:
-    """Fill this machine's store with the cores of all that share it and have the same audio.
-
-    Threads do it where Ray may use no core of these.
-    """
-    nodes = None
-    helpers = [machine for machine in machines if machine.shares_cache and not machine.trouble]
-    if len(helpers) < len(machines):
-        nodes = [ray.get_runtime_context().get_node_id(), *(machine.node for machine in helpers)]
-    cores = int(cores_of(nodes))
-    if cores < 1:
-        return _prepare(spec, dataset, front_end, compute=in_threads(cpu_count()), cores=cpu_count(), progress=track)
-    extraction = RayExtraction(nodes)
-    done = _prepare(spec, dataset, front_end, compute=extraction, cores=cores, progress=track)
-    return replace(done, worker_bytes=extraction.worker_bytes)
-
-
-def _prepare(
-    spec: DataSpec,
-    dataset: ClipDataset,
-    front_end: FrontEnd,
-    *,
-    compute: Extraction,
-    cores: int,
-    progress: Progress,
-) -> Prepared:
-    rows = study_rows(spec, dataset)
-    n_computed = 0
-
-    def counting(paths: Sequence[Path], front_end: FrontEnd, /) -> Generator[tuple[int, Heard | Unopened]]:
-        nonlocal n_computed
-        n_computed = len(paths)
-        return compute(paths, front_end)
-
-    began = time.monotonic()
-    store = prepare_features(
-        dataset,
-        front_end,
-        cache=cache_dir(),
-        rows=rows,
-        compute=counting,
-        skip_corrupt=spec.skips_corrupt,
-        progress=progress,
-    )
-    seconds = time.monotonic() - began
-    return Prepared(
-        host=platform.node(),
-        path=str(store.path),
-        cores=cores,
-        n_bytes=bytes_on_disk(store.path),
-        n_clips=len(dataset.keys) if rows is None else len(rows),
-        n_computed=n_computed,
-        unreadable=store.unreadable(rows),
-        seconds=seconds,
-        digest=stored_features(spec, dataset, store, rows).digest,
-        process_bytes=resident_bytes(),
-    )
-
-
-# Other machines
-
-
-def _begin(machine: Machine, spec: DataSpec, front_end: FrontEnd) -> Any:
-    """Have a machine fill its own store with all of its cores, as soon as they are free; return the task."""
-    return on(machine.node, _prepare_own, cpus=machine.cores).remote(spec, front_end, max(1, machine.cores))
+def _begin(node: Mapping[str, Any], spec: DataSpec, front_end: FrontEnd) -> Any:
+    """Start one task on a node, for all of its cores and on no other node; return the task."""
+    cores = int(node["Resources"].get("CPU", 0))
+    placed = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    function = ray.remote(_prepare_own).options(num_cpus=cores, max_retries=0, scheduling_strategy=placed)
+    return function.remote(spec, front_end, max(1, cores))
 
 
 def _prepare_own(spec: DataSpec, front_end: FrontEnd, cores: int) -> Prepared:
-    dataset = open_dataset(spec, workers=cores)
-    return _prepare(spec, dataset, front_end, compute=in_threads(cores), cores=cores, progress=quiet)
+    return _prepare(spec, open_dataset(spec, workers=cores), front_end, cores=cores, progress=quiet)
 
 
-def _outcome(task: Any, ours: Prepared) -> Prepared | str:
-    """Return what a machine made, or why it is of no use to a study that is prepared here."""
+def _prepare(spec: DataSpec, dataset: ClipDataset, front_end: FrontEnd, *, cores: int, progress: Progress) -> Prepared:
+    rows = study_rows(spec, dataset)
+    began = time.monotonic()
+    features, extracted = extract_features(spec, dataset, front_end, rows=rows, workers=cores, progress=progress)
+    return Prepared(
+        host=platform.node(),
+        path=str(extracted.place),
+        cores=cores,
+        n_bytes=extracted.n_bytes,
+        n_clips=len(dataset.keys) if rows is None else len(rows),
+        n_computed=extracted.n_computed,
+        unreadable=unreadable_clips(dataset, extracted),
+        listed=str(skipped_file(cache_dir(), dataset)),
+        seconds=time.monotonic() - began,
+        digest=features.digest,
+        process_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+    )
+
+
+def _outcome(task: Any, ours: Prepared | str) -> Prepared | str:
+    """Return what a node's cache holds, or why it is of no use to a study that is prepared here."""
+    assert isinstance(ours, Prepared)
     try:
         theirs: Prepared = ray.get(task)
+    except RayTaskError as error:
+        return f"{type(error.cause).__name__}: {error.cause}"
     except RayError as error:
-        return reason_of(error)
+        return f"it was lost ({first_line(error)})"
     if theirs.digest != ours.digest:
-        return f"its data are others than here: {theirs.digest[:12]}, not {ours.digest[:12]}"
+        return f"its data differ from those here: {theirs.digest[:12]}, not {ours.digest[:12]}"
     return theirs
-
-
-def _hosts(machines: Sequence[Machine]) -> str:
-    return ", ".join(machine.host for machine in machines)
 
 
 _N_NAMED = 20
 
 
 def lines_of(outcomes: Sequence[Outcome], flags: Sequence[str]) -> list[str]:
-    """Return the report: this machine's store, the others' beside it, and the study that the flags prepare for."""
+    """Return the report: this machine's cache, those of other nodes, and the study that the flags prepare for."""
     (_, ours), *others = outcomes
     assert isinstance(ours, Prepared)
     lines = [
-        f"store     {ours.path}, {filesize.decimal(ours.n_bytes)} on disk",
+        f"cache     {ours.path}, {filesize.decimal(ours.n_bytes)} on disk",
         f"clips     {_clips(ours)}",
-        *_left_out(ours),
+        *_skipped(ours),
         f"memory    {_memory(ours)}",
     ]
     lines += [f"machine   {host}: {_machine(outcome)}" for host, outcome in others]
@@ -197,28 +158,26 @@ def _clips(prepared: Prepared) -> str:
     n_ready = prepared.n_clips - len(prepared.unreadable)
     there = f"{n_ready:,} of {prepared.n_clips:,} ready"
     if not prepared.n_computed:
-        return f"{there}, all of them before"
+        return f"{there}, all found in the cache"
     rate = prepared.n_computed / prepared.seconds
     cores = f"{prepared.cores} cores" if prepared.cores > 1 else "1 core"
     return f"{there}; {prepared.n_computed:,} computed in {prepared.seconds:,.0f} s, {rate:.1f} clips/s on {cores}"
 
 
-def _left_out(prepared: Prepared) -> list[str]:
-    """Return which clips are left out, known corrupted tracks apart, and where all are listed."""
+def _skipped(prepared: Prepared) -> list[str]:
+    """Return which clips are skipped, known corrupted tracks apart, and where all are listed."""
     known = [key for key in prepared.unreadable if is_known_to_be_corrupted(key)]
     others = [key for key in prepared.unreadable if not is_known_to_be_corrupted(key)]
-    lines = [f"left out  {len(known)} of tracks known to be corrupted: {', '.join(known)}"] if known else []
+    lines = [f"skipped   {len(known)} of tracks known to be corrupted: {', '.join(known)}"] if known else []
     if others:
-        lines.append(f"left out  {len(others)} that cannot be read:")
-        lines += [f"          {audio_name(key)}: {prepared.unreadable[key]}" for key in others[:_N_NAMED]]
+        lines.append(f"skipped   {len(others)} that cannot be read:")
+        lines += [f"          {prepared.unreadable[key]}" for key in others[:_N_NAMED]]
         lines += [f"          and {len(others) - _N_NAMED} more"] if len(others) > _N_NAMED else []
-    return [*lines, f"listed    {prepared.path}/{LEFT_OUT}"] if lines else []
+    return [*lines, f"listed    {prepared.listed}"] if lines else []
 
 
 def _memory(prepared: Prepared) -> str:
-    text = f"{filesize.decimal(prepared.process_bytes)} resident at most"
-    worker = f", {filesize.decimal(prepared.worker_bytes)} in each of Ray's workers"
-    return text + (worker if prepared.worker_bytes else "")
+    return f"{filesize.decimal(prepared.process_bytes)} resident at most"
 
 
 def _machine(outcome: Prepared | str) -> str:

@@ -21,7 +21,6 @@ import torch
 from harness.config.study import DataSpec
 from harness.config.trial import TrialConfig
 from harness.data.batches import Part, StudyData
-from harness.data.rows import UnreadableRowsError
 from harness.features.log_mel import FrontEnd
 from harness.models.backbones.ast import Ast
 from harness.models.backbones.checkpoints import backbone_digest, load_backbone
@@ -106,28 +105,12 @@ class Session:
 
     def _run(self) -> Iterator[TrialReport | TrialFailure]:
         try:
-            yield from self._reopening_data()
+            yield from self._epochs()
         except Exception as error:
             logger.warning("trial %d failed: %s", self.task.number, error)
             with contextlib.suppress(OSError):  # the storage itself may be the cause
                 self.files.write("error.txt", traceback.format_exc().encode())
             yield TrialFailure(self.task.number, f"{type(error).__name__}: {error}")
-
-    def _reopening_data(self) -> Iterator[TrialReport]:
-        """Yield the epochs; where the data can no longer be read, open them again, once, and go on from the last one.
-
-        Opening a store repairs it. Otherwise this process would keep the broken one and fail every later trial.
-        """
-        for is_last_try in (False, True):
-            try:
-                yield from self._epochs()
-            except UnreadableRowsError as error:
-                _data.cache_clear()
-                if is_last_try:
-                    raise
-                logger.warning("trial %d opens its data again and resumes: %s", self.task.number, error)
-            else:
-                return
 
     def _epochs(self) -> Iterator[TrialReport]:
         task, files, device = self.task, self.files, _device()

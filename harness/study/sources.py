@@ -1,7 +1,6 @@
 """From what a study names as its data to clips with features."""
 
 import hashlib
-import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +13,12 @@ from harness.common.progress import Progress, quiet
 from harness.config.study import DataSpec
 from harness.data.batches import Features, StudyData, log_mel_features, study_data, vggish_features
 from harness.data.dataset import ClipDataset
-from harness.data.extraction import in_threads
 from harness.data.formats import read_dataset
-from harness.data.rows import UnreadableRowsError
+from harness.data.skipped import report_skipped
 from harness.data.splits import study_split
-from harness.data.store import FeatureStore, prepare_features
+from harness.features.extract import Extracted, extract
 from harness.features.log_mel import FrontEnd
 from harness.synthetic.demo import demo_digest, demo_truth, ensure_demo
-
-logger = logging.getLogger(__name__)
-
 
 DEMO, OPENMIC = "demo", "openmic"
 
@@ -46,25 +41,15 @@ def open_study_data(
 ) -> StudyData:
     """Return the training and validation clips with their log-mel, or with their VGGish if `front_end` is None.
 
-    Some clips are read, for their statistics; if they are damaged, they are computed anew.
-
     Raises:
-        UnreadableRowsError: what is stored of them cannot be read, and opening the store again does not mend it.
+        OSError: audio files cannot be opened, or the cache cannot be written.
         ValueError: the split does not suit the data set, a clip cannot be read and `skips_corrupt` is False, or the
             data set has no VGGish.
     """
-
-    def opened() -> StudyData:
-        features = open_features(
-            spec, dataset, front_end=front_end, rows=study_rows(spec, dataset), workers=workers, progress=progress
-        )
-        return study_data(dataset, features, study_split(spec, dataset))
-
-    try:
-        data = opened()
-    except UnreadableRowsError as error:
-        logger.warning("%s", error)
-        data = opened()
+    features = open_features(
+        spec, dataset, front_end=front_end, rows=study_rows(spec, dataset), workers=workers, progress=progress
+    )
+    data = study_data(dataset, features, study_split(spec, dataset))
     return _revealed(data, dataset) if spec.reveals_all else data
 
 
@@ -95,27 +80,35 @@ def open_features(
     other data set by its audio files, or by its VGGish array.
 
     Raises:
+        OSError: audio files cannot be opened, or the cache cannot be written.
         ValueError: a clip cannot be read and `skips_corrupt` is False, or the data set has no VGGish.
     """
     if front_end is None:
         return vggish_features(dataset, rows=rows, sound_digest=_rendered_digest(spec, dataset))
-    store = prepare_features(
-        dataset,
-        front_end,
-        cache=cache_dir(),
-        rows=rows,
-        compute=in_threads(workers),
-        skip_corrupt=spec.skips_corrupt,
-        progress=progress,
-    )
-    return stored_features(spec, dataset, store, rows)
+    return extract_features(spec, dataset, front_end, rows=rows, workers=workers, progress=progress)[0]
 
 
-def stored_features(
-    spec: DataSpec, dataset: ClipDataset, store: FeatureStore, rows: Int[np.ndarray, " row"] | None
-) -> Features:
-    """Return the log-mel that a store has of some of the data set's clips (None: of all)."""
-    return log_mel_features(dataset, store, rows=rows, sound_digest=_rendered_digest(spec, dataset))
+def extract_features(
+    spec: DataSpec,
+    dataset: ClipDataset,
+    front_end: FrontEnd,
+    *,
+    rows: Int[np.ndarray, " row"] | None = None,
+    workers: int = 1,
+    progress: Progress = quiet,
+) -> tuple[Features, Extracted]:
+    """Return the log-mel of some clips (None: of all) as `open_features` does, and the pass over the cache it took.
+
+    Raises:
+        OSError: audio files cannot be opened, or the cache cannot be written.
+        ValueError: a clip cannot be read and `skips_corrupt` is False.
+    """
+    requested = range(len(dataset.keys)) if rows is None else set(rows.tolist())
+    paths = [path if row in requested else None for row, path in enumerate(dataset.paths)]
+    extracted = extract(paths, front_end, cache=cache_dir(), workers=workers, progress=progress)
+    report_skipped(dataset, extracted, cache=cache_dir(), skip_corrupt=spec.skips_corrupt)
+    sound_digest = _rendered_digest(spec, dataset)
+    return log_mel_features(dataset, extracted, front_end, rows=rows, sound_digest=sound_digest), extracted
 
 
 def _rendered_digest(spec: DataSpec, dataset: ClipDataset) -> str | None:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from harness.benchmarks import memory
+from harness.benchmarks.cached import MAPPED, OURS, forget, open_rows, write_cache
 from harness.benchmarks.memory import measure_memory
 from harness.benchmarks.preparation import measure_preparation
-from harness.benchmarks.reading import forget, measure_reading, measure_waiting, write_store
-from harness.data.rows import StoredRows
+from harness.benchmarks.reading import measure_reading, measure_waiting
 from tests.conftest import is_positive
 
 
@@ -22,7 +22,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def test_every_way_to_prepare_a_data_set_is_compared_with_the_released_code_and_with_one_thread():
-    rows = measure_preparation(clips=3, clip_seconds=1.5, rounds=1, with_ray=False)
+    rows = measure_preparation(clips=3, clip_seconds=1.5, rounds=1)
     assert [row.way for row in rows][:2] == ["released code, every epoch", "ours, 1 thread"]
     assert [row.cores for row in rows] == [1, 1, len(os.sched_getaffinity(0))]
     assert all(is_positive(row.clips_per_second, row.ratio.median, row.scaling.median) for row in rows)
@@ -40,15 +40,15 @@ def test_every_way_to_read_a_store_has_a_speed_warm_and_cold(own_cache):
     assert list(own_cache.iterdir()) == []
 
 
-def test_the_store_that_is_read_takes_disk_and_can_be_forgotten(tmp_path):
-    file = write_store(tmp_path / "rows.npy", (1024, 128), n_bytes=100 << 18)
-    rows = StoredRows(file)
-    assert rows.shape == (100, 1024, 128)
-    assert np.isfinite(rows[99]).all()
-    assert np.unique(rows[99]).size > 1000
-    assert file.stat().st_blocks * 512 >= 100 << 18
-    forget(file)
-    assert write_store(tmp_path / "small.npy", (8, 4), n_bytes=0).stat().st_size == 128 + 8 * 64
+def test_the_cache_that_is_read_takes_disk_and_holds_what_the_memory_map_holds(tmp_path):
+    write_cache(tmp_path, (1024, 128), n_clips=70)
+    ours, mapped = open_rows(tmp_path, OURS, (1024, 128)), open_rows(tmp_path, MAPPED, (1024, 128))
+    assert ours.shape == mapped.shape == (70, 1024, 128)
+    assert np.isfinite(ours[69]).all()
+    assert np.unique(ours[69]).size > 1000
+    assert sum(path.stat().st_blocks for path in tmp_path.rglob("*.npy")) * 512 >= 2 * 70 << 18
+    forget(tmp_path)
+    assert np.array_equal(ours[:], mapped[:])
 
 
 def test_the_share_of_an_epoch_that_waits_for_clips_is_a_share(own_cache):
@@ -60,14 +60,14 @@ def test_the_share_of_an_epoch_that_waits_for_clips_is_a_share(own_cache):
 
 @pytest.mark.drill
 def test_the_memory_of_each_process_grows_from_stage_to_stage(tiny_file, own_cache):
-    rows = list(measure_memory(backbone=tiny_file, trials=[("noise", 2)], stored_clips=40_000))
+    rows = list(measure_memory(backbone=tiny_file, trials=[("noise", 2)], stored_clips=20_000))
     mapped, ours, trial = rows
     assert [row.what for row in rows] == [
         "reading 0.1 GB, np.memmap",
         "reading 0.1 GB, ours",
         f"trial of {tiny_file}, noise, batch 2",
     ]
-    assert mapped.peak_mb - mapped.stages_mb["imports"] > 70
+    assert mapped.peak_mb - mapped.stages_mb["imports"] > 35
     assert ours.peak_mb - ours.stages_mb["imports"] < 20
     assert list(trial.stages_mb) == ["imports", "backbone", "training", "validation"]
     assert list(trial.stages_mb.values()) == sorted(trial.stages_mb.values())
@@ -77,7 +77,7 @@ def test_the_memory_of_each_process_grows_from_stage_to_stage(tiny_file, own_cac
 @pytest.mark.drill
 def test_a_process_whose_memory_was_to_be_measured_is_reported_if_it_fails(tmp_path):
     with pytest.raises(RuntimeError, match=r"process_memory read .* exit code 1\n(.*\n)*FileNotFoundError"):
-        memory._run("read", str(tmp_path / "nothing.npy"), "ours")
+        memory._run("read", str(tmp_path / "nothing"), "1024", "128", "np.memmap")
 
 
 def test_a_process_knows_what_it_holds():

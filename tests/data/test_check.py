@@ -16,8 +16,8 @@ from harness.data.check import N_LISTED, check_directory, count_labels, lines_of
 from harness.data.fetch import MARKER
 from harness.data.formats import FORMATS
 from harness.data.openmic import CORRUPTED_TRACKS, read_dataset
+from tests.support.clips import forbid
 from tests.support.layouts import LABELS, Layout, write_csv, write_tone
-from tests.support.stores import forbid
 
 NPZ, CSV = "openmic-2018.npz", "openmic-2018-aggregated-labels.csv"
 
@@ -234,7 +234,7 @@ def test_a_clip_that_is_no_regular_file_cannot_be_opened(write, layout, make, ki
 
 def test_a_clip_that_may_not_be_read_cannot_be_opened(write, layout, monkeypatch):
     root = write(layout)
-    forbid(monkeypatch, [clip(root, layout, 1)])
+    forbid(monkeypatch, clip(root, layout, 1))
     text = f"audio/000/{layout.keys[1]}.ogg: Permission denied"
     assert problems_of(root) == {"audio that cannot be opened": [text]}
 

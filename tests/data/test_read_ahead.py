@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.data.batches import ReadAhead, to_device
-from harness.data.rows import StoredRows
+from harness.features.cache import CachedRows, FeatureCache, Recipe
 from tests.conftest import make_data
 
 SECONDS = 20
@@ -87,12 +87,20 @@ def test_who_is_faster_than_the_reading_is_said_to_have_waited():
     assert fast.seconds_waited < slow.seconds_waited / 2
 
 
+def stored(place, features):
+    """Put rows into a cache, and return them as it gives them."""
+    cache = FeatureCache(place, Recipe("noise", 1, {}, features.shape[1:]))
+    cache.prepare()
+    for row, values in enumerate(features):
+        cache.write(str(row), values)
+    return CachedRows(cache, [str(row) for row in range(len(features))], restore=None)
+
+
 @pytest.mark.parametrize("is_stored", [False, True], ids=["in memory", "in a file"])
 def test_a_batch_read_ahead_is_the_batch(tmp_path, is_stored):
     part = make_data(seed=0).train
     if is_stored:
-        np.save(tmp_path / "rows.npy", part.features)
-        object.__setattr__(part, "features", StoredRows(tmp_path / "rows.npy"))
+        object.__setattr__(part, "features", stored(tmp_path, part.features))
     cpu = torch.device("cpu")
     wanted = [np.array([3, 1, 95]), np.array([0]), np.arange(20, 30)]
     with part.read_ahead(wanted, cpu) as batches:

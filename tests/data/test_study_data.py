@@ -12,8 +12,9 @@ import torch
 from harness.config.study import DataSpec
 from harness.data.batches import log_mel_features, study_data
 from harness.data.openmic import read_dataset, read_vggish
+from harness.data.skipped import report_skipped
 from harness.data.splits import split_train
-from harness.data.store import prepare_features
+from harness.features.extract import extract
 from harness.features.log_mel import FrontEnd
 from harness.study import sources
 from harness.study.sources import open_dataset, open_features, open_study_data
@@ -39,11 +40,12 @@ def make(root, *, test_hertz=440, test_targets=None):
     return layout
 
 
-def open_data(root, cache, **options):
+def open_data(root, cache, *, skip_corrupt=False):
     dataset = read_dataset(root)
     split = split_train(dataset, validation_fraction=0.4, seed=1)
-    store = prepare_features(dataset, FRONT_END, cache=cache, **options)
-    return dataset, split, study_data(dataset, log_mel_features(dataset, store), split)
+    extracted = extract([dataset.audio_path(row) for row in range(len(dataset.keys))], FRONT_END, cache=cache)
+    report_skipped(dataset, extracted, cache=cache, skip_corrupt=skip_corrupt)
+    return dataset, split, study_data(dataset, log_mel_features(dataset, extracted, FRONT_END), split)
 
 
 def open_root(root, front_end=FRONT_END, **options):

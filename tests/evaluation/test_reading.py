@@ -24,15 +24,18 @@ from harness.study.sources import open_dataset
 from harness.study.storage import open_storage
 from tests.conftest import TINY
 from tests.support.evaluations import make_spec, make_study
+from tests.support.layouts import Layout, write_tone
 from tests.support.records import make_report
-from tests.support.stores import tones
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch, tiny_file):
     """Return the place of a study of half of the clips, one of whose test clips is damaged."""
     monkeypatch.setenv("REPROGRAMMING_CACHE", str(tmp_path / "cache"))
-    root = tones(tmp_path / "data", n_clips=24, n_train=16)
+    layout, root = Layout(n_clips=24, n_train=16), tmp_path / "data"
+    layout.write(root)
+    for row, key in enumerate(layout.keys):
+        write_tone(root / f"audio/{key[:3]}/{key}.ogg", hertz=200 * (row + 1))
     place = make_study(tmp_path)
     data = DataSpec(source=str(root), validation_fraction=0.4, fraction=0.5)
     spec = make_spec("s", backbone=tiny_file, data=data)

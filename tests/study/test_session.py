@@ -10,13 +10,12 @@ import torch
 
 from harness.config.literature import SYSTEMS
 from harness.config.study import DataSpec
-from harness.data.rows import UnreadableRowsError
 from harness.models.backbones.ast import Ast
 from harness.models.backbones.checkpoints import backbone_digest
 from harness.study import session as session_module
 from harness.study.artifacts import FIGURES
 from harness.study.files import BEST, LAST, TrialFiles
-from harness.study.records import TrialFailure, TrialReport
+from harness.study.records import TrialReport
 from harness.study.session import Session, TrialTask
 from harness.study.worker import drive
 from harness.training.checkpoint import read_header
@@ -330,49 +329,3 @@ def test_a_process_keeps_the_data_of_several_front_ends(monkeypatch):
 def test_labels_of_the_data_are_the_tests(tmp_path, on_tiny, test_clips):
     found = list(reports(replace(task(tmp_path), reads_test=True)))
     assert set(found[-1].test["f1_by_label"]) == set(LABELS)
-
-
-class Breaking:
-    """Rows in memory that can be read a number of times."""
-
-    def __init__(self, rows, n_reads):
-        self.rows, self.n_reads = rows, n_reads
-        self.shape, self.dtype = rows.shape, rows.dtype
-
-    def __getitem__(self, rows):
-        self.n_reads -= 1
-        if self.n_reads < 0:
-            raise UnreadableRowsError("features.npy: cannot be read (Stale file handle)")
-        return self.rows[rows]
-
-
-def breaking_after(monkeypatch, *n_reads):
-    """Let the data break after so many reads, each time that they are opened."""
-    left = list(n_reads)
-
-    @lru_cache
-    def data(_spec, _digest, _front_end):
-        whole = make_data(seed=0)
-        return replace(whole, train=replace(whole.train, features=Breaking(whole.train.features, left.pop(0))))
-
-    monkeypatch.setattr(session_module, "_data", data)
-    return left
-
-
-def test_data_that_break_are_opened_anew_and_the_trial_comes_to_what_it_would_have(tmp_path, on_tiny, monkeypatch):
-    whole = figures(reports(task(tmp_path / "whole")))
-    left = breaking_after(monkeypatch, 20, 1000)
-    found = figures(reports(task(tmp_path / "broken")))
-    assert left == []
-    epochs = [report.last.epoch for report in found]
-    assert epochs == [1, 1, 2, 3]  # 12 batches an epoch; the last one before it broke is reported once more
-    assert found[-1] == whole[-1]
-    assert found[1:] == whole
-
-
-def test_data_that_break_again_and_again_fail_a_trial_and_not_the_next_one(tmp_path, on_tiny, monkeypatch):
-    left = breaking_after(monkeypatch, 5, 5, 5, 1000)
-    found = list(reports(task(tmp_path)))
-    assert found == [TrialFailure(0, "UnreadableRowsError: features.npy: cannot be read (Stale file handle)")]
-    assert left == [5, 1000]
-    assert isinstance(list(reports(task(tmp_path, number=1)))[-1], TrialReport)

@@ -22,8 +22,10 @@ def small_disk(place, *, n_bytes):
 
 
 @contextmanager
-def read_only(place):
-    """Make a directory one that nobody can write, root included."""
+def read_only(place, *, filled_by=None):
+    """Give a directory that nobody can write, root included, once it has been filled."""
     with small_disk(place, n_bytes=1 << 20):
+        if filled_by is not None:
+            filled_by(place)
         subprocess.run(["mount", "-o", "remount,ro", place], check=True)
         yield place
