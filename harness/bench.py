@@ -31,8 +31,8 @@ from harness.benchmarks.timing import torch_threads
 from harness.benchmarks.training import BACKBONES, TrainingPlan, measure_training
 from harness.common.progress import track
 from harness.config.checks import one_of
+from harness.config.study import PRECISIONS
 from harness.config.trial import REPROGRAMMERS
-from harness.training.trainer import PRECISIONS
 
 PARTS = ("front-end", "preparation", "reading", "training", "memory", "overhead")
 _ROUNDS = {part: 3 if part == "overhead" else 5 for part in PARTS}

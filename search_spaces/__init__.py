@@ -1,14 +1,18 @@
-"""What may vary: each module of this folder whose name has no underscore is a space, found by that name.
+"""Search spaces by name: the modules of this folder whose names have no underscore, and those of installed packages.
 
-A space is a function `suggest(trial)` that draws parameters and returns what it holds constant, and `PAPER`, the
-parameters of the paper's own configuration (or a tuple of several), with which every study of the space begins. A space
-that compares all of `PAPER` also has `cell(paths)`, the row and the column of a configuration in its table.
+A space is a module with a function `suggest(trial)`, which draws parameters and returns its constants, and `PAPER`, the
+parameters of the paper's configuration or a tuple of several, with which every study begins. A space that compares all
+of `PAPER` also has `cell(paths)`, which returns the row and the column of a configuration in its table.
+
+A package adds a space by an entry point of the group `reprogramming_harness.search_spaces` that names such a module.
 """
 
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, cast
 
 import optuna
@@ -41,7 +45,16 @@ class Space:
 
 def names() -> tuple[str, ...]:
     """Return the names of all spaces, in alphabetical order."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
+    return tuple(sorted({*_built_in(), *_installed()}))
+
+
+def _built_in() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="reprogramming_harness.search_spaces")}
 
 
 def load(name: str, preset: str | None = None) -> Space:
@@ -52,9 +65,8 @@ def load(name: str, preset: str | None = None) -> Space:
     """
     if name not in names():
         raise ValueError(f"space={name!r}: must be one of {', '.join(names())}")
-    module = import_module(f"{__name__}.{name}")
-    missing = [part for part in ("suggest", "PAPER") if not hasattr(module, part)]
-    if missing:
+    module = _module(name)
+    if missing := [part for part in ("suggest", "PAPER") if not hasattr(module, part)]:
         raise ValueError(f"{module.__file__}: lacks {' and '.join(missing)}; a space is suggest(trial) and PAPER")
     paper = module.PAPER if isinstance(module.PAPER, tuple) else (module.PAPER,)
     summary = (module.__doc__ or name).splitlines()[0]
@@ -62,8 +74,25 @@ def load(name: str, preset: str | None = None) -> Space:
     return space if preset is None else _with_preset(space, preset)
 
 
+def _module(name: str) -> Any:
+    """Import a space's module.
+
+    Raises:
+        ValueError: an installed package gives its space a name that is in use, or its module cannot be imported.
+    """
+    point = _installed().get(name)
+    if point is None:
+        return import_module(f"{__name__}.{name}")
+    if name in _built_in():
+        raise ValueError(f"space={name!r}: {point.value} has the name of a built-in space; give it another")
+    try:
+        return point.load()
+    except Exception as error:
+        raise ValueError(f"space={name!r}: {point.value} cannot be loaded ({type(error).__name__}: {error})") from error
+
+
 def _with_preset(space: Space, preset: str) -> Space:
-    """Return the space with the preset's paths held, for whatever it draws and for what it holds otherwise.
+    """Return the space with the preset's paths held.
 
     Raises:
         ValueError: there is no such preset, or the space is about the recipe.
@@ -74,7 +103,7 @@ def _with_preset(space: Space, preset: str) -> Space:
         raise ValueError(f"preset={preset}: cannot go with space {space.name}, which compares recipes itself")
     if [one for one in space.paper if "normalisation/kind" not in one]:  # `all` is a space's name here
         raise ValueError(
-            f"preset={preset}: cannot go with space {space.name}; a preset is the recipe of systems that hear log-mel, "
+            f"preset={preset}: cannot go with space {space.name}; a preset is the recipe of systems that read log-mel, "
             "and this space has others, with recipes of their own"
         )
     held = PRESETS[preset].paths

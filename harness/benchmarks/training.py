@@ -17,13 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed
+from harness.config.study import PRECISIONS
 from harness.config.trial import REPROGRAMMERS, TrialConfig
 from harness.data.batches import Part, StudyData
 from harness.features.cache import Rows
 from harness.models.backbones.ast import AstGeometry, Backbone
 from harness.models.backbones.checkpoints import load_backbone
 from harness.models.build import build_model
-from harness.training.trainer import PRECISIONS, Trainer
+from harness.training.trainer import Trainer
 
 OURS, THEIRS = "ours", "transformers"
 BACKBONES = ("ast-nano", "ast-base384-random")

@@ -1,10 +1,19 @@
 """Registries: the built-in members of a kind, and those that installed packages add by entry points."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+
+@cache
+def resolve(path: str) -> Any:
+    """Import and return what a path such as `package.module:name` names, so that choices can be listed without it."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
 
 
 class Registry(Mapping[str, T], Generic[T]):

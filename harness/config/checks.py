@@ -1,33 +1,70 @@
-"""What several parts check: each refuses with the path and the value as the user wrote them."""
+"""Checks that several configs share. Each message names the path and the value as the user wrote them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
+from functools import cache
+from numbers import Integral, Real
+from typing import Any, get_type_hints
+
+_TYPES: dict[type, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "a name"),
+}
+
+
+def of_type(path: str, value: object, expected: Any) -> None:
+    """Check a value against a field's type, if that is bool, int, float or str; a whole number is a number.
+
+    Raises:
+        ValueError: the value has another type.
+    """
+    accepted, words = _TYPES.get(expected, (object, ""))
+    if not isinstance(value, accepted) or (isinstance(value, bool) and expected in (int, float)):
+        raise ValueError(f"{path}={value!r}: must be {words}, not of type {type(value).__name__}")
+
+
+@cache
+def field_types(config: Hashable) -> dict[str, Any]:
+    """Return the types of a config's fields by name."""
+    return get_type_hints(config)
 
 
 def one_of(path: str, value: object, choices: Collection[str]) -> None:
-    """Refuse a value that is none of the choices, naming them.
+    """Check that a value is one of the choices.
 
     Raises:
-        ValueError: always then.
+        ValueError: it is not; the message names them.
     """
     if value not in choices:
         raise ValueError(f"{path}={value!r}: must be one of {', '.join(choices)}")
 
 
 def at_least(path: str, value: float, minimum: float) -> None:
-    """Refuse a value below the minimum.
+    """Check that a value reaches a minimum.
 
     Raises:
-        ValueError: always then.
+        ValueError: it does not.
     """
     if not value >= minimum:
         raise ValueError(f"{path}={value}: must be at least {minimum}")
 
 
-def fraction(path: str, value: float) -> None:
-    """Refuse a value outside 0 to below 1.
+def above_zero(path: str, value: float) -> None:
+    """Check that a value is positive.
 
     Raises:
-        ValueError: always then.
+        ValueError: it is not.
+    """
+    if not value > 0:
+        raise ValueError(f"{path}={value}: must be above 0")
+
+
+def fraction(path: str, value: float) -> None:
+    """Check that a value is 0 or more and below 1.
+
+    Raises:
+        ValueError: it is not.
     """
     if not 0 <= value < 1:
         raise ValueError(f"{path}={value}: must be 0 to below 1")

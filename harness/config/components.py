@@ -5,17 +5,17 @@ A field is a path, `component/field`, in search spaces, `--fix` and MLflow.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar
 
-from harness.config.checks import at_least, fraction, one_of
+from harness.common.registry import resolve
+from harness.config.checks import above_zero, at_least, fraction, one_of
 
 
 @dataclass(frozen=True)
 class Component:
     """A member of a registry: the config of one kind, and the function that builds what it configures.
 
-    `build` and `learner` are dotted paths, `module:function`, imported at the first use, since a config needs no torch.
+    `build` and `learner` are paths for `resolve`, since a config needs no torch.
     A system that a `Trainer` does not train names its `learner` in place of `build`. The config is a frozen dataclass
     whose class variable `kind` is its name in the registry.
     """
@@ -27,8 +27,7 @@ class Component:
     @property
     def builder(self) -> Callable[..., Any]:
         """Import and return the function at `build`, or else at `learner`."""
-        module, _, name = (self.build or self.learner).partition(":")
-        function: Callable[..., Any] = getattr(import_module(module), name)
+        function: Callable[..., Any] = resolve(self.build or self.learner)
         return function
 
 
@@ -61,8 +60,7 @@ class FineTuning:
 
     def __post_init__(self) -> None:
         """Refuse a backbone that does not learn."""
-        if not self.backbone_lr_factor > 0:
-            raise ValueError(f"system/backbone_lr_factor={self.backbone_lr_factor}: must be above 0")
+        above_zero("system/backbone_lr_factor", self.backbone_lr_factor)
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,15 @@ class RandomForest:
 System = Reprogramming | FineTuning | CnnBaseline | Attention | RandomForest
 
 
-NORMS = ("none", "batch", "instance")
+NORMS = {
+    "none": "harness.models.reprogrammers:no_norm",
+    "batch": "harness.models.reprogrammers:BatchNorm",
+    "instance": "harness.models.reprogrammers:instance_norm",
+}
+"""Functions of the number of channels, by name; see `resolve`."""
 
-ACTIVATIONS = ("none", "relu", "tanh")
+ACTIVATIONS = {"none": "torch.nn:Identity", "relu": "torch.nn:ReLU", "tanh": "torch.nn:Tanh"}
+"""Modules by name; see `resolve`."""
 
 
 @dataclass(frozen=True)

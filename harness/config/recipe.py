@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from harness.config.checks import at_least, one_of
+from harness.config.checks import above_zero, at_least, fraction, one_of
+
+_NORMALISATIONS = "harness.models.normalisations"
+
+NORMALISATIONS = {
+    "none": f"{_NORMALISATIONS}:none",
+    "audioset": f"{_NORMALISATIONS}:audioset",
+    "dataset": f"{_NORMALISATIONS}:dataset",
+    "learned": f"{_NORMALISATIONS}:learned",
+}
+"""Functions of the mean and the standard deviation of the training clips' log-mel, by kind; see `resolve`."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +24,7 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         """Refuse an unknown normalisation."""
-        one_of("normalisation/kind", self.kind, ("none", "audioset", "dataset", "learned"))
+        one_of("normalisation/kind", self.kind, NORMALISATIONS)
 
 
 @dataclass(frozen=True)
@@ -55,14 +65,17 @@ class SpecAugment:
     def __post_init__(self) -> None:
         """Refuse masks that mask nothing."""
         at_least("augmentation/max_mels", self.max_mels, 1)
-        if not self.max_seconds > 0:
-            raise ValueError(f"augmentation/max_seconds={self.max_seconds}: must be above 0")
+        above_zero("augmentation/max_seconds", self.max_seconds)
 
 
 Augmentation = NoAugmentation | SpecAugment
 
 
-SCHEDULES = ("paper", "released", "stepped", "cosine", "one_cycle", "constant")
+SCHEDULES = {
+    name: f"harness.training.optimisation:{name}"
+    for name in ("paper", "released", "stepped", "cosine", "one_cycle", "constant")
+}
+"""Curves of the learning rate over the progress of a trial, by kind; see `resolve`."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +101,7 @@ class MeanTeacher:
     def __post_init__(self) -> None:
         """Refuse what is no moving average."""
         at_least("teacher/weight", self.weight, 0)
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"teacher/decay={self.decay}: must be 0 to below 1")
+        fraction("teacher/decay", self.decay)
         one_of("teacher/predicts", self.predicts, ("teacher", "student"))
 
 
@@ -118,11 +130,9 @@ class Optimiser:
 
     def __post_init__(self) -> None:
         """Refuse what Adam cannot take."""
-        if not self.lr > 0:
-            raise ValueError(f"optimiser/lr={self.lr}: must be above 0")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"optimiser/{name}={getattr(self, name)}: must be 0 to below 1")
+        above_zero("optimiser/lr", self.lr)
+        fraction("optimiser/beta1", self.beta1)
+        fraction("optimiser/beta2", self.beta2)
         at_least("optimiser/weight_decay", self.weight_decay, 0)
 
 

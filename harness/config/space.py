@@ -2,14 +2,16 @@
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from harness.config.study import StudySpec
 from harness.config.trial import TrialConfig
-from search_spaces import Space
+from search_spaces import Space, load
 
 _DRAWS = 400
 
@@ -31,6 +33,12 @@ class Axes:
     def searched(self) -> tuple[str, ...]:
         """Return the paths that a study of the space searches, in alphabetical order."""
         return tuple(sorted(self.drawn))
+
+
+@cache
+def explored(name: str, preset: str | None = None) -> Axes:
+    """Return the axes of the space of that name, explored once a process."""
+    return explore(load(name, preset))
 
 
 def explore(space: Space) -> Axes:
@@ -103,10 +111,26 @@ def parse_fixed(assignments: Sequence[str], axes: Axes, *, space: str) -> dict[s
     return {path: value for path, value in fixed.items() if path in axes.drawn}
 
 
+def hold_fixed(spec: StudySpec, assignments: Sequence[str]) -> StudySpec:
+    """Return a new study with these `PATH=VALUE` held fixed.
+
+    Raises:
+        ValueError: the space cannot hold one of them, or its systems cannot serve the objective.
+    """
+    axes = explored(spec.space, spec.preset)
+    spec = replace(spec, fixed=parse_fixed(assignments, axes, space=spec.space))
+    if "params" in spec.objectives and any(c.name == "random_forest" for c in configurations(axes, spec.fixed)):
+        raise ValueError(
+            f"objective={spec.objective}: the trees of random_forest have no parameters to count; leave it out, as by "
+            "--fix system/kind=reprogramming, or choose f1"
+        )
+    return spec
+
+
 def _check_configuration(space: str, params: Mapping[str, Any], constants: Mapping[str, Any]) -> None:
     try:
         TrialConfig.from_paths({**params, **constants})
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"space {space} draws what no trial can be: {error}") from error
 
 

@@ -19,9 +19,24 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {"f1": ("best_macro_f1",), "f1,params":
 STUDY_FILE = "study.json"
 
 
-SCHEDULERS = ("asha", "median", "none")
+SCHEDULERS = {kind: f"harness.study.scheduler:make_{kind}" for kind in ("asha", "median", "none")}
+"""Functions of the number of epochs that return one of Tune's schedulers, by kind; see `resolve`."""
 
-SPLIT_KINDS = ("random", "public", "artist")
+SPLITS = {kind: f"harness.data.splits:{kind}_validation" for kind in ("random", "public", "artist")}
+"""Functions that draw the validation clips, by kind; see `resolve`."""
+
+PRECISIONS = {"fp32": "torch:float32", "bf16": "torch:bfloat16"}
+
+
+def check_split(kind: str, validation_fraction: float) -> None:
+    """Check the kind of a validation split and its share of the train clips.
+
+    Raises:
+        ValueError: the kind is unknown, or the share does not lie between 0 and 1.
+    """
+    one_of("split", kind, SPLITS)
+    if not 0 < validation_fraction < 1:
+        raise ValueError(f"validation-fraction={validation_fraction}: must lie between 0 and 1")
 
 
 def _data_in_words(study: "StudySpec") -> str:
@@ -76,9 +91,7 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         """Refuse what no split can be."""
-        one_of("split", self.split, SPLIT_KINDS)
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"validation-fraction={self.validation_fraction}: must lie between 0 and 1")
+        check_split(self.split, self.validation_fraction)
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction={self.fraction}: must be above 0 and at most 1")
         if self.demo_clips is not None and self.demo_clips < 1:
@@ -127,7 +140,7 @@ class StudySpec:
             raise ValueError(f"seed={self.seed}: must be 0 to 2**32 - 1")
         one_of("objective", self.objective, tuple(OBJECTIVES))
         one_of("scheduler", self.scheduler, SCHEDULERS)
-        one_of("precision", self.precision, ("fp32", "bf16"))
+        one_of("precision", self.precision, PRECISIONS)
 
     @property
     def objectives(self) -> tuple[str, ...]:

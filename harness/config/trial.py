@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.common.registry import Registry
 from harness.config import components, recipe
-from harness.config.checks import one_of
+from harness.config.checks import field_types, of_type, one_of
 from harness.config.components import Component
 
 Paths = Mapping[str, Any]
@@ -159,9 +159,10 @@ def _built(part: str, cls: type[TrialConfig], values: dict[str, Any]) -> Any:
         kind = values.pop("kind", next(iter(kinds)))
         one_of(f"{part}/kind", kind, kinds)
         made, where = kinds[kind].config, f" with {part}/kind={kind}"
-    known = [f.name for f in fields(made)]
+    known, types = [f.name for f in fields(made)], field_types(made)  # type: ignore[arg-type]
     for name, value in values.items():
         if name not in known:
             valid = ", ".join(f"{part}/{k}" for k in known) or "none"
             raise ValueError(f"{part}/{name}={value!r}: unknown path{where}; valid ones: {valid}")
+        of_type(f"{part}/{name}", value, types[name])
     return made(**values)

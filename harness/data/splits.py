@@ -1,7 +1,7 @@
 """Split the official train clips into train and validation, and take a fraction of each. Test clips play no part."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
+from harness.common.registry import resolve
 from harness.common.text import few
-from harness.config.study import DataSpec
+from harness.config.study import SPLITS, DataSpec, check_split
 from harness.data.dataset import POSITIVE, ClipDataset
 from harness.data.npz import read_array
 
@@ -31,7 +32,11 @@ class Split:
 
 
 def split_train(
-    dataset: ClipDataset, *, kind: str = "random", validation_fraction: float = 0.15, seed: int = 0
+    dataset: ClipDataset,
+    *,
+    kind: str = DataSpec.split,
+    validation_fraction: float = DataSpec.validation_fraction,
+    seed: int = 0,
 ) -> Split:
     """Split the official train rows into train and validation.
 
@@ -42,18 +47,15 @@ def split_train(
         ValueError: `kind` is unknown, `validation_fraction` is not between 0 and 1, the data set does not suit it, or
             a side has no observed label for an instrument.
     """
-    if kind not in SPLITS:
-        raise ValueError(f"split {kind!r} is unknown; it is one of {', '.join(SPLITS)}")
-    if not 0 < validation_fraction < 1:
-        raise ValueError(f"validation-fraction={validation_fraction}: it must lie between 0 and 1")
-    validation = np.sort(SPLITS[kind](dataset, validation_fraction, seed))
+    check_split(kind, validation_fraction)
+    validation = np.sort(resolve(SPLITS[kind])(dataset, validation_fraction, seed))
     split = Split(train=np.setdiff1d(dataset.train, validation), validation=validation)
     drawn = "" if kind == "public" else f" with validation-fraction={validation_fraction}, seed={seed}"
     _check(dataset, split, how=f"split {kind!r}{drawn}")
     return split
 
 
-def _random(dataset: ClipDataset, fraction: float, seed: int) -> Rows:
+def random_validation(dataset: ClipDataset, fraction: float, seed: int) -> Rows:
     """Draw validation clips at random, as the paper does.
 
     Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 4.2 (15 %).
@@ -62,7 +64,7 @@ def _random(dataset: ClipDataset, fraction: float, seed: int) -> Rows:
     return np.random.default_rng(seed).permutation(dataset.train)[:count]
 
 
-def _public(dataset: ClipDataset, _fraction: float, _seed: int) -> Rows:
+def public_validation(dataset: ClipDataset, _fraction: float, _seed: int) -> Rows:
     """Return the validation split that was published for OpenMIC-2018 (12,678 / 2,237 clips).
 
     The file's indices count the official train clips in key order, not in the order of split01_train.csv. No document
@@ -81,7 +83,7 @@ def _public(dataset: ClipDataset, _fraction: float, _seed: int) -> Rows:
     return rows
 
 
-def _artist(dataset: ClipDataset, fraction: float, seed: int) -> Rows:
+def artist_validation(dataset: ClipDataset, fraction: float, seed: int) -> Rows:
     """Draw whole artists at random until they have `fraction` of the clips, so that no artist is on both sides.
 
     Clips by one artist share players, instruments and recording; a random split rewards recognising them.
@@ -109,13 +111,6 @@ def _check(dataset: ClipDataset, split: Split, *, how: str) -> None:
                 f"{how}: no {name} clip has an observed label for {few(dataset.labels[i] for i in unseen)}; "
                 "try another seed, split or validation-fraction"
             )
-
-
-SPLITS: dict[str, Callable[[ClipDataset, float, int], Rows]] = {
-    "random": _random,
-    "public": _public,
-    "artist": _artist,
-}
 
 
 _N_CANDIDATES = 16

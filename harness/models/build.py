@@ -8,13 +8,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
+from harness.common.registry import resolve
+from harness.config.recipe import NORMALISATIONS
 from harness.config.trial import SYSTEMS, TrialConfig
 from harness.data.batches import Part, StudyData
 from harness.data.dataset import POSITIVE
 from harness.models.backbones.ast import Ast, Backbone
 from harness.models.baselines import AttentionModel, CnnModel, FineTuned
 from harness.models.mappers import build_mapper
-from harness.models.normalisations import AUDIOSET_MEAN, AUDIOSET_STD, NORMALISATIONS, Affine
+from harness.models.normalisations import AUDIOSET_MEAN, AUDIOSET_STD, Affine
 from harness.models.reprogrammed import Reprogrammed
 from harness.models.reprogrammers import build_reprogrammer
 
@@ -60,7 +62,8 @@ def fine_tuned(config: TrialConfig, backbone: Ast, *, data: StudyData, **_: Any)
 
 
 def _normalisation(config: TrialConfig, data: StudyData) -> nn.Module:
-    return NORMALISATIONS[config.normalisation.kind](data.mean, data.std)
+    normalisation: nn.Module = resolve(NORMALISATIONS[config.normalisation.kind])(data.mean, data.std)
+    return normalisation
 
 
 def reprogrammed(

@@ -1,7 +1,5 @@
 """Input normalisations: from raw log-mel to what the reprogrammer and the backbone hear."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,26 +30,21 @@ class Affine(nn.Module):
         return log_mel * self.scale + self.shift
 
 
-def _none(mean: float, std: float) -> nn.Module:  # noqa: ARG001
+def none(mean: float, std: float) -> nn.Module:  # noqa: ARG001
+    """Return the identity."""
     return nn.Identity()
 
 
-def _audioset(mean: float, std: float) -> nn.Module:  # noqa: ARG001
+def audioset(mean: float, std: float) -> nn.Module:  # noqa: ARG001
+    """Return AST's normalisation with the constants of AudioSet."""
     return Affine(AUDIOSET_MEAN, AUDIOSET_STD)
 
 
-def _dataset(mean: float, std: float) -> nn.Module:
+def dataset(mean: float, std: float) -> nn.Module:
+    """Return AST's normalisation with the mean and standard deviation of the training clips."""
     return Affine(mean, std)
 
 
-def _learned(mean: float, std: float) -> nn.Module:  # noqa: ARG001
+def learned(mean: float, std: float) -> nn.Module:  # noqa: ARG001
+    """Return AST's normalisation, learned from the constants of AudioSet on."""
     return Affine(AUDIOSET_MEAN, AUDIOSET_STD, is_learned=True)
-
-
-NORMALISATIONS: dict[str, Callable[[float, float], nn.Module]] = {
-    "none": _none,
-    "audioset": _audioset,
-    "dataset": _dataset,
-    "learned": _learned,
-}
-"""Builders by name; each takes the mean and the standard deviation of the training clips' log-mel."""

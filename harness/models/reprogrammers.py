@@ -5,7 +5,6 @@ Each maps `clip frame mel` to the same shape.
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 3.2.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
@@ -15,12 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from harness.config.components import Reprogrammer
+from harness.common.registry import resolve
+from harness.config.components import ACTIVATIONS, NORMS, Reprogrammer
 from harness.config.trial import REPROGRAMMERS
 
 Spectrograms = Float[Tensor, "clip frame mel"]
-
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -36,11 +34,14 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(maps.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
-_NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "none": lambda _: nn.Identity(),
-    "batch": BatchNorm,
-    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
-}
+def no_norm(_channels: int) -> nn.Module:
+    """Return the identity."""
+    return nn.Identity()
+
+
+def instance_norm(channels: int) -> nn.Module:
+    """Return an InstanceNorm whose scale and shift are learned."""
+    return nn.InstanceNorm2d(channels, affine=True)
 
 
 class Noise(nn.Module):
@@ -163,7 +164,7 @@ def build_reprogrammer(config: Reprogrammer, *, n_frames: int, n_mels: int) -> n
 
 def _conv_block(inputs: int, outputs: int, *, kernel: int, norm: str, activation: str = "relu") -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
-    return nn.Sequential(convolution, _NORMS[norm](outputs), _ACTIVATIONS[activation]())
+    return nn.Sequential(convolution, resolve(NORMS[norm])(outputs), resolve(ACTIVATIONS[activation])())
 
 
 def _scale_output(block: nn.Module, init_scale: float) -> None:

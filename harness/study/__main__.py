@@ -46,7 +46,9 @@ def main(
     data: flags.Data = "demo",
     demo_clips: flags.DemoClips = None,
     split: flags.Split = "random",
-    validation_fraction: Annotated[float, typer.Option(help="Share of the train clips to validate on.")] = 0.15,
+    validation_fraction: Annotated[
+        float, typer.Option(help="Share of the train clips to validate on.")
+    ] = DataSpec.validation_fraction,
     fraction: flags.Fraction = 1.0,
     skip_corrupt: flags.SkipCorrupt = False,
     backbone: Annotated[

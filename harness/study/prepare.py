@@ -8,7 +8,7 @@ import torch
 from harness.common.progress import track
 from harness.common.ray_start import cpu_count
 from harness.config.provenance import git_commit, versions
-from harness.config.space import Axes, configurations, explore
+from harness.config.space import Axes, configurations, explored
 from harness.config.study import DataSpec, StudyPlace, StudySpec
 from harness.config.trial import TrialConfig
 from harness.data.batches import StudyData
@@ -37,7 +37,7 @@ def prepare(spec: StudySpec, place: StudyPlace) -> Prepared:
     """Announce the study, then load the backbone and the data as every worker will."""
     console = StudyConsole()
     space = load(spec.space, spec.preset)
-    axes = explore(space)
+    axes = explored(spec.space, spec.preset)
     console.header(_announcement(spec, place, space=space, axes=axes))
     return prepare_for(spec, place, configurations(axes, spec.fixed), console=console)
 

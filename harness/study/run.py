@@ -5,7 +5,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import ray
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from harness.common.cli import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
 from harness.common.files import unfinished, write_whole
 from harness.config.settings import held_digests
-from harness.config.space import configurations, explore, parse_fixed
+from harness.config.space import hold_fixed
 from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec
 from harness.study import driver
 from harness.study.plan import StudyPlan
@@ -91,14 +91,7 @@ def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> 
         ValueError: a flag, the data set or the backbone is not what it must be.
         FileNotFoundError: the data set or the backbone is not there.
     """
-    space = load(spec.space, spec.preset)
-    axes = explore(space)
-    spec = replace(spec, fixed=parse_fixed(assignments, axes, space=spec.space))
-    if "params" in spec.objectives and any(c.name == "random_forest" for c in configurations(axes, spec.fixed)):
-        raise ValueError(
-            f"objective={spec.objective}: the trees of random_forest have no parameters to count; leave it out, as by "
-            "--fix system/kind=reprogramming, or choose f1"
-        )
+    spec = hold_fixed(spec, assignments)
     prepared = prepare(spec, place)
     write_whole(place.spec_file, prepared.spec.to_json())
     return prepared

@@ -5,11 +5,14 @@ the Optuna numbers instead, and before the first trial starts it is shown every 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from harness.common.registry import resolve
+from harness.config.study import SCHEDULERS
 
 METRIC, TIME = "best_macro_f1", "epoch"
 
@@ -21,7 +24,8 @@ class _StandIn:
     trial_id: str
 
 
-def _asha(epochs: int) -> TrialScheduler:
+def make_asha(epochs: int) -> TrialScheduler:
+    """Return ASHA, which stops the worse half at each rung from the second epoch on."""
     return AsyncHyperBandScheduler(
         time_attr=TIME,
         metric=METRIC,
@@ -32,7 +36,8 @@ def _asha(epochs: int) -> TrialScheduler:
     )
 
 
-def _median(epochs: int) -> TrialScheduler:  # noqa: ARG001
+def make_median(epochs: int) -> TrialScheduler:  # noqa: ARG001
+    """Return the median rule, which stops a trial whose best is below the median of the others' means."""
     # a time slice without end keeps the rule from pausing trials to gather samples; a soft stop, which reaches
     # Tune as a stop all the same, keeps it from asserting that a trial it would have stopped reports no more: the
     # replay judges in another order than the first driver did
@@ -42,11 +47,9 @@ def _median(epochs: int) -> TrialScheduler:  # noqa: ARG001
     )
 
 
-def _none(epochs: int) -> TrialScheduler:  # noqa: ARG001
+def make_none(epochs: int) -> TrialScheduler:  # noqa: ARG001
+    """Return the scheduler that stops no trial."""
     return FIFOScheduler()  # type: ignore[no-untyped-call]
-
-
-SCHEDULERS: dict[str, Callable[[int], TrialScheduler]] = {"asha": _asha, "median": _median, "none": _none}
 
 
 class StudyScheduler(FIFOScheduler):
@@ -57,7 +60,7 @@ class StudyScheduler(FIFOScheduler):
 
     def __init__(self, kind: str, *, epochs: int, history: Mapping[int, Mapping[int, float]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._inner: Any = SCHEDULERS[kind](epochs)
+        self._inner: Any = resolve(SCHEDULERS[kind])(epochs)
         self._seen: set[tuple[str, int]] = set()
         for number, values in sorted(history.items()):
             self._replay(_StandIn(str(number)), sorted(values.items()))

@@ -10,6 +10,7 @@ that it is a stand-in, so that no report sets its results beside published ones.
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from harness.common.files import make_directory
 from harness.common.progress import Progress
+from harness.config.literature import LABEL_COUNTS
 from harness.data.openmic import CORRUPTED_TRACKS, NPZ, audio_name, write_tables
 from harness.synthetic.demo import LABELS, MIN_CLIPS, ClipPlan, default_soundfont, plan_clips, truth
 from harness.synthetic.render import SAMPLE_RATE, map_in_processes, render
@@ -39,32 +41,7 @@ _KINDS = ((44_100, 2), (44_100, 2), (48_000, 2), (22_050, 1))
 """Sample rates and channels of the pool's clips, in turn; what they are in OpenMIC-2018 is said nowhere."""
 
 
-_ANSWERS = {
-    "accordion": (374, 1159, 115, 423),
-    "banjo": (592, 1148, 140, 338),
-    "bass": (415, 1010, 134, 329),
-    "cello": (598, 866, 226, 259),
-    "clarinet": (396, 1349, 137, 503),
-    "cymbals": (814, 485, 297, 139),
-    "drums": (828, 495, 278, 146),
-    "flute": (472, 1050, 175, 387),
-    "guitar": (852, 362, 286, 150),
-    "mallet_percussion": (522, 802, 211, 267),
-    "mandolin": (652, 1185, 193, 434),
-    "organ": (482, 977, 121, 310),
-    "piano": (885, 420, 285, 130),
-    "saxophone": (830, 906, 305, 324),
-    "synthesizer": (823, 399, 268, 112),
-    "trombone": (635, 1405, 228, 492),
-    "trumpet": (828, 1303, 318, 467),
-    "ukulele": (556, 1279, 182, 408),
-    "violin": (779, 623, 394, 237),
-    "voice": (764, 426, 224, 150),
-}
-"""Clips annotated as positive and negative in the train split, and in the test split, of OpenMIC-2018 v1.0.0.
-
-Source: counted in its labels and partitions, by the official split.
-"""
+_ANSWERS = {label: astuple(counts) for label, counts in LABEL_COUNTS.items()}
 
 
 Answers = Int[np.ndarray, "clip label"]

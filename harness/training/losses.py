@@ -5,6 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from harness.data.dataset import POSITIVE
+
 
 def masked_bce(
     logits: Float[Tensor, "clip label"],
@@ -35,4 +37,4 @@ def consistency(student: Float[Tensor, "clip label"], teacher: Float[Tensor, "cl
 
 def binarised(targets: Float[Tensor, "clip label"]) -> Float[Tensor, "clip label"]:
     """Return 1 where the annotators' probability is at least 0.5, else 0."""
-    return (targets >= 0.5).to(torch.float32)
+    return (targets >= POSITIVE).to(torch.float32)

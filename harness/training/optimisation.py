@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import torch
 
+from harness.common.registry import resolve
 from harness.config.components import FineTuning
+from harness.config.recipe import SCHEDULES
 from harness.config.trial import TrialConfig
 from harness.models.baselines import FineTuned
 from harness.models.build import Model
@@ -96,16 +98,6 @@ def constant(progress: float) -> float:  # noqa: ARG001
     return 1.0
 
 
-SCHEDULES: dict[str, Curve] = {
-    "paper": paper,
-    "released": released,
-    "stepped": stepped,
-    "cosine": cosine,
-    "one_cycle": one_cycle,
-    "constant": constant,
-}
-
-
 def learning_rate_factor(kind: str, *, step: int, n_steps: int, warmup: float) -> float:
     """Return the factor on the base learning rate at `step` of `n_steps`, counted from 0.
 
@@ -113,4 +105,4 @@ def learning_rate_factor(kind: str, *, step: int, n_steps: int, warmup: float) -
     """
     progress = min(step / n_steps, 1.0)
     rise = min(1.0, (step + 1) / (warmup * n_steps)) if warmup > 0 else 1.0
-    return rise * SCHEDULES[kind](progress)
+    return rise * float(resolve(SCHEDULES[kind])(progress))

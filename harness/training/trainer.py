@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from harness.common.registry import resolve
 from harness.config.recipe import MeanTeacher as Teaching
+from harness.config.study import PRECISIONS
 from harness.config.trial import TrialConfig
 from harness.data.batches import Batch, Part, StudyData, to_device
 from harness.models.backbones.ast import Backbone
@@ -28,8 +30,6 @@ from harness.training.optimisation import build_optimiser, learning_rate_factor,
 _EVALUATION_BATCH = 64
 
 _EVALUATION_VALUES = _EVALUATION_BATCH * 256 * 128  # of the inputs of a batch: as many clips of ast-nano, 16 of base384
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class DivergedError(RuntimeError):
@@ -188,7 +188,7 @@ class Trainer:
         return supervised.detach()
 
     def _forward(self, model: Model, inputs: Tensor) -> Float[Tensor, "batch label"]:
-        with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
+        with torch.autocast(self.device.type, resolve(PRECISIONS[self.precision]), enabled=self.precision != "fp32"):
             logits: Tensor = model(inputs, self.backbone)
         return logits.float()
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.config.components import LinearMapper
 from harness.config.literature import SYSTEMS as PUBLISHED
 from harness.config.trial import TrialConfig
 from search_spaces import PRESETS, names
@@ -22,6 +23,18 @@ def test_the_papers_configurations_survive_a_round_trip(space):
 @pytest.mark.parametrize("system", PUBLISHED)
 def test_a_system_goes_by_the_name_of_its_space(system):
     assert [config.name for config in paper_configs(system)] == [system]
+
+
+@pytest.mark.parametrize("system", PUBLISHED)
+def test_defaults_are_the_papers_values(system):
+    (config,) = paper_configs(system)
+    assert config.system == type(config.system)()
+    assert config.reprogrammer == type(config.reprogrammer)()
+    assert config.mapper == LinearMapper()
+    if config.system.inputs == "log_mel":
+        recipe = TrialConfig.from_paths(PRESETS["paper"].paths)
+        for part in ("normalisation", "front_end", "augmentation", "optimiser", "schedule", "training"):
+            assert getattr(config, part) == getattr(recipe, part) == getattr(TrialConfig(), part)
 
 
 def test_every_system_of_the_paper_is_a_configuration_of_the_space_of_all():
@@ -47,6 +60,13 @@ def test_the_digest_tells_two_configurations_apart_by_one_value():
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
+        ({"reprogrammer/kind": "unet", "reprogrammer/depth": "3"}, r"reprogrammer/depth='3': must be a whole number"),
+        ({"reprogrammer/kind": "unet", "reprogrammer/depth": 3.0}, r"reprogrammer/depth=3\.0: must be a whole number"),
+        ({"reprogrammer/kind": "unet", "reprogrammer/depth": True}, r"reprogrammer/depth=True: must be a whole number"),
+        ({"reprogrammer/kind": "cnn", "reprogrammer/is_residual": 1}, r"is_residual=1: must be true or false"),
+        ({"optimiser/lr": "fast"}, r"optimiser/lr='fast': must be a number"),
+        ({"optimiser/lr": None}, r"optimiser/lr=None: must be a number"),
+        ({"normalisation/kind": 1}, r"normalisation/kind=1: must be"),
         ({"depth": 3}, r"depth=3: unknown path; its first part must be one of system, reprogrammer, mapper"),
         ({"reprogrammer/kind": "gan"}, r"reprogrammer/kind='gan': must be one of none, noise, cnn, unet"),
         ({"reprogrammer/kind": "noise", "reprogrammer/depth": 3}, r"reprogrammer/depth=3: unknown path with .*noise"),

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from harness.config.literature import LABEL_COUNTS
-from harness.config.study import DataSpec
+from harness.config.study import SPLITS, DataSpec
 from harness.data.dataset import POSITIVE
 from harness.data.openmic import read_dataset
-from harness.data.splits import SPLITS, split_train, stratified, study_split
+from harness.data.splits import split_train, stratified, study_split
 from harness.features.log_mel import FrontEnd
 from harness.study.sources import open_dataset, open_study_data
 from tests.support.layouts import Layout, write_tone

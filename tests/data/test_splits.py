@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.config.study import SPLITS
 from harness.data.openmic import read_dataset
-from harness.data.splits import PUBLIC_SPLIT, SPLITS, split_train
+from harness.data.splits import PUBLIC_SPLIT, split_train
 from tests.support.layouts import LABELS, Layout
 
 
@@ -79,13 +80,13 @@ def test_the_public_split_of_another_data_set_is_refused(dataset):
 
 
 def test_an_unknown_split_is_refused_with_the_known_ones(dataset):
-    with pytest.raises(ValueError, match="split 'rndom' is unknown; it is one of random, public, artist"):
+    with pytest.raises(ValueError, match="split='rndom': must be one of random, public, artist"):
         split_train(dataset, kind="rndom")
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 15, float("nan")])
 def test_a_fraction_out_of_range_is_refused(dataset, fraction):
-    with pytest.raises(ValueError, match=f"validation-fraction={fraction}: it must lie between 0 and 1"):
+    with pytest.raises(ValueError, match=f"validation-fraction={fraction}: must lie between 0 and 1"):
         split_train(dataset, validation_fraction=fraction)
 
 

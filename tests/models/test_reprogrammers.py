@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import search_spaces
+from harness.common.registry import resolve
 from harness.config.components import (
     ACTIVATIONS,
     NORMS,
@@ -17,11 +18,11 @@ from harness.config.components import (
     NoReprogrammer,
     UNetReprogrammer,
 )
+from harness.config.recipe import NORMALISATIONS
 from harness.config.trial import MAPPERS, REPROGRAMMERS, TrialConfig
 from harness.models.backbones.ast import GEOMETRIES
 from harness.models.build import build_model
 from harness.models.mappers import assign, build_mapper
-from harness.models.normalisations import NORMALISATIONS
 from harness.models.reprogrammers import build_reprogrammer
 from harness.training.losses import masked_bce
 from tests.conftest import LABELS, TINY
@@ -295,7 +296,7 @@ def test_many_to_one_is_the_mean_over_the_assigned_logits(tiny_backbone):
 
 @pytest.mark.parametrize("kind", NORMALISATIONS)
 def test_every_normalisation_keeps_the_shape(kind):
-    module = NORMALISATIONS[kind](-5.0, 3.0)
+    module = resolve(NORMALISATIONS[kind])(-5.0, 3.0)
     assert module(torch.randn(2, 8, 8)).shape == (2, 8, 8)
     assert count(module) == (2 if kind == "learned" else 0)
 
@@ -303,17 +304,17 @@ def test_every_normalisation_keeps_the_shape(kind):
 def test_the_audioset_normalisation_is_asts():
     log_mel = torch.tensor([[[-4.2677393, 0.0]]])
     expected = (log_mel + 4.2677393) / (2 * 4.5689974)
-    assert torch.allclose(NORMALISATIONS["audioset"](0.0, 1.0)(log_mel), expected, atol=1e-6)
+    assert torch.allclose(resolve(NORMALISATIONS["audioset"])(0.0, 1.0)(log_mel), expected, atol=1e-6)
 
 
 def test_the_data_sets_normalisation_uses_the_data_sets_figures():
-    normalised = NORMALISATIONS["dataset"](-5.0, 3.0)(torch.tensor([[[-5.0, 1.0]]]))
+    normalised = resolve(NORMALISATIONS["dataset"])(-5.0, 3.0)(torch.tensor([[[-5.0, 1.0]]]))
     assert torch.allclose(normalised, torch.tensor([[[0.0, 1.0]]]), atol=1e-6)
 
 
 def test_a_data_set_without_variance_is_refused():
     with pytest.raises(ValueError, match=r"std=0\.0: must be above 0"):
-        NORMALISATIONS["dataset"](-5.0, 0.0)
+        resolve(NORMALISATIONS["dataset"])(-5.0, 0.0)
 
 
 @pytest.mark.parametrize("mapper", MAPPERS)

@@ -9,7 +9,7 @@ import pytest
 
 import search_spaces
 from harness.config.literature import SYSTEMS
-from harness.config.space import configurations, explore, parse_fixed
+from harness.config.space import configurations, explore, explored, parse_fixed
 from harness.config.trial import TrialConfig
 from search_spaces import PRESETS, Space, load, names
 from tests.support.drawn import paper_configs
@@ -22,7 +22,7 @@ def test_the_papers_systems_each_have_a_space():
 
 
 def test_an_unknown_space_names_the_known_ones():
-    with pytest.raises(ValueError, match="space='vae': must be one of all, cnn, cnn_baseline, finetune, mean_teacher"):
+    with pytest.raises(ValueError, match=r"space='vae': must be one of .*\bunet"):
         load("vae")
 
 
@@ -35,7 +35,7 @@ def branching(trial):
     ("constants", "message"),
     [
         ({"reprogrammer/dropout": 0.1}, "reprogrammer/dropout=0.1: unknown path"),
-        ({"reprogrammer/kind": "unet", "reprogrammer/depth": "3"}, "'>=' not supported between"),
+        ({"reprogrammer/kind": "unet", "reprogrammer/depth": "3"}, "reprogrammer/depth='3': must be a whole number"),
         ({"reprogrammer/kind": "cnn", "reprogrammer/kernel": 4}, "reprogrammer/kernel=4: must be odd"),
     ],
 )
@@ -80,6 +80,7 @@ def with_module(folder, monkeypatch, code):
 
 
 NAMES = {
+    **{name: {name} for name in SYSTEMS},
     "all": set(SYSTEMS),
     "normalisation": {"none", "noise", "cnn", "unet"},
     "recipe": {"none", "noise", "cnn", "unet"},
@@ -96,7 +97,7 @@ class TestEverySpace:
             trial = study.ask()
             constants = space.suggest(trial)
             kinds.add(TrialConfig.from_paths({**trial.params, **constants}).name)
-        assert kinds == NAMES.get(name, {name})
+        assert name not in NAMES or kinds == NAMES[name]
 
     def test_the_papers_configurations_lie_in_the_space_and_leave_nothing_to_chance(self, name):
         space = load(name)
@@ -127,7 +128,7 @@ class TestPreset:
     @pytest.mark.parametrize("name", ["none", "noise", "cnn", "unet", "finetune", "cnn_baseline"])
     def test_every_configuration_has_the_recipe_and_no_study_searches_it(self, name, preset):
         recipe = PRESETS[preset].paths
-        axes = explore(load(name, preset))
+        axes = explored(name, preset)
         assert not set(axes.drawn) & set(recipe)
         for config in (*configurations(axes, {}), *paper_configs(name, preset)):
             paths = config.to_paths()
@@ -154,7 +155,7 @@ class TestPreset:
         }
 
     def test_every_piece_of_the_recipe_is_an_axis_of_the_recipe_space(self):
-        axes = explore(load("recipe"))
+        axes = explored("recipe")
         assert set(PRESETS["released"].paths) <= set(axes.drawn)
 
     @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ class TestPreset:
             ("recipe", "paper", r"preset=paper: cannot go with space recipe, which compares recipes itself"),
             ("normalisation", "paper", r"cannot go with space normalisation, which compares recipes itself"),
             ("mean_teacher", "paper", r"cannot go with space mean_teacher; a preset is the recipe of systems"),
-            ("all", "released", r"cannot go with space all; a preset is the recipe of systems that hear log-mel"),
+            ("all", "released", r"cannot go with space all; a preset is the recipe of systems that read log-mel"),
         ],
     )
     def test_what_a_preset_cannot_hold_is_refused(self, name, preset, message):
@@ -172,7 +173,7 @@ class TestPreset:
             load(name, preset)
 
     def test_what_a_preset_holds_cannot_be_fixed_to_something_else(self):
-        axes = explore(load("unet", "released"))
+        axes = explored("unet", "released")
         with pytest.raises(ValueError, match=r"space unet holds training/targets at soft"):
             parse_fixed(["training/targets=hard"], axes, space="unet")
 
@@ -194,7 +195,7 @@ class TestTheNormalisationTable:
 
 class TestWhatASpaceNeeds:
     def test_only_configurations_in_reach_of_what_is_fixed_count(self):
-        axes = explore(load("all"))
+        axes = explored("all")
         assert {c.system.inputs for c in configurations(axes, {})} == {"log_mel", "vggish"}
         assert {c.system.inputs for c in configurations(axes, {"system/kind": "random_forest"})} == {"vggish"}
         unet = configurations(axes, {"system/kind": "reprogramming", "reprogrammer/kind": "unet"})
@@ -203,7 +204,7 @@ class TestWhatASpaceNeeds:
 
 class TestFix:
     def fix(self, *assignments, space="unet"):
-        return parse_fixed(assignments, explore(load(space)), space=space)
+        return parse_fixed(assignments, explored(space), space=space)
 
     def test_values_come_back_as_the_spaces_own_types(self):
         fixed = self.fix(

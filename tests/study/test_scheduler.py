@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from harness.study.scheduler import METRIC, SCHEDULERS, TIME, StudyScheduler
+from harness.config.study import SCHEDULERS
+from harness.study.scheduler import METRIC, TIME, StudyScheduler
 
 EPOCHS = 8
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.config.recipe import NoAugmentation, SpecAugment
+from harness.common.registry import resolve
+from harness.config.recipe import NORMALISATIONS, NoAugmentation, SpecAugment
 from harness.features.log_mel import FrontEnd, log_mel
-from harness.models.normalisations import NORMALISATIONS
 from harness.training.augmentation import SILENCE, build_augmentation, spec_augment
 from tests.conftest import TINY, make_data
 from tests.support.systems import figures, learner_of
@@ -86,7 +86,7 @@ def test_without_augmentation_nothing_is_drawn_or_changed():
 
 @pytest.mark.parametrize("kind", NORMALISATIONS)
 def test_masking_before_a_normalisation_is_masking_behind_it_with_what_it_makes_of_silence(kind):
-    normalise = NORMALISATIONS[kind](-5.0, 3.0)
+    normalise = resolve(NORMALISATIONS[kind])(-5.0, 3.0)
     clips = torch.randn(20, 40, 16) - 6
     torch.manual_seed(4)
     before = normalise(spec_augment(clips, max_mels=5, max_frames=7))

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from harness.training.optimisation import SCHEDULES, learning_rate_factor
+from harness.config.recipe import SCHEDULES
+from harness.training.optimisation import learning_rate_factor
 
 
 def course(kind, *, n_steps=50, warmup=0.0):
