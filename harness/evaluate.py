@@ -20,7 +20,7 @@ from harness.common.cli import (
 )
 from harness.config.literature import SYSTEMS, in_words
 from harness.config.study import Resources, StudyPlace
-from tracking.mlflow_store import checked_uri
+from tracking.uris import checked_uri
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

@@ -1,1 +1,1 @@
-"""What is remembered of a study: MLflow runs, views, figures. Takes plain mappings; no torch, no Ray."""
+"""Keeps the results of studies: MLflow runs, views, figures. Takes plain mappings; no torch, no Ray."""

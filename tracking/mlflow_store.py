@@ -1,4 +1,4 @@
-"""The MLflow store of a study: its URI, its experiment, and how records become runs.
+"""The MLflow store of a study: its experiment, and how records become runs.
 
 `mlflow_client` is the project's door to `import mlflow`. That import takes a second, and creating an SQLite store two;
 the delivery thread does both, never the start of a study.
@@ -12,20 +12,19 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
 from tracking import names
 from tracking.records import Record, is_trial_key
+from tracking.uris import sqlite_path, sqlite_uri
 from tracking.views import ViewKeeper
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
-_SQLITE = "sqlite:///"
-_SCHEMES = ("http", "https", "postgresql", "mysql", "mssql", "databricks")
 _ENVIRONMENT = {
     # MLflow's own defaults block four minutes on a dead server, and may create a run twice. The outbox retries, and
     # looks for the run first.
@@ -37,71 +36,6 @@ _ENVIRONMENT = {
 _NOTHING: Mapping[str, Any] = {}
 # Authentication errors are not among them: a user can correct a password, but nobody brings back a dropped record.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE")
-
-
-def sqlite_uri(database: Path) -> str:
-    """Return the URI of an SQLite file, whatever its path contains."""
-    return _SQLITE + escaped(str(database.expanduser().absolute()))
-
-
-def escaped(path: str) -> str:
-    """Escape a path for an SQLite URI.
-
-    SQLAlchemy cuts a URI at `?` and decodes `%XX`; Optuna formats its own, hence the braces. `sqlalchemy.URL.create`
-    also escapes accents. MLflow makes the directory that an URI spells, which fails beside a home directory `/home/é`.
-    """
-    return "".join(f"%{ord(char):02X}" if char in "%?{}" else char for char in path)
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """Return the file of an SQLite URI, None for any other store."""
-    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0])) if uri.startswith(_SQLITE) else None
-
-
-def default_uri(directory: Path) -> str:
-    """Return the URI of the SQLite store in a directory."""
-    return sqlite_uri(directory / "mlflow.db")
-
-
-def checked_uri(uri: str) -> str:
-    """Return a tracking URI that has the same meaning in every directory and process.
-
-    Raises:
-        ValueError: MLflow does not take it (a directory, a database in memory, an unknown scheme), or it holds a
-            password, which the study would write to disk.
-    """
-    scheme, colon, _ = uri.partition(":")
-    if (database := sqlite_path(uri)) and database != Path():
-        if "?" in uri:
-            raise ValueError(f"tracking-uri={uri!r}: write %3F for a question mark in a path")
-        return sqlite_uri(database)
-    if not colon or scheme.partition("+")[0] not in _SCHEMES:
-        suggestion = default_uri(Path(uri.removeprefix("file://").removeprefix("file:"))) if uri else "sqlite:///PATH"
-        raise ValueError(
-            f"tracking-uri={uri!r}: must be sqlite:///PATH, http(s)://HOST:PORT or the URI of a database server. "
-            f"MLflow no longer keeps runs in directories; did you mean {suggestion}?"
-        )
-    parts = urlsplit(uri)
-    if parts.password is not None or "password" in parse_qs(parts.query):
-        of_server = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        place = of_server if scheme.startswith("http") else "PGPASSWORD or ~/.pgpass (your database's equivalent)"
-        raise ValueError(f"tracking-uri: leave the password out of {scheme}://{parts.hostname}; give it in {place}")
-    return uri
-
-
-def relative_uri(uri: str, study_dir: Path) -> str:
-    """Return the URI as a study stores it: relative if the database lies beside the study, since both move together."""
-    database, beside = sqlite_path(uri), study_dir.absolute().parent
-    if database is None or not database.is_relative_to(beside):
-        return uri
-    return _SQLITE + str(Path("..") / database.relative_to(beside))
-
-
-def resolved_uri(stored: str, study_dir: Path) -> str:
-    """Return the absolute URI of one that `relative_uri` made for a study that now lies in `study_dir`."""
-    if not stored.startswith(f"{_SQLITE}../"):
-        return stored
-    return sqlite_uri(study_dir.absolute().parent / stored.removeprefix(f"{_SQLITE}../"))
 
 
 @dataclass(frozen=True)
@@ -384,12 +318,12 @@ def _ensure_sqlite(database: Path) -> None:
 @contextmanager
 def _no_stray_directory(uri: str) -> Iterator[None]:
     """Remove the directory that MLflow makes after the escaped spelling of a path."""
-    spelled = Path(uri.removeprefix(_SQLITE)).parent
-    strays = [place for place in (spelled, *spelled.parents) if uri.startswith(_SQLITE) and not place.exists()]
+    database = sqlite_path(uri)
+    spelled = Path(uri.removeprefix("sqlite:///")).parent
+    strays = [place for place in (spelled, *spelled.parents) if database and not place.exists()]
     try:
         yield
     finally:
-        database = sqlite_path(uri)
         for place in strays:
             if database is not None and not database.is_relative_to(place):
                 with suppress(OSError):  # not there, or no longer empty

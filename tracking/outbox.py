@@ -28,16 +28,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tracking.mlflow_store import (
-    Address,
-    Store,
-    checked_uri,
-    is_refusal,
-    prepare_environment,
-    relative_uri,
-    resolved_uri,
-)
+from tracking.mlflow_store import Address, Store, is_refusal, prepare_environment
 from tracking.records import Record, epoch_name, from_line, trial_key
+from tracking.uris import checked_uri, relative_uri, resolved_uri
 
 _LOG = logging.getLogger(__name__)
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0

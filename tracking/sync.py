@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from tracking.mlflow_store import Address, checked_uri
+from tracking.mlflow_store import Address
 from tracking.outbox import Courier, Spool
+from tracking.uris import checked_uri
 
 _REPORT_S = 2.0
 _PAUSE_S = 1.0

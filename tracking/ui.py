@@ -13,9 +13,10 @@ from typing import Annotated
 import typer
 
 from tracking import views
-from tracking.mlflow_store import Address, escaped, find_experiment, follow_move, mlflow_client, sqlite_path
+from tracking.mlflow_store import Address, find_experiment, follow_move, mlflow_client
 from tracking.outbox import one_line
 from tracking.sync import open_address
+from tracking.uris import escaped, sqlite_path
 
 DEFAULT_PORT = 5000
 # With MLflow's job runner and its four workers the same UI takes fifteen processes and 2 GB.

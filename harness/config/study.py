@@ -10,7 +10,7 @@ from typing import Any
 from harness.common.files import read_with
 from harness.config.checks import one_of
 from harness.config.settings import differing_digests, differing_fields, setting, settings_of, terms_in
-from tracking.mlflow_store import default_uri
+from tracking.uris import default_uri
 
 OBJECTIVES: dict[str, tuple[str, ...]] = {"f1": ("best_macro_f1",), "f1,params": ("best_macro_f1", "params")}
 """The reported figures that each objective compares; the first goes up, the second down."""

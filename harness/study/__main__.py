@@ -20,7 +20,7 @@ from harness.config.settings import settings_of
 from harness.config.space import papers_within
 from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, free_name, parse_seconds
 from search_spaces import PRESETS, Space, load, names
-from tracking.mlflow_store import checked_uri
+from tracking.uris import checked_uri
 
 DEFAULT_TRIALS, DEFAULT_EPOCHS = 12, 6
 

@@ -6,7 +6,7 @@ import psutil
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from tracking.mlflow_store import sqlite_uri
+from tracking.uris import sqlite_uri
 
 NETWORK_FILE_SYSTEMS = (
     "nfs",

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from tracking import names, records
-from tracking.mlflow_store import default_uri, mlflow_client
+from tracking.mlflow_store import mlflow_client
 from tracking.outbox import Outbox
+from tracking.uris import default_uri
 
 EXPERIMENT = "reprogramming demo ast-nano"
 LABELS = ["accordion", "banjo"]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from tests.support.mlflow import EXPERIMENT, add_study, experiment, free_port, new_store, open_outbox, runs, track_study
 from tracking import sync, ui, views
-from tracking.mlflow_store import default_uri
+from tracking.uris import default_uri
 
 
 def invoke(module, *arguments):

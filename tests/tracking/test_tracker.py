@@ -1,4 +1,4 @@
-"""What a study's tracking records tell its figures from those of other studies by."""
+"""The tracking records of a study: their experiment, and the settings that tell studies apart."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ OTHERS_TERMS = {
 
 
 class Notebook:
-    """Stands in for the outbox: keeps what it is given."""
+    """Stands in for the outbox: keeps every record."""
 
     def __init__(self, _home, _uri, *, experiment):
         self.experiment, self.study_key, self.records = experiment, "s", []
@@ -56,7 +56,7 @@ class Notebook:
 
 @pytest.fixture
 def tracked(tmp_path, monkeypatch):
-    """Return what a study's or an evaluation's tracker writes down."""
+    """Return the records of a study's or an evaluation's tracker."""
     monkeypatch.setattr("harness.study.tracker.load_mlflow", lambda: None)
     monkeypatch.setattr("harness.study.tracker.Outbox", Notebook)
 
@@ -65,7 +65,7 @@ def tracked(tmp_path, monkeypatch):
 
 @pytest.fixture
 def stored(tmp_path, tmp_path_factory):
-    """Return what MLflow finds, by a filter, once these studies and evaluations have been tracked."""
+    """Return a search of MLflow, by a filter, after tracking these studies and evaluations."""
     uri = new_store(tmp_path, tmp_path_factory)
 
     def write(*tracked):
