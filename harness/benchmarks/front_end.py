@@ -111,7 +111,7 @@ def synthetic_clips(root: Path, *, clips: int, seconds: float) -> ClipDataset:
 
 
 def _ways(dataset: ClipDataset) -> dict[str, Callable[[], object]]:
-    paths = [dataset.audio_path(row) for row in range(len(dataset.keys))]
+    paths = list(dataset.paths)
     cache = dataset.root / "cache"
 
     def prepare() -> None:

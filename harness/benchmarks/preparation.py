@@ -55,7 +55,7 @@ def measure_preparation(*, clips: int = 96, clip_seconds: float = 10.0, rounds: 
 
 def _ways(root: Path, cores: int, *, clips: int, clip_seconds: float) -> dict[str, Callable[[], object]]:
     dataset = synthetic_clips(root, clips=clips, seconds=clip_seconds)
-    paths = [dataset.audio_path(row) for row in range(clips)]
+    paths = list(dataset.paths[:clips])
 
     def prepare(workers: int) -> None:
         shutil.rmtree(root / "cache", ignore_errors=True)

@@ -52,10 +52,6 @@ class ClipDataset:
     vggish: Path | None
     digest: str
 
-    def audio_path(self, row: int) -> Path:
-        """Return a clip's audio file."""
-        return self.paths[row]
-
 
 @dataclass(frozen=True, eq=False)
 class LabelTable:

@@ -1,4 +1,4 @@
-"""Clips that have no log-mel though a study requested it: an error, or a list and a warning."""
+"""Clips without a log-mel that a study requested: an error, or a list and a warning; and silent clips: a warning."""
 
 import csv
 import hashlib
@@ -35,7 +35,7 @@ def unreadable_clips(dataset: ClipDataset, extracted: Extracted) -> dict[str, st
 
 
 def report_skipped(dataset: ClipDataset, extracted: Extracted, *, cache: Path, skip_corrupt: bool) -> None:
-    """List all clips without a log-mel in a CSV file, and warn of those that a study goes on without.
+    """List all clips without a log-mel in a CSV file, and warn of skipped and of silent clips.
 
     A study goes on without clips that cannot be read if `skip_corrupt`, or if their track is known to be corrupted.
 
@@ -64,6 +64,9 @@ def report_skipped(dataset: ClipDataset, extracted: Extracted, *, cache: Path, s
         logger.warning("%d clips of tracks that are known to be corrupted are skipped: %s", len(known), few(known))
     if others:
         logger.warning("%s; they are skipped, and listed in %s", message, place)
+    if extracted.silent:
+        silent = few((_name(dataset, row) for row in extracted.silent), limit=_N_NAMED)
+        logger.warning("nothing is audible in the mono mix of %d clips: %s", len(extracted.silent), silent)
 
 
 def _name(dataset: ClipDataset, row: int) -> str:

@@ -19,7 +19,14 @@ from torch import Tensor
 
 from harness.common.progress import Progress, quiet
 from harness.common.text import few
-from harness.features.audio import FRONT_END_VERSION, decode_bytes, regular_size, why_too_large, why_unopened
+from harness.features.audio import (
+    FRONT_END_VERSION,
+    decode_bytes,
+    mixes_to_silence,
+    regular_size,
+    why_too_large,
+    why_unopened,
+)
 from harness.features.cache import CachedRows, FeatureCache, Recipe
 from harness.features.fingerprints import Fingerprints, stamp_of
 from harness.features.log_mel import FrontEnd, log_mel
@@ -35,11 +42,15 @@ _N_NAMED = 10
 
 @dataclass(frozen=True, eq=False)
 class ExtractionResult:
-    """One file's log-mel, or None and the reason why it cannot be read as audio; and the file's SHA-256 in hex."""
+    """One file's log-mel, or None and the reason why it cannot be read as audio; and the file's SHA-256 in hex.
+
+    `is_silent`: nothing is audible in the mono mix.
+    """
 
     log_mel: Float16[np.ndarray, "frame mel"] | None
     reason: str
     digest: str
+    is_silent: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +62,7 @@ class Extracted:
         digests: SHA-256 of each file that was requested and opened, in hex, else "".
         unreadable: Why files cannot be read as audio.
         unopened: Why files cannot be opened, whatever they hold.
+        silent: Files that were computed now and have nothing audible in their mono mix.
         n_computed: How many files were computed now, and not found in the cache.
         n_bytes: Space that the requested arrays take.
     """
@@ -59,6 +71,7 @@ class Extracted:
     digests: tuple[str, ...]
     unreadable: dict[int, str]
     unopened: dict[int, str]
+    silent: tuple[int, ...]
     n_computed: int
     n_bytes: int
     place: Path
@@ -95,6 +108,7 @@ def extract(
         digests=digests,
         unreadable=unreadable,
         unopened=filling.unopened,
+        silent=tuple(sorted(filling.silent)),
         n_computed=filling.n_computed,
         n_bytes=store.file_bytes * len(set(filter(None, readable))),
         place=store.place,
@@ -135,6 +149,7 @@ class _Filling:
         self._store, self._extractor, self._requested = store, extractor, requested
         self.digests: dict[int, str] = {}
         self.unopened: dict[int, str] = {}
+        self.silent: list[int] = []
         self.n_computed = 0
         self._n_failed_in_a_row, self._most_failed = 0, _MOST_FAILED_AT_FIRST
 
@@ -174,6 +189,7 @@ class _Filling:
             self._n_failed_in_a_row, self._most_failed = 0, _MOST_FAILED_IN_A_ROW
             self.digests[position] = outcome.digest
             self.n_computed += outcome.is_computed
+            self.silent += [position] * outcome.is_silent
             return True
         self.unopened[position] = outcome.unopened
         self._n_failed_in_a_row += 1
@@ -207,6 +223,7 @@ class _Outcome:
 
     digest: str = ""
     is_computed: bool = False
+    is_silent: bool = False
     unopened: str = ""
 
 
@@ -229,7 +246,7 @@ class _Extractor:
             self.store.write_reason(digest, found.reason)
         else:
             self.store.write(digest, found.log_mel)
-        return _Outcome(digest, is_computed=True)
+        return _Outcome(digest, is_computed=True, is_silent=found.is_silent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +288,7 @@ def _computed(path: Path, content: bytes | str, digest: str, front_end: FrontEnd
         halves = _to_float16(log_mel(samples, sample_rate, front_end), source=str(path))
     except ValueError as error:
         return ExtractionResult(None, str(error).removeprefix(f"{path}: "), digest)
-    return ExtractionResult(halves, "", digest)
+    return ExtractionResult(halves, "", digest, is_silent=mixes_to_silence(samples))
 
 
 def _to_float16(features: Tensor, *, source: str) -> Float16[np.ndarray, "frame mel"]:

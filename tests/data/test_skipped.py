@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pytest
+import soundfile
 
 from harness.data.openmic import CORRUPTED_TRACKS, read_dataset
 from harness.data.skipped import report_skipped, skipped_file
@@ -32,7 +33,7 @@ def report(dataset, tmp_path):
     """Return what extracts some rows and reports the clips without features."""
 
     def report(*, rows=None, skip_corrupt=False):
-        paths = [dataset.audio_path(row) if rows is None or row in rows else None for row in range(6)]
+        paths = [dataset.paths[row] if rows is None or row in rows else None for row in range(6)]
         extracted = extract(paths, FRONT_END, cache=tmp_path / "cache")
         report_skipped(dataset, extracted, cache=tmp_path / "cache", skip_corrupt=skip_corrupt)
         return np.flatnonzero(extracted.available).tolist()
@@ -42,7 +43,7 @@ def report(dataset, tmp_path):
 
 def spoil(dataset, *rows):
     for row in rows:
-        dataset.audio_path(row).write_bytes(b"not audio %d" % row)
+        dataset.paths[row].write_bytes(b"not audio %d" % row)
 
 
 def listed(dataset, tmp_path):
@@ -76,7 +77,7 @@ def test_tracks_known_to_be_corrupted_are_a_warning_by_themselves(dataset, repor
 
 
 def test_files_that_cannot_be_opened_are_an_error_even_on_demand(dataset, report, tmp_path):
-    dataset.audio_path(2).unlink()
+    dataset.paths[2].unlink()
     name = f"audio/000/{dataset.keys[2]}.ogg"
     with pytest.raises(OSError, match=f"1 of 6 audio files cannot be opened: {name}: No such file"):
         report(skip_corrupt=True)
@@ -91,8 +92,8 @@ def test_a_data_set_without_any_readable_clip_is_refused(dataset, report):
 
 def test_ten_clips_are_named_and_the_rest_counted(tmp_path):
     dataset = read_dataset(Layout(n_clips=14, n_train=9).write(tmp_path / "d"))
-    write_tone(dataset.audio_path(0))
-    extracted = extract([dataset.audio_path(row) for row in range(14)], FRONT_END, cache=tmp_path / "cache")
+    write_tone(dataset.paths[0])
+    extracted = extract(list(dataset.paths[:14]), FRONT_END, cache=tmp_path / "cache")
     with pytest.raises(ValueError, match="13 of 14 clips") as raised:
         report_skipped(dataset, extracted, cache=tmp_path / "cache", skip_corrupt=False)
     assert str(raised.value).count(".ogg") == 10
@@ -104,6 +105,15 @@ def test_a_clip_concerns_only_those_who_request_it_and_leaves_the_list_when_repa
     assert report(rows={0, 2}) == [0, 2]
     with pytest.raises(ValueError, match="1 of 2 clips"):
         report(rows={0, 1})
-    write_tone(dataset.audio_path(1))
+    write_tone(dataset.paths[1])
     assert report() == [0, 1, 2, 3, 4, 5]
     assert listed(dataset, tmp_path) == {}
+
+
+def test_clips_with_a_silent_mono_mix_are_named_when_they_are_computed(dataset, report, caplog):
+    tone = np.sin(np.arange(22_050) / 10)
+    soundfile.write(dataset.paths[1], np.stack([tone, -tone], axis=1), 44_100, format="WAV", subtype="PCM_16")
+    soundfile.write(dataset.paths[2], np.zeros(22_050), 44_100, format="WAV", subtype="PCM_16")
+    assert report() == list(range(6))
+    names = ", ".join(f"audio/000/{dataset.keys[row]}.ogg" for row in (1, 2))
+    assert [record.message for record in caplog.records] == [f"nothing is audible in the mono mix of 2 clips: {names}"]

@@ -43,7 +43,7 @@ def make(root, *, test_hertz=440, test_targets=None):
 def open_data(root, cache, *, skip_corrupt=False):
     dataset = read_dataset(root)
     split = split_train(dataset, validation_fraction=0.4, seed=1)
-    extracted = extract([dataset.audio_path(row) for row in range(len(dataset.keys))], FRONT_END, cache=cache)
+    extracted = extract(list(dataset.paths), FRONT_END, cache=cache)
     report_skipped(dataset, extracted, cache=cache, skip_corrupt=skip_corrupt)
     return dataset, split, study_data(dataset, log_mel_features(dataset, extracted, FRONT_END), split)
 

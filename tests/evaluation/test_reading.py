@@ -42,7 +42,7 @@ def study(tmp_path, monkeypatch, tiny_file):
     spec = prepare_for(spec, place, [TrialConfig()], console=StudyConsole()).spec
     place.spec_file.write_text(spec.to_json())
     dataset = open_dataset(data)
-    dataset.audio_path(int(dataset.test[2])).write_bytes(b"not sound")
+    dataset.paths[dataset.test[2]].write_bytes(b"not sound")
     return place
 
 
@@ -115,7 +115,7 @@ def test_other_sound_in_test_clips_than_earlier_runs_were_tested_on_is_refused(s
     found = [read(terms, place, number=0)]
     evaluated(study, skip_corrupt=True)
     dataset = open_dataset(terms)
-    one, other = (dataset.audio_path(int(dataset.test[i])) for i in (0, 1))
+    one, other = (dataset.paths[dataset.test[i]] for i in (0, 1))
     kept = one.read_bytes()
     one.write_bytes(other.read_bytes())
     with pytest.raises(ValueError, match=r"name=s.evaluation: the test clips are not what 1 of its 1 runs were tested"):
@@ -134,7 +134,7 @@ def test_runs_are_held_to_the_test_clips_of_their_own_study(study, unrun, tmp_pa
     shutil.copytree(spec.data.source, copy)
     data = replace(spec.data, source=str(copy))
     dataset = open_dataset(data)
-    one, other = (dataset.audio_path(int(dataset.test[i])) for i in (0, 1))
+    one, other = (dataset.paths[dataset.test[i]] for i in (0, 1))
     one.write_bytes(other.read_bytes())
     place = StudyPlace.of(str(tmp_path), "t")
     shutil.copytree(study.home, place.home)

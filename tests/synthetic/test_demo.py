@@ -81,7 +81,7 @@ def test_the_csv_holds_the_labels_that_the_npz_holds(root, dataset, tmp_path):
 
 def test_audio_is_ten_seconds_of_music_that_does_not_clip(dataset):
     for row in range(0, MIN_CLIPS, 10):
-        samples, sample_rate = soundfile.read(dataset.audio_path(row), dtype="float32")
+        samples, sample_rate = soundfile.read(dataset.paths[row], dtype="float32")
         assert sample_rate == 16_000
         assert samples.shape == (160_000,)
         assert 0.2 < np.abs(samples).max() <= 1.0

@@ -78,7 +78,7 @@ def test_its_clips_are_a_few_files_under_many_names(place):
 def test_clips_are_heard_to_hold_what_they_are_annotated_for(place):
     """A pool of 5 has few instruments to offer; where two clips share the file, its instruments fit both."""
     dataset = check_directory(place).dataset
-    sound = [dataset.audio_path(row).stat().st_ino for row in range(len(dataset.keys))]
+    sound = [dataset.paths[row].stat().st_ino for row in range(len(dataset.keys))]
     agree = []
     for file in set(sound):
         rows = np.flatnonzero(np.array(sound) == file)
