@@ -1,6 +1,6 @@
 """Evaluate studies as the paper does: their best configurations by validation, with several seeds, each tested once.
 
-Type the same command again to go on with what was interrupted, or one with more --seeds or a larger --top to extend.
+The same command again continues after an interruption. With more --seeds, a larger --top or more studies it extends.
 """
 
 import sys
@@ -20,6 +20,7 @@ from harness.common.cli import (
 )
 from harness.config.literature import SYSTEMS, in_words
 from harness.config.study import Resources, StudyPlace
+from harness.evaluation.request import Request
 from tracking.uris import checked_uri
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -37,7 +38,7 @@ def main(
         str, typer.Option(help="Figure on validation to choose by: macro_f1, positive_f1 or map.")
     ] = "macro_f1",
     name: Annotated[
-        str | None, typer.Option(help="Name of the evaluation. [the first study's, with .evaluation]")
+        str | None, typer.Option(help="Name of the evaluation. [the studies' names, with .evaluation]")
     ] = None,
     skip_corrupt: flags.SkipCorrupt = False,
     storage: flags.Storage = DEFAULT_STORAGE,
@@ -49,11 +50,21 @@ def main(
         str | None, typer.Option(help="MLflow store. [the first study's]", envvar="MLFLOW_TRACKING_URI")
     ] = None,
 ) -> None:
-    """Parse the flags, evaluate, print the tables, exit with the code."""
+    """Check the flags, evaluate, print the tables and exit."""
     configure_logging()
     prepare_environment(joins_cluster=address is not None)
-    with said_to_the_user(lambda: "type the same command again to go on"):
+    with said_to_the_user(lambda: "type the same command again to continue"):
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
+        request = Request(
+            tuple(StudyPlace.of(storage, study) for study in dict.fromkeys(studies)),
+            top=top,
+            seeds=seeds,
+            systems=None if systems is None else tuple(system.strip() for system in systems.split(",")),
+            by=by,
+            name=name,
+            skips_corrupt=skip_corrupt,
+        )
+        request.read_sources()  # a mistyped name fails before the imports below, which take seconds
         # Ray reads the environment when it is imported
         from harness.evaluation.report import conclude  # noqa: PLC0415
         from harness.evaluation.run import evaluate  # noqa: PLC0415
@@ -61,20 +72,14 @@ def main(
 
         console = StudyConsole()
         result = evaluate(
-            [StudyPlace.of(storage, study) for study in studies],
-            top=top,
-            seeds=seeds,
-            systems=None if systems is None else [system.strip() for system in systems.split(",")],
-            by=by,
-            name=name,
-            skip_corrupt=skip_corrupt,
+            request,
             resources=resources,
             tracking_uri=tracking_uri and checked_uri(tracking_uri),
             console=console,
         )
         conclude(result, console)
         if result.is_interrupted:
-            console.say("interrupted; type the same command again to go on")
+            console.say("interrupted; type the same command again to continue")
             raise typer.Exit(INTERRUPTED)
     raise typer.Exit(FELL_SHORT if result.has_failed else DONE)
 

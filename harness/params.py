@@ -1,9 +1,9 @@
-"""Count what learns in each of the paper's systems, beside the paper's own count: its Table 1.
+"""Count the trainable parameters of each of the paper's systems, beside the count in the paper's Table 1.
 
     python -m harness.params
     python -m harness.params --backbone ast-nano --verbose
 
-Counted on the modules that train, in the paper's configuration, without weights or data.
+The modules are those that a trial trains, in the paper's configuration, without weights or data.
 """
 
 import json
@@ -36,7 +36,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @dataclass(frozen=True)
 class TensorCount:
-    """A tensor that learns: name, shape and number of values."""
+    """A trainable tensor: name, shape and number of values."""
 
     name: str
     shape: tuple[int, ...]
@@ -45,10 +45,10 @@ class TensorCount:
 
 @dataclass(frozen=True)
 class SystemCount:
-    """What learns in a system. `trainable` is None where nothing is learned by gradient.
+    """The trainable parameters of a system. `trainable` is None where nothing learns by gradient.
 
-    `paper_millions` and `paper_count`, what that rounds, are None where the paper gives no number for this backbone;
-    `note` is then about what holds for every backbone.
+    `paper_count` is the exact count behind `paper_millions`. Both are None where the paper gives no number for this
+    backbone; `note` then explains only differences that every backbone has.
     """
 
     name: str
@@ -63,7 +63,7 @@ class SystemCount:
 @app.command(help=__doc__)
 def main(
     backbone: Annotated[str, typer.Option(help=f"One of {', '.join(GEOMETRIES)}.")] = PAPER_BACKBONE,
-    verbose: Annotated[bool, typer.Option("--verbose", help="List every tensor that learns.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List every trainable tensor.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Count and print."""

@@ -3,8 +3,8 @@
     python -m harness.pretrain --soundfont /usr/share/sounds/sf2/FluidR3_GM.sf2 --output ast-nano.safetensors
 
 The demo data set is another task in other sounds: 20 instruments, rendered by TimGM6mb. So a study of the
-demo with this backbone is model reprogramming in miniature. The mAP stated is the macro average precision
-over the tags that occur in the held-out clips, of the float16 weights as written.
+demo with this backbone is model reprogramming in miniature. The mAP is the macro average precision over the tags that
+occur in the held-out clips, measured with the float16 weights in the file.
 """
 
 import logging
@@ -29,7 +29,7 @@ from harness.common.progress import track
 from harness.models.backbones.ast import GEOMETRIES, Ast
 from harness.models.backbones.checkpoints import load_ast, save_ast
 from harness.models.normalisations import AUDIOSET_MEAN, AUDIOSET_STD
-from harness.synthetic.corpus import SHARD_CLIPS, Corpus, Part, prepare_corpus, sha256_of
+from harness.synthetic.corpus import SHARD_CLIPS, Corpus, Split, prepare_corpus, sha256_of
 from harness.synthetic.general_midi import TAGS
 
 NAME = "ast-nano"
@@ -51,24 +51,24 @@ def main(
     epochs: Annotated[int, typer.Option(min=1)] = 36,
     seed: Annotated[int, typer.Option(help="Decides the corpus, the first weights and the augmentation.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes that render, then threads that train.", min=1)] = 2,
-    cache: Annotated[Path | None, typer.Option(help="Where rendered features are kept.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for rendered features. [the user's cache]")] = None,
 ) -> None:
     """Pre-train ast-nano and write it with its provenance."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(workers)
-    parts: tuple[tuple[Part, int], ...] = (("held-out", held_out_clips), ("train", clips))
+    splits: tuple[tuple[Split, int], ...] = (("held-out", held_out_clips), ("train", clips))
     held_out, train = (
         prepare_corpus(
             soundfont,
             GEOMETRIES[NAME].front_end,
-            part=part,
+            split=split,
             n_clips=n_clips,
             seed=seed,
             cache=cache or cache_dir(),
             workers=workers,
             progress=track,
         )
-        for part, n_clips in parts
+        for split, n_clips in splits
     )
     provenance = {
         "command": f"python -m harness.pretrain --soundfont {soundfont.name} --clips {clips} "
@@ -127,8 +127,8 @@ def augment(
     Frames of padding (all zero) stay as they are.
     """
     n_clips, _, n_mels = log_mels.shape
-    heard = int((log_mels[0] != 0).any(dim=1).sum())
-    sound = log_mels[:, :heard].roll(int(torch.randint(heard, (), generator=rng)), dims=1)
+    n_frames = int((log_mels[0] != 0).any(dim=1).sum())
+    sound = log_mels[:, :n_frames].roll(int(torch.randint(n_frames, (), generator=rng)), dims=1)
     mixed, softer, gain, tilt, _ = torch.rand(5, n_clips, 1, 1, generator=rng)
     is_mixed = mixed < 0.5
     sound = torch.where(is_mixed, mix(sound, 12 * _NATS_PER_DB * softer), sound)
@@ -137,18 +137,18 @@ def augment(
     sound = normalise(sound + _NATS_PER_DB * (24 * gain - 12 + 6 * slope))
     for axis, widest in ((1, 24), (2, 12)):
         sound = sound.masked_fill(_mask(sound.shape, axis, widest, rng), 0.0)
-    return torch.cat([sound, normalise(log_mels[:, heard:])], dim=1), tags
+    return torch.cat([sound, normalise(log_mels[:, n_frames:])], dim=1), tags
 
 
 def mix(
     log_mels: Float[Tensor, "clip frame mel"], softer: Float[Tensor, "clip 1 1"]
 ) -> Float[Tensor, "clip frame mel"]:
-    """Return each clip with the clip before it sounding along, softer by so many nats: energies add."""
+    """Mix each clip with the clip before it, `softer` nats softer: energies add."""
     return torch.logaddexp(log_mels, log_mels.roll(1, dims=0) - softer)
 
 
 def normalise(log_mel: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip frame mel"]:
-    """Return log-mel in AudioSet's normalisation, which every AST of this project hears."""
+    """Return log-mel in AudioSet's normalisation, the input of every AST in this project."""
     return (log_mel - AUDIOSET_MEAN) / (2 * AUDIOSET_STD)
 
 
@@ -165,7 +165,7 @@ def held_out_map(model: Ast, corpus: Corpus) -> float:
 
 
 def write(output: Path, model: Ast, held_out: Corpus, metadata: dict[str, str]) -> float:
-    """Write the model in float16; return, and write with it, the held-out mAP of what was written."""
+    """Write the model in float16 with the held-out mAP of these weights, and return that mAP."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         unfinished = Path(folder) / output.name

@@ -32,7 +32,7 @@ def main(
         typer.Option(help="Trials of each system's study, the paper's configuration first. [8 on the demo, else 1]"),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of the systems that hear log-mel. [12 on the demo, else the paper's 50]")
+        int | None, typer.Option(help="Epochs of the log-mel systems. [12 on the demo, else the paper's 50]")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Recipe of the log-mel systems: paper, released.")] = None,
     backbone: Annotated[
@@ -55,15 +55,15 @@ def main(
     address: flags.Address = None,
     precision: flags.Precision = "fp32",
 ) -> None:
-    """Parse the flags, run what is not done yet, write the report, exit with its code."""
+    """Check the flags, run the remaining parts, write the report and exit."""
     configure_logging()
     prepare_environment(joins_cluster=address is not None)
-    with said_to_the_user(lambda: "type the same command again to go on"):
+    with said_to_the_user(lambda: "type the same command again to continue"):
         # Ray reads the environment when it is imported, and a wrong flag need not wait for it
         from harness.reproduction.run import reproduce  # noqa: PLC0415
         from harness.reproduction.spec import Reproduction  # noqa: PLC0415
 
-        wanted = Reproduction.of(
+        reproduction = Reproduction.of(
             data=DataSpec(
                 source=absolute_place(data, flag="data"),
                 demo_clips=demo_clips,
@@ -84,7 +84,7 @@ def main(
             tracking_uri=tracking_uri and checked_uri(tracking_uri),
             name=name,
         )
-        code = reproduce(wanted, Resources(address, concurrent, gpus_per_trial, cpus_per_trial))
+        code = reproduce(reproduction, Resources(address, concurrent, gpus_per_trial, cpus_per_trial))
     raise typer.Exit(code)
 
 

@@ -19,16 +19,15 @@ from harness.evaluation.plan import (
     read_runs,
     terms_of,
 )
-from harness.evaluation.report import notes_on, write_report
+from harness.evaluation.report import heldout_usage, write_report
+from harness.evaluation.request import Request
 from harness.evaluation.result import EvaluationResult, collect
 from harness.evaluation.selection import (
     Candidate,
     candidates,
-    check_choice,
     check_comparable,
     check_systems,
     choose,
-    read_source,
 )
 from harness.study import driver
 from harness.study.console import StudyConsole
@@ -40,47 +39,41 @@ from tracking import names
 
 
 def evaluate(
-    studies: Sequence[StudyPlace],
+    request: Request,
     *,
-    top: int = 1,
-    seeds: int = 10,
-    systems: Sequence[str] | None = None,
-    by: str = "macro_f1",
-    name: str | None = None,
-    skip_corrupt: bool = False,
     resources: Resources | None = None,
     tracking_uri: str | None = None,
     console: StudyConsole | None = None,
 ) -> EvaluationResult:
-    """Evaluate the best `top` configurations of each system of each study with this many seeds.
+    """Run the retrainings that a request still lacks, and return the result of all of them.
 
-    What an evaluation of this name has finished is neither retrained nor read again. Ray is joined where this process
-    is connected to it. `skip_corrupt` leaves out unreadable test clips, which a study of a fraction has not met.
+    Finished runs of this evaluation are neither retrained nor read again. A process that is connected to Ray uses that
+    connection.
 
     Raises:
-        ValueError: a flag is not what it must be, or the studies are not comparable.
+        ValueError: a flag is wrong, the studies are not comparable, or the evaluation holds other studies.
         OSError: a file or a cluster cannot be reached.
     """
-    check_choice(by=by, top=top)
-    if seeds < 1:
-        raise ValueError(f"seeds={seeds}: must be at least 1")
-    places = {place.home.name: place for place in studies}
-    sources = {study: read_source(place) for study, place in places.items()}
+    sources = request.read_sources()
     check_comparable(sources)
-    found = {study: candidates(places[study], source) for study, source in sources.items()}
-    check_systems(systems, (candidate for of_study in found.values() for candidate in of_study))
+    found = {place.home.name: candidates(place, sources[place.home.name]) for place in request.studies}
+    check_systems(request.systems, (candidate for of_study in found.values() for candidate in of_study))
     chosen = [
         candidate
         for of_study in found.values()
-        for candidate in choose((c for c in of_study if systems is None or c.system in systems), top=top, by=by)
+        for candidate in choose(
+            (c for c in of_study if request.systems is None or c.system in request.systems),
+            top=request.top,
+            by=request.by,
+        )
     ]
-    place = evaluation_place(next(iter(places.values())), name)
-    replace(next(iter(sources.values())), name=name or place.home.name)  # a name that no study can have is refused
+    place = request.place
+    replace(next(iter(sources.values())), name=place.home.name)  # refuses a name that no study can have
     began = datetime.now(UTC).isoformat(timespec="seconds")
-    session = Session(began, seeds, top, by, tuple(candidate.key for candidate in chosen))
+    session = Session(began, request.seeds, request.top, request.by, tuple(candidate.key for candidate in chosen))
     with claimed(place, is_new=not place.has_begun(), own_file=RUNS_FILE):
-        return _carry_out(
-            {study: terms_of(source, skip_corrupt=skip_corrupt) for study, source in sources.items()},
+        return _run_session(
+            {study: terms_of(source, skip_corrupt=request.skips_corrupt) for study, source in sources.items()},
             chosen,
             place,
             session=session,
@@ -90,20 +83,7 @@ def evaluate(
         )
 
 
-def evaluation_place(first: StudyPlace, name: str | None) -> StudyPlace:
-    """Return the place of an evaluation, beside its first study; its name is that study's with `.evaluation`.
-
-    Raises:
-        ValueError: a study has the name.
-    """
-    name = name or f"{first.home.name}.evaluation"
-    place = StudyPlace(first.home.parent / name, f"{first.shared.rpartition('/')[0]}/{name}")
-    if place.spec_file.exists():
-        raise ValueError(f"name={name}: a study has this name; give the evaluation another --name")
-    return place
-
-
-def _carry_out(
+def _run_session(
     sources: Mapping[str, StudySpec],
     chosen: Sequence[Candidate],
     place: StudyPlace,
@@ -113,11 +93,12 @@ def _carry_out(
     tracking_uri: str | None,
     console: StudyConsole,
 ) -> EvaluationResult:
-    """Extend the list of runs, run what it owes, and write down what there is."""
+    """Extend the list of runs, run the remaining ones, and write the report."""
     before = read_runs(place.home)
+    _check_covers(before, sources, name=place.home.name)
     trials = _open(place).get_trials(deepcopy=False) if place.has_begun() else []
     finished, failed = (_numbers(trials, state) for state in (TrialState.COMPLETE, TrialState.FAIL))
-    notes = notes_on(before, finished, chosen, sources=sources, seeds=session.seeds, place=place)
+    notes = heldout_usage(before, finished, chosen, sources=sources, seeds=session.seeds, place=place)
     listed = (before or RunList({})).extended(
         chosen, session=session, sources=sources, n_begun=len(trials), failed=failed
     )
@@ -140,6 +121,19 @@ def _carry_out(
     return replace(result, reports=tuple(reports), tracking=shown)
 
 
+def _check_covers(before: RunList | None, sources: Mapping[str, StudySpec], *, name: str) -> None:
+    """Refuse to replace a report by one without some of its studies.
+
+    Raises:
+        ValueError: the evaluation holds a study that the request does not name.
+    """
+    if missing := sorted(set(before.sources if before else ()) - set(sources)):
+        raise ValueError(
+            f"name={name}: this evaluation also holds {', '.join(missing)}, which its report would lose; name all of "
+            "its studies, or give another --name"
+        )
+
+
 def _run(
     plan: EvaluationPlan,
     spec: StudySpec,
@@ -150,14 +144,14 @@ def _run(
     resources: Resources,
     console: StudyConsole,
 ) -> bool:
-    """Run what the plan owes; return whether a signal ended it before."""
+    """Run the remaining runs; return whether a signal interrupted them."""
     with connected(resources) as slots:
         console.header([("running", f"{slots.concurrent} at a time, {slots.cpus:g} CPU and {slots.gpus:g} GPU each")])
         return driver.run(spec, place, plan=plan, study=study, slots=slots, tracker=tracker, console=console)
 
 
 def _open(place: StudyPlace) -> optuna.Study:
-    """Return the evaluation's Optuna study: its values are the runs' macro-F1 on validation, and nothing is drawn."""
+    """Return the evaluation's Optuna study, which draws nothing. Its values are the runs' macro-F1 on validation."""
     return optuna.create_study(
         storage=open_storage(place.home),
         study_name=place.home.name,
@@ -172,8 +166,8 @@ def _numbers(trials: Sequence[FrozenTrial], state: TrialState) -> set[int]:
 
 
 def _spec_of(listed: RunList, place: StudyPlace, *, tracking_uri: str | None) -> StudySpec:
-    """Return what the evaluation is as a study of its own; each run has the terms of the study it comes from."""
-    # a ceiling only if all are: the evaluation belongs beside the honest ones
+    """Return the evaluation as a study of its own; each run keeps the settings of the study that it comes from."""
+    # a ceiling only if all are: the evaluation belongs to the experiment of the other studies
     first = min(listed.sources.values(), key=lambda source: source.data.reveals_all)
     return replace(
         first,
@@ -196,7 +190,7 @@ def _announce(
     session: Session,
     notes: Sequence[str],
 ) -> None:
-    """Say what is to be evaluated, and what was read before."""
+    """Print the configurations, and the earlier readings of the test split."""
     unread = " but for clips that cannot be read" if spec.data.skips_corrupt else ""
     console.header(
         [
@@ -212,7 +206,7 @@ def _announce(
 
 
 def _choice(candidate: Candidate, by: str) -> str:
-    """Say what a configuration was chosen by."""
+    """Return the figure that a configuration was chosen by, in words."""
     mean = "" if candidate.n_trials == 1 else f", the mean of {candidate.n_trials} trials of this configuration"
     return f"{candidate.title}: {candidate.system}, validation {by} {candidate.figures[by]:.3f}{mean}"
 
@@ -220,12 +214,12 @@ def _choice(candidate: Candidate, by: str) -> str:
 def _prepare(
     listed: RunList, spec: StudySpec, place: StudyPlace, *, trials: Sequence[FrozenTrial], console: StudyConsole
 ) -> tuple[RunList, StudySpec]:
-    """Compute the features that the runs hear, on test too; return list and spec with what that told.
+    """Compute the features of all runs, test clips included; return list and spec with labels, floor and digests.
 
-    `trials` are those of the runs that have begun.
+    `trials` are the runs that have begun.
 
     Raises:
-        ValueError: the data or the backbone are no longer those of a study, or the test clips those of its runs.
+        ValueError: data or backbone differ from a study's, or the test clips from those of its runs.
     """
     wanted = {run.study for run in listed.runs}
     groups: dict[tuple[str, DataSpec], list[StudySpec]] = {}
@@ -245,7 +239,7 @@ def _prepare(
 
 
 def _metrics(result: EvaluationResult) -> dict[str, float]:
-    """Return what the evaluation's run in MLflow sums up: the mean test macro-F1 of each configuration, its spread."""
+    """Return the metrics of the evaluation's run in MLflow: mean and spread of each configuration's test macro-F1."""
     metrics: dict[str, float] = {"runs": sum(len(c.finished) for c in result.configurations)}
     for configuration in result.configurations:
         if (summary := configuration.summary("macro_f1")) is not None:

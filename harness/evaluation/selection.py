@@ -1,4 +1,4 @@
-"""Choosing a study's best configurations: by what they scored on validation, and by nothing else."""
+"""Choose a study's best configurations, by their validation figures alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +21,8 @@ _CEILING = "-ceiling"
 class Candidate:
     """A configuration that finished trials tried; `trial` is the first of them.
 
-    What was told all that plays in the training clips is called a ceiling, such as `none-ceiling`, and stands apart.
-    `figures` are those of a trial's best epoch, on validation: the mean over all `n_trials`, since the best of several
-    would owe some of its figure to luck.
+    A system trained with all labels revealed is a ceiling, such as `none-ceiling`, and stands apart. `figures` are
+    those of the best epoch on validation: the mean over all `n_trials`, since the best of several is partly luck.
     """
 
     study: str
@@ -36,46 +35,20 @@ class Candidate:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Return what the configuration is known by, whichever trial tried it."""
+        """Return the identity of the configuration, whichever trial tried it."""
         return self.study, self.digest
 
     @property
     def title(self) -> str:
-        """Name the configuration for people."""
+        """Return the configuration's name in tables."""
         return f"{self.study} trial {self.trial}"
-
-
-def check_choice(*, by: str, top: int) -> None:
-    """Refuse a choice by anything but validation.
-
-    Raises:
-        ValueError: `by` is no figure of validation, or `top` is no number of configurations.
-    """
-    if by not in METRICS:
-        raise ValueError(f"by={by!r}: selection is on validation only, by one of {', '.join(METRICS)}")
-    if top < 1:
-        raise ValueError(f"top={top}: must be at least 1")
-
-
-def read_source(place: StudyPlace) -> StudySpec:
-    """Return the study that is to be evaluated.
-
-    Raises:
-        FileNotFoundError: there is no such study; the message names those that there are.
-    """
-    if not place.spec_file.exists():
-        there = ", ".join(sorted(file.parent.name for file in place.home.parent.glob(f"*/{place.spec_file.name}")))
-        raise FileNotFoundError(
-            f"study={place.home.name}: no study in {place.home}; there {'are ' + there if there else 'is none'}"
-        )
-    return place.read_spec()
 
 
 def check_comparable(sources: Mapping[str, StudySpec]) -> None:
     """Refuse studies whose runs would not pair: other data, another split, another backbone.
 
     Raises:
-        ValueError: two of them differ; the message says in what.
+        ValueError: two of them differ; the message names the settings.
     """
     first, *others = sources.values()
     for other in others:
@@ -93,11 +66,11 @@ def candidates(place: StudyPlace, spec: StudySpec) -> list[Candidate]:
         ValueError: no trial has finished.
     """
     trials: Sequence[FrozenTrial] = []
-    if place.has_begun():  # opening a storage makes one
+    if place.has_begun():  # opening a storage creates one
         study = optuna.load_study(study_name=spec.name, storage=open_storage(place.home))
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not trials:
-        raise ValueError(f"study={spec.name}: none of its trials has finished, so that there is nothing to evaluate")
+        raise ValueError(f"study={spec.name}: none of its trials has finished, so there is nothing to evaluate")
     found: dict[str, list[Candidate]] = {}
     for trial in trials:
         candidate = _candidate(trial, spec)
@@ -118,15 +91,15 @@ def choose(among: Iterable[Candidate], *, top: int, by: str) -> list[Candidate]:
 
 def _figure(candidate: Candidate, by: str) -> float:
     if by not in candidate.figures:
-        raise ValueError(f"by={by!r}: {candidate.title} was trained before there was this metric")
+        raise ValueError(f"by={by!r}: {candidate.title} was trained before this metric existed")
     return candidate.figures[by]
 
 
 def check_systems(systems: Sequence[str] | None, among: Iterable[Candidate]) -> None:
-    """Refuse a system that none of the candidates is.
+    """Refuse a system without a candidate.
 
     Raises:
-        ValueError: there is one; the message names the valid ones.
+        ValueError: a system has none; the message names the valid ones.
     """
     valid = sorted({candidate.system for candidate in among})
     for name in systems or []:

@@ -1,4 +1,4 @@
-"""The paper's tables and figures, drawn from what was measured here: one Markdown file and its pictures.
+"""The paper's tables and figures with the results measured here: one Markdown file and its pictures.
 
 Conventions: F1 are fractions, as measured, and so are the paper's beside them.
 
@@ -16,7 +16,7 @@ from harness.common.text import markdown_table
 from harness.config.checks import one_of
 from harness.config.literature import F1_BY_LABEL, F1_CORRELATION_WITH_POSITIVES, PAPER_BACKBONE, SYSTEMS
 from harness.config.space import configuration_of
-from harness.evaluation.report import remarks
+from harness.evaluation.report import caveats
 from harness.evaluation.result import Comparison, ConfigurationResult, EvaluationResult
 from harness.evaluation.statistics import summarise
 from harness.reproduction.spec import Reproduction
@@ -33,11 +33,11 @@ _MISSING = "-"
 
 @dataclass(frozen=True)
 class SystemResult:
-    """What was measured of a system on the test split: a figure for each seed, empty where no run is done.
+    """The results of a system on the test split: a figure for each seed, empty without a finished run.
 
-    `name` is that of the system's search space; `params` are the trainable ones, None for trees; `f1_by_label` is the
-    mean over the seeds; `seconds` is the mean time of a run, None where it is not known. `configuration` says in words
-    what was chosen, `count_note` why the paper counts otherwise, where what was chosen is the paper's.
+    `name` is the system's search space. `params` counts trainable parameters, None for trees. `f1_by_label` is the mean
+    over seeds, `seconds` the mean time of a run. `configuration` describes the chosen one in words. `count_note`
+    explains a difference from the paper's count, if the paper's configuration was chosen.
     """
 
     name: str
@@ -51,7 +51,7 @@ class SystemResult:
     count_note: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a system that the paper does not have."""
+        """Check the system's name."""
         one_of("system", self.name, tuple(SYSTEMS))
 
     @property
@@ -65,8 +65,7 @@ class DataDescription:
     """The data behind the results. Counts are positive and negative annotations by label.
 
     `floor` is the macro-F1 of always giving a label's more frequent answer, on the test split; `ceiling` that of the
-    linear head told all that plays in the training clips, and a balanced share of what does not. The paper's F1 are
-    shown only where `is_openmic`.
+    linear head trained with all labels revealed. The report shows the paper's F1 only if `is_openmic`.
     """
 
     name: str
@@ -90,11 +89,11 @@ def write_paper_report(
 ) -> list[Path]:
     """Write the report and its figures, systems in the order given, and return the files, the report first.
 
-    `conditions` says how the results came about, `comparisons` is Markdown about the differences between systems,
-    `notes` what is to be known before anyone trusts the figures.
+    `conditions` describes how the results were made, `comparisons` is Markdown about differences between systems, and
+    `notes` are the caveats.
 
     Raises:
-        ValueError: there is no result, or two of one system.
+        ValueError: there is no result, or one system has two.
     """
     names = [result.name for result in results]
     if not names or len(set(names)) < len(names):
@@ -120,7 +119,7 @@ def write_paper_report(
 
 
 def systems_table(results: Sequence[SystemResult], data: DataDescription) -> str:
-    """Return the paper's Table 1 with what was measured, as Markdown."""
+    """Return the paper's Table 1 with the results measured here, as Markdown."""
     headings = ["system", "in the paper", "configuration", "trainable parameters", "the paper's (M)"]
     headings += ["macro-F1", "min to max", "seeds", "positive F1", "mAP"]
     headings += ["the paper's median", "seconds"] if data.is_openmic else ["seconds"]
@@ -156,11 +155,13 @@ def label_table(results: Sequence[SystemResult], data: DataDescription) -> str:
 def correlation_table(results: Sequence[SystemResult], data: DataDescription) -> str:
     """Return the correlation of a label's positive training clips with its F1, for each system, as Markdown."""
     scored = _scored(results)
-    told = f"The paper reports {F1_CORRELATION_WITH_POSITIVES} for {SYSTEMS['none'].paper_name} on OpenMIC-2018."
+    published = f"The paper reports {F1_CORRELATION_WITH_POSITIVES} for {SYSTEMS['none'].paper_name} on OpenMIC-2018."
     if _is_even(data):
-        return f"Here every label has as many positive training clips as any other: there is no correlation. {told}"
+        return (
+            f"Here every label has as many positive training clips as any other: there is no correlation. {published}"
+        )
     rows = [[result.title, _in_words(correlation_with_positives(result, data), "{:.2f}")] for result in scored]
-    return f"{markdown_table(['system', 'r'], rows, n_words=1)}\n\n{told}"
+    return f"{markdown_table(['system', 'r'], rows, n_words=1)}\n\n{published}"
 
 
 def correlation_with_positives(result: SystemResult, data: DataDescription) -> float | None:
@@ -175,7 +176,7 @@ def correlation_with_positives(result: SystemResult, data: DataDescription) -> f
 def _draw(
     folder: Path, results: Sequence[SystemResult], *, data: DataDescription, suffixes: Sequence[str]
 ) -> list[Path]:
-    """Draw what there is to draw; without a finished run that is the labels alone."""
+    """Draw the figures; without a finished run only that of the labels."""
     files = paper_figures.label_distribution(
         folder / "fig3_labels", data.train_counts, test=data.test_counts, title=data.name, suffixes=suffixes
     )
@@ -222,19 +223,16 @@ def _scored(results: Sequence[SystemResult]) -> list[SystemResult]:
 
 
 def _legend(results: Sequence[SystemResult], data: DataDescription) -> str:
-    """Return what a reader of the first table has to know."""
+    """Return the legend of the first table."""
     lines = [
         "Macro-F1: both classes' F1, averaged over labels; mean ± standard deviation over seeds, test split.",
         f"Always giving a label's more frequent answer has {data.floor:.3f}.",
     ]
     if data.ceiling is not None:
-        lines.append(
-            "The linear head, told all that plays in the training clips and a balanced share of what does not, has "
-            f"{data.ceiling:.3f}."
-        )
+        lines.append(f"The linear head, trained with all labels revealed, has {data.ceiling:.3f}.")
     lines += [
         "Trainable parameters are those of the configuration in the table, on this backbone.",
-        "`python -m harness.params` counts the paper's own configurations, and says why the paper's counts differ.",
+        "`python -m harness.params` counts the paper's own configurations and explains differences.",
     ]
     lines += [f"{result.title}: {result.count_note}." for result in results if result.count_note]
     return " ".join(lines)
@@ -255,13 +253,13 @@ def _in_words(value: float | None, form: str) -> str:
     return _MISSING if value is None else form.format(value)
 
 
-def system_result(wanted: Reproduction, name: str, found: ConfigurationResult | None) -> SystemResult:
+def system_result(reproduction: Reproduction, name: str, found: ConfigurationResult | None) -> SystemResult:
     """Return the row of a system; None if no trial of its study has finished."""
     if found is None:
         return SystemResult(name, None, [], [], [], {})
     labels = found.finished[0].test["f1_by_label"] if found.finished else {}  # type: ignore[index]
     seconds = [seed.seconds for seed in found.finished]
-    is_papers = _is_papers(wanted, name, found)
+    is_papers = _is_papers(reproduction, name, found)
     return SystemResult(
         name=name,
         params=found.params or None,
@@ -271,31 +269,31 @@ def system_result(wanted: Reproduction, name: str, found: ConfigurationResult | 
         f1_by_label={label: _mean(found, f"f1_by_label/{label}") for label in labels},
         seconds=float(np.mean(seconds)) if seconds else None,
         configuration=configuration_in_words(found.paths) + (" (the paper's)" if is_papers else ""),
-        count_note=_count_note(name, found.params, backbone=wanted.backbone) if is_papers else "",
+        count_note=_count_note(name, found.params, backbone=reproduction.backbone) if is_papers else "",
     )
 
 
-def differences(wanted: Reproduction, result: EvaluationResult) -> str:
+def differences(reproduction: Reproduction, result: EvaluationResult) -> str:
     """Return the differences of macro-F1 between systems as a Markdown list, those to the linear head first.
 
-    Systems that share no seed, or no seed with the same test clips, are named too, and why. "" for a single system.
+    The list gives a reason for systems that share no seed with the same test clips. "" for a single system.
     """
     compared = {(comparison.one, comparison.other): comparison for comparison in result.comparisons()}
     pairs = sorted(combinations(result.configurations, 2), key=lambda pair: "none" not in {c.system for c in pair})
     lines = []
     for one, other in pairs:
         found = compared.get((one.title, other.title))
-        told = _difference(found) if found else f"not paired, since {_why_apart(one, other)}"
-        lines.append(f"- {_part(wanted, one)} over {_part(wanted, other)}: {told}")
+        difference = _difference(found) if found else f"not paired, since {_why_apart(one, other)}"
+        lines.append(f"- {_part(reproduction, one)} over {_part(reproduction, other)}: {difference}")
     if not lines:
         return ""
-    told = "Mean difference of test macro-F1 over seeds, paired by seed, with its bootstrap interval."
-    return "\n".join([told, "", *lines])
+    legend = "Mean difference of test macro-F1 over seeds, paired by seed, with its bootstrap interval."
+    return "\n".join([legend, "", *lines])
 
 
-def notes_of(wanted: Reproduction, result: EvaluationResult) -> list[str]:
-    """Return what the evaluation found to be known of its figures, and how many test clips each had if they differ."""
-    return [*result.notes, *remarks(result), *_test_clips(wanted, result)]
+def notes_of(reproduction: Reproduction, result: EvaluationResult) -> list[str]:
+    """Return the evaluation's notes and caveats, and the numbers of test clips if they differ."""
+    return [*result.notes, *caveats(result), *_test_clips(reproduction, result)]
 
 
 def _difference(comparison: Comparison) -> str:
@@ -313,30 +311,32 @@ def _why_apart(one: ConfigurationResult, other: ConfigurationResult) -> str:
     return "their test clips are not the same" if shared else "they have no seed in common"
 
 
-def _test_clips(wanted: Reproduction, result: EvaluationResult) -> list[str]:
+def _test_clips(reproduction: Reproduction, result: EvaluationResult) -> list[str]:
     counts = {
-        _part(wanted, c): sorted({seed.test["n_clips"] for seed in c.finished if seed.test and "n_clips" in seed.test})
+        _part(reproduction, c): sorted(
+            {seed.test["n_clips"] for seed in c.finished if seed.test and "n_clips" in seed.test}
+        )
         for c in result.configurations
     }
     if len({n for of_one in counts.values() for n in of_one}) < 2:
         return []
-    told = (f"{part} {' or '.join(map(str, of_one))}" for part, of_one in counts.items() if of_one)
-    return [f"test clips: {', '.join(told)}"]
+    listed = (f"{part} {' or '.join(map(str, of_one))}" for part, of_one in counts.items() if of_one)
+    return [f"test clips: {', '.join(listed)}"]
 
 
-def _part(wanted: Reproduction, configuration: ConfigurationResult) -> str:
-    """Return the system of a configuration, or another part of the reproduction that its study is."""
-    return configuration.study.removeprefix(f"{wanted.name}.")
+def _part(reproduction: Reproduction, configuration: ConfigurationResult) -> str:
+    """Return the part of the reproduction that a configuration's study is: a system or the ceiling."""
+    return configuration.study.removeprefix(f"{reproduction.name}.")
 
 
-def _is_papers(wanted: Reproduction, name: str, found: ConfigurationResult) -> bool:
-    """Tell whether this is the configuration that the study of the system began with."""
-    space = load(name, wanted.spec(name).preset)
+def _is_papers(reproduction: Reproduction, name: str, found: ConfigurationResult) -> bool:
+    """Return whether this is the paper's configuration of the system."""
+    space = load(name, reproduction.spec(name).preset)
     return found.digest in {configuration_of(space, paper).digest() for paper in space.paper}
 
 
 def _count_note(name: str, params: int | None, *, backbone: str) -> str:
-    """Return why the paper counts otherwise; "" where it does not, or where the backbone alone makes another count."""
+    """Return why the paper's count differs; "" if it does not, or if the backbone alone explains it."""
     published = SYSTEMS[name]
     if params is None or published.params_millions is None or (published.needs_backbone and backbone != PAPER_BACKBONE):
         return ""

@@ -1,4 +1,4 @@
-"""A reproduction from what was asked for to its exit code: the studies, their evaluation, the report."""
+"""Run a reproduction: its studies, their evaluation and its report."""
 
 import time
 from collections.abc import Sequence
@@ -17,8 +17,9 @@ from harness.config.space import papers_within
 from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec, terms_of_all
 from harness.data.dataset import POSITIVE, ClipDataset
 from harness.evaluation.report import conclude
+from harness.evaluation.request import Request
 from harness.evaluation.result import EvaluationResult
-from harness.evaluation.run import evaluate, evaluation_place
+from harness.evaluation.run import evaluate
 from harness.reproduction.report import (
     DataDescription,
     differences,
@@ -44,113 +45,122 @@ from tracking.outbox import Outbox
 SETTINGS = "reproduction.json"
 
 
-def reproduce(wanted: Reproduction, resources: Resources) -> int:
-    """Run what is not done yet of a reproduction, write its report, and return the exit code.
+def reproduce(reproduction: Reproduction, resources: Resources) -> int:
+    """Run the remaining parts of a reproduction, write its report, and return the exit code.
 
     Raises:
-        ValueError: a flag, the data set or the backbone is not what it must be, or not what it was.
+        ValueError: a flag, the data set or the backbone is wrong, or has changed.
         OSError: a file or a cluster cannot be reached.
     """
     console, began = StudyConsole(), time.monotonic()
-    with claimed(wanted.place, is_new=False, own_file=SETTINGS):
-        wanted = _settle(wanted)
+    with claimed(reproduction.place, is_new=False, own_file=SETTINGS):
+        reproduction = _settle(reproduction)
         console.header(
             [
-                ("reproduce", f"{in_words(wanted.systems)}, in {wanted.place.home}"),
-                ("each", f"a study of {wanted.trials} trials, then {wanted.seeds} runs of its best on the test split"),
+                ("reproduce", f"{in_words(reproduction.systems)}, in {reproduction.place.home}"),
+                (
+                    "each",
+                    f"a study of {reproduction.trials} trials, then {reproduction.seeds} runs of its best on test",
+                ),
             ]
         )
-        dataset = open_dataset(wanted.data, workers=cpu_count(), progress=track)
-        _check_vggish(wanted, dataset)
+        dataset = open_dataset(reproduction.data, workers=cpu_count(), progress=track)
+        _check_vggish(reproduction, dataset)
         with connected(resources):
-            for number, part in enumerate(wanted.parts, 1):
-                console.say(f"\n{number} of {len(wanted.parts)} studies, after {clock(time.monotonic() - began)}")
-                if not run_part(wanted, part, resources):
+            for number, part in enumerate(reproduction.parts, 1):
+                console.say(f"\n{number} of {len(reproduction.parts)} studies, after {clock(time.monotonic() - began)}")
+                if not run_part(reproduction, part, resources):
                     return _interrupted(console)
             console.say(f"\nthe evaluation of all, after {clock(time.monotonic() - began)}")
-            result = _evaluate(wanted, resources, console=console)
+            result = _evaluate(reproduction, resources, console=console)
         if result.configurations:
             conclude(result, console)
         if result.is_interrupted:
             return _interrupted(console)
-        is_whole = _report(wanted, result, dataset, console=console) and not result.has_failed
+        is_whole = _report(reproduction, result, dataset, console=console) and not result.has_failed
         console.say(f"took      {clock(time.monotonic() - began)}")
     return DONE if is_whole else FELL_SHORT
 
 
 def _interrupted(console: StudyConsole) -> int:
-    console.say("interrupted; type the same command again to go on")
+    console.say("interrupted; type the same command again to continue")
     return INTERRUPTED
 
 
-def _settle(wanted: Reproduction) -> Reproduction:
-    """Return what goes on with what began here, if something did, and write it down."""
-    file = wanted.place.home / SETTINGS
-    if file.exists() and any(file.parent.parent.glob(f"{wanted.name}.*/{STUDY_FILE}")):
-        wanted = wanted.grown_from(read_with(Reproduction.from_json, file))
-    write_whole(file, wanted.to_json())
-    return wanted
+def _settle(reproduction: Reproduction) -> Reproduction:
+    """Return the reproduction with the systems that began here, and write its settings."""
+    file = reproduction.place.home / SETTINGS
+    if file.exists() and any(file.parent.parent.glob(f"{reproduction.name}.*/{STUDY_FILE}")):
+        reproduction = reproduction.grown_from(read_with(Reproduction.from_json, file))
+    write_whole(file, reproduction.to_json())
+    return reproduction
 
 
-def _check_vggish(wanted: Reproduction, dataset: ClipDataset) -> None:
-    """Refuse systems that hear VGGish where there is none, before anything is trained."""
-    deaf = [system for system in wanted.systems if system in VGGISH_SYSTEMS]
-    if deaf and dataset.vggish is None:
-        others = ",".join(system for system in wanted.systems if system not in VGGISH_SYSTEMS)
+def _check_vggish(reproduction: Reproduction, dataset: ClipDataset) -> None:
+    """Refuse systems that need VGGish features where there are none, before any training."""
+    needy = [system for system in reproduction.systems if system in VGGISH_SYSTEMS]
+    if needy and dataset.vggish is None:
+        others = ",".join(system for system in reproduction.systems if system not in VGGISH_SYSTEMS)
         raise ValueError(
-            f"systems={','.join(deaf)}: hear VGGish features, and {dataset.root} has no array 'X' of them; leave them "
+            f"systems={','.join(needy)}: need VGGish features, and {dataset.root} has no array 'X' of them; leave them "
             f"out: --systems {others or 'none,unet'}"
         )
 
 
-def _evaluate(wanted: Reproduction, resources: Resources, *, console: StudyConsole) -> EvaluationResult:
-    """Evaluate the parts that have a finished trial together; say which have none, and why."""
-    places = {part: wanted.place_of(part) for part in wanted.parts}
-    lacking = {part: told for part, place in places.items() if (told := why_unfinished(place))}
-    notes = tuple(f"{part}: {told}" for part, told in lacking.items())
+def _evaluate(reproduction: Reproduction, resources: Resources, *, console: StudyConsole) -> EvaluationResult:
+    """Evaluate all parts with a finished trial together; note the others, and why they have none."""
+    places = {part: reproduction.place_of(part) for part in reproduction.parts}
+    lacking = {part: reason for part, place in places.items() if (reason := why_unfinished(place))}
+    notes = tuple(f"{part}: {reason}" for part, reason in lacking.items())
     for note in notes:
         console.say(f"note      {note}")
-    name = f"{wanted.name}.evaluation"
+    name = f"{reproduction.name}.evaluation"
     if len(lacking) == len(places):
-        return EvaluationResult(name, evaluation_place(wanted.place, name), (), (), None, notes, is_interrupted=False)
+        place = reproduction.place_of("evaluation")
+        return EvaluationResult(name, place, (), (), None, notes, is_interrupted=False)
     result = evaluate(
-        [place for part, place in places.items() if part not in lacking],
-        seeds=wanted.seeds,
-        name=name,
-        skip_corrupt=wanted.skips_corrupt_tests,
+        Request(
+            tuple(place for part, place in places.items() if part not in lacking),
+            seeds=reproduction.seeds,
+            name=name,
+            skips_corrupt=reproduction.skips_corrupt_tests,
+        ),
         resources=resources,
-        tracking_uri=wanted.tracking_uri,
+        tracking_uri=reproduction.tracking_uri,
         console=console,
     )
     return replace(result, notes=(*notes, *result.notes))
 
 
-def _report(wanted: Reproduction, result: EvaluationResult, dataset: ClipDataset, *, console: StudyConsole) -> bool:
-    """Write the report and its figures, print its table, log them to MLflow; return whether every system is in it."""
+def _report(
+    reproduction: Reproduction, result: EvaluationResult, dataset: ClipDataset, *, console: StudyConsole
+) -> bool:
+    """Write, print and log the report; return whether every system has a result."""
     by_part = {
-        configuration.study.removeprefix(f"{wanted.name}."): configuration for configuration in result.configurations
+        configuration.study.removeprefix(f"{reproduction.name}."): configuration
+        for configuration in result.configurations
     }
-    systems = [system_result(wanted, part, by_part.get(part)) for part in wanted.systems]
+    systems = [system_result(reproduction, part, by_part.get(part)) for part in reproduction.systems]
     ceiling = by_part[CEILING].summary("macro_f1") if CEILING in by_part else None
-    data = _describe(wanted, dataset, ceiling=ceiling.mean if ceiling else None)
+    data = _describe(reproduction, dataset, ceiling=ceiling.mean if ceiling else None)
     files = write_paper_report(
-        wanted.place.home,
+        reproduction.place.home,
         systems,
         data=data,
-        conditions=describe(wanted),
-        comparisons=differences(wanted, result),
-        notes=notes_of(wanted, result),
+        conditions=describe(reproduction),
+        comparisons=differences(reproduction, result),
+        notes=notes_of(reproduction, result),
     )
     console.say(f"\n{systems_table(systems, data)}\n")
     for file in files:
         if file.suffix != ".svg":
             console.say(f"report    {file}")
-    _log(wanted, result, files)
+    _log(reproduction, result, files)
     return all(system.macro_f1 for system in systems)
 
 
-def _describe(wanted: Reproduction, dataset: ClipDataset, *, ceiling: float | None) -> DataDescription:
-    """Return what the report says of the data: labels by class and split, and what guessing comes to on the test."""
+def _describe(reproduction: Reproduction, dataset: ClipDataset, *, ceiling: float | None) -> DataDescription:
+    """Return the label counts by split, and the floor on the test split."""
     train, test = dataset.train, dataset.test
     floor = majority_floor(
         dataset.targets[train],
@@ -160,7 +170,7 @@ def _describe(wanted: Reproduction, dataset: ClipDataset, *, ceiling: float | No
         labels=dataset.labels,
     )
     return DataDescription(
-        name="the demo set" if wanted.data.source == "demo" else dataset.name,
+        name="the demo set" if reproduction.data.source == "demo" else dataset.name,
         is_openmic=not is_stand_in(dataset.root)
         and _counts(dataset, test)
         == {label: (counts.test_positive, counts.test_negative) for label, counts in LABEL_COUNTS.items()},
@@ -178,44 +188,44 @@ def _counts(dataset: ClipDataset, rows: np.ndarray) -> dict[str, tuple[int, int]
     return {label: (int(yes[i]), int(no[i])) for i, label in enumerate(dataset.labels)}
 
 
-def _log(wanted: Reproduction, result: EvaluationResult, files: Sequence[Path]) -> None:
+def _log(reproduction: Reproduction, result: EvaluationResult, files: Sequence[Path]) -> None:
     """Log the report to MLflow, in the experiment of the studies."""
-    specs = [wanted.place_of(part).read_spec() for part in wanted.parts]
+    specs = [reproduction.place_of(part).read_spec() for part in reproduction.parts]
     first = specs[0]
-    uri = wanted.tracking_uri or wanted.place.default_tracking_uri
-    outbox = Outbox(wanted.place.home, uri, experiment=experiment_of(first), head_start_s=0)
-    tags = {"seed": wanted.seed, **first.provenance, **terms_of_all(specs)}
-    outbox.add(records.open_study(outbox.study_key, name=wanted.name, tags=tags))
+    uri = reproduction.tracking_uri or reproduction.place.default_tracking_uri
+    outbox = Outbox(reproduction.place.home, uri, experiment=experiment_of(first), head_start_s=0)
+    tags = {"seed": reproduction.seed, **first.provenance, **terms_of_all(specs)}
+    outbox.add(records.open_study(outbox.study_key, name=reproduction.name, tags=tags))
     metrics = {"runs": sum(len(configuration.finished) for configuration in result.configurations)}
     outbox.add(records.finish_study(outbox.study_key, status="FINISHED", metrics=metrics, artifacts={"report": files}))
     outbox.close()
 
 
-def run_part(wanted: Reproduction, part: str, resources: Resources) -> bool:
-    """Run what a part's study owes, or again what failed as a whole; return whether it came to its end."""
-    place, spec = wanted.place_of(part), wanted.spec(part)
+def run_part(reproduction: Reproduction, part: str, resources: Resources) -> bool:
+    """Run the remaining trials of a part's study, or all again if all failed; return whether none remains."""
+    place, spec = reproduction.place_of(part), reproduction.spec(part)
     is_new = not place.spec_file.exists()
     with claimed(place, is_new=is_new):
         if is_new:
             prepared = begin(spec, place, assignments=[])
         else:
-            spec = place.read_spec().extended(trials=None, tracking_uri=wanted.tracking_uri)
-            spec = with_another_try(spec, place, trials=wanted.trials)
+            spec = place.read_spec().extended(trials=None, tracking_uri=reproduction.tracking_uri)
+            spec = with_another_try(spec, place, trials=reproduction.trials)
             if place.has_begun() and not driver.owes(driver.open_study(spec, place), StudyPlan(spec)):
                 StudyConsole().say(f"{spec.name}: done before")
                 return True
             prepared = take_up(spec, place)
         outcome = carry_out(prepared, resources)
-    best = outcome.rows[0] if outcome.rows else None  # none where a signal came before the first trial
+    best = outcome.rows[0] if outcome.rows else None  # no row if a signal came before the first trial
     if best is not None and best.macro_f1 is not None:
         prepared.console.say(f"best      trial {best.number}, validation macro-F1 {best.macro_f1:.3f}")
     return not outcome.owes
 
 
 def with_another_try(spec: StudySpec, place: StudyPlace, *, trials: int) -> StudySpec:
-    """Return the study with so many more trials if all have ended and none has finished, the paper's again first.
+    """Return the study with `trials` more if all have ended and none has finished; the paper's configuration is first.
 
-    What failed stays in the study, as a failed run stays in an evaluation.
+    Failed trials stay in the study, as failed runs stay in an evaluation.
     """
     if not place.has_begun():
         return spec
@@ -224,7 +234,7 @@ def with_another_try(spec: StudySpec, place: StudyPlace, *, trials: int) -> Stud
     n_ended = sum(state.is_finished() for state in states)
     if n_ended < spec.trials or TrialState.COMPLETE in states:
         return spec
-    if n_ended == len(states):  # else they are in line, and the driver was killed then
+    if n_ended == len(states):  # else a driver that was killed has enqueued them
         for paper in papers_within(load(spec.space, spec.preset), spec.fixed):
             study.enqueue_trial({**paper, **spec.fixed})
     StudyConsole().say(f"{spec.name}: none of its trials has finished; {trials} more now")
@@ -232,12 +242,13 @@ def with_another_try(spec: StudySpec, place: StudyPlace, *, trials: int) -> Stud
 
 
 def why_unfinished(place: StudyPlace) -> str:
-    """Return why nothing of a part can be evaluated; "" if a trial of it has finished."""
+    """Return why a part cannot be evaluated, or "" if one of its trials has finished."""
     trials = driver.open_study(place.read_spec(), place).get_trials(deepcopy=False)
     if any(trial.state == TrialState.COMPLETE for trial in trials):
         return ""
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    told = "none of its trials has finished, so it is not evaluated"
+    reason = "none of its trials has finished, so it is not evaluated"
     if failed:
-        told += f"; trial {failed[-1].number} failed: {TrialRecord.of(failed[-1]).reason or 'for no known reason'}"
-    return f"{told}; the same command tries again, see {place.home}"
+        lost = failed[-1]
+        reason += f"; trial {lost.number} failed: {TrialRecord.of(lost).reason or 'for no known reason'}"
+    return f"{reason}; the same command tries again, see {place.home}"

@@ -1,11 +1,11 @@
-"""The paper, whole: a study of each of its systems, their evaluation over seeds, and the report.
+"""The plan of a reproduction: a study of each of the paper's systems, their evaluation over seeds, and the report.
 
-    studies/NAME/                 what was asked for (reproduction.json), the report and its figures
+    studies/NAME/                 the settings (reproduction.json), the report and its figures
     studies/NAME.SYSTEM/          a study, as `harness.study` runs it
     studies/NAME.evaluation/      the evaluation of their best configurations, as `harness.evaluate` does it
-    studies/NAME.ceiling/         on the demo: the linear head, told all that plays in the training clips
+    studies/NAME.ceiling/         on the demo: the linear head, trained with all labels revealed
 
-Each of these goes on where it stopped, so a reproduction does too.
+Each of these continues after an interruption, and so does a reproduction.
 """
 
 import json
@@ -20,7 +20,7 @@ from search_spaces import PRESETS, load
 
 CEILING = "ceiling"
 
-_VGGISH_EPOCHS = {"mean_teacher": 100, "random_forest": 1}  # the former as published, the latter knows no epochs
+_VGGISH_EPOCHS = {"mean_teacher": 100, "random_forest": 1}  # as published; a forest has no epochs
 
 VGGISH_SYSTEMS = tuple(_VGGISH_EPOCHS)
 
@@ -35,9 +35,9 @@ _FREE = {
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What is to be reproduced. `epochs` are those of the systems that hear log-mel.
+    """The settings of a reproduction. `epochs` are those of the log-mel systems.
 
-    `skips_corrupt_tests`: the evaluation alone leaves out unreadable clips, since that was asked for after its studies.
+    `skips_corrupt_tests`: only the evaluation leaves out unreadable clips, since the flag came after the studies.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Reproduction:
     skips_corrupt_tests: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no reproduction can be, naming the flag."""
+        """Check each value, naming the flag."""
         for flag in ("seeds", "trials", "epochs"):
             if getattr(self, flag) < 1:
                 raise ValueError(f"{flag}={getattr(self, flag)}: must be at least 1")
@@ -78,10 +78,9 @@ class Reproduction:
         backbone: str | None,
         **others: Any,
     ) -> "Reproduction":
-        """Fill in what was not asked for: on the demo, small studies that choose a learning rate for its size.
+        """Fill in the defaults: on the demo, small studies that choose a learning rate for its size.
 
-        On other data each system's study is one trial, the paper's own configuration, for the paper's epochs on the
-        paper's backbone.
+        On other data each study is one trial: the paper's configuration, epochs and backbone.
         """
         is_demo = data.source == "demo"
         if data.demo_clips is not None and not is_demo:
@@ -104,18 +103,18 @@ class Reproduction:
 
     @property
     def place(self) -> StudyPlace:
-        """Return where the report goes."""
+        """Return the place of the report."""
         return StudyPlace.of(self.storage, self.name)
 
     def place_of(self, part: str) -> StudyPlace:
-        """Return where the study of a system, or another part, is."""
+        """Return the place of the study of a system, or of another part."""
         return StudyPlace.of(self.storage, f"{self.name}.{part}")
 
     def spec(self, system: str) -> StudySpec:
         """Return the study of a system, or of the ceiling."""
-        space = "none" if system == CEILING else system  # the head alone: quick, and on the demo the best of all
-        hears_log_mel = space not in _VGGISH_EPOCHS
-        preset = self.preset if hears_log_mel else None
+        space = "none" if system == CEILING else system  # the head alone is quick, and the best on the demo
+        uses_log_mel = space not in _VGGISH_EPOCHS
+        preset = self.preset if uses_log_mel else None
         load(space, preset)
         return StudySpec(
             name=f"{self.name}.{system}",
@@ -134,26 +133,27 @@ class Reproduction:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Return the systems, and the ceiling on the demo, where it is known what plays in a clip."""
+        """Return the systems, and on the demo, where the true labels are known, the ceiling."""
         return (*self.systems, CEILING) if self.data.source == "demo" else self.systems
 
     def grown_from(self, before: "Reproduction") -> "Reproduction":
         """Return this with the systems that it had `before`, since its report holds all of them.
 
-        To leave out unreadable clips may be asked for later: it then holds for the test clips, which the studies did
-        not read.
+        `--skip-corrupt` may come later. It then applies to the test clips, which the studies did not read.
 
         Raises:
-            ValueError: it differs in something that does not change once it has begun.
+            ValueError: it differs in a setting that is fixed once it has begun.
         """
-        wanted = self
+        reproduction = self
         if self.data.skips_corrupt and not before.data.skips_corrupt:
-            wanted = replace(self, data=replace(self.data, skips_corrupt=False), skips_corrupt_tests=True)
-        wanted._check_continues(before)
-        return replace(wanted, systems=tuple(name for name in SYSTEMS if name in (*before.systems, *self.systems)))
+            reproduction = replace(self, data=replace(self.data, skips_corrupt=False), skips_corrupt_tests=True)
+        reproduction._check_continues(before)
+        return replace(
+            reproduction, systems=tuple(name for name in SYSTEMS if name in (*before.systems, *self.systems))
+        )
 
     def _check_continues(self, before: "Reproduction") -> None:
-        """Check that this is `before`, perhaps with other seeds or systems."""
+        """Check that this equals `before`, apart from seeds and systems."""
         was, now = before._held(), self._held()
         differing = [flag for flag in now if now[flag] != was[flag]]
         if differing:
@@ -180,15 +180,15 @@ class Reproduction:
         return json.dumps(asdict(self), indent=2, sort_keys=True)
 
 
-def describe(wanted: Reproduction) -> str:
-    """Return under which conditions the figures of a report came about, in a paragraph."""
-    chosen = "the paper's configuration" if wanted.trials == 1 else f"the best by validation of {wanted.trials} trials"
-    recipe = f", the {wanted.preset} recipe" if wanted.preset else ""
-    heard = ", on mean log-mel by second, which the demo has in place of VGGish" if wanted.data.source == "demo" else ""
-    fraction = wanted.data.fraction
+def describe(reproduction: Reproduction) -> str:
+    """Return the conditions of a report's figures, as a paragraph."""
+    r, fraction = reproduction, reproduction.data.fraction
+    chosen = "the paper's configuration" if r.trials == 1 else f"the best by validation of {r.trials} trials"
+    recipe = f", the {r.preset} recipe" if r.preset else ""
+    vggish = ", here mean log-mel by second, which the demo has in place of VGGish" if r.data.source == "demo" else ""
     part = f", {fraction:g} of it and of the training clips; counts are of all clips" if fraction < 1 else ""
     return (
-        f"Each system is {chosen}. Systems that hear log-mel: {wanted.epochs} epochs{recipe}, backbone "
-        f"{wanted.backbone}, {wanted.precision}. Mean Teacher: {_VGGISH_EPOCHS['mean_teacher']} epochs; it and the "
-        f"forest hear VGGish features{heard}. Validation: the {wanted.data.split} split{part}. Seed {wanted.seed}."
+        f"Each system is {chosen}. Log-mel systems: {r.epochs} epochs{recipe}, backbone {r.backbone}, {r.precision}. "
+        f"Mean Teacher: {_VGGISH_EPOCHS['mean_teacher']} epochs; it and the forest use VGGish features{vggish}. "
+        f"Validation: the {r.data.split} split{part}. Seed {r.seed}."
     )

@@ -1,1 +1,1 @@
-"""The demo data set and the music that it is made of."""
+"""Rendered music: the demo data set, the pre-training corpus and a data set of OpenMIC-2018's size."""

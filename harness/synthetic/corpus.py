@@ -1,9 +1,9 @@
 """The corpus that the built-in backbone is pre-trained on: random mixes of the 128 General MIDI programs.
 
-Clip `index` of a part is composed from the seed (seed, part, index) alone: a larger corpus begins with the
-clips of a smaller one, and the held-out part shares no piece with the training part. Features are kept as
-shards of `SHARD_CLIPS` clips; a shard is renamed into place when it is complete, so an interrupted
-preparation goes on where it stopped.
+Clip `index` of a split is composed from the seed (seed, split, index) alone. So a larger corpus begins with the
+clips of a smaller one, and the held-out split shares no piece with the training split. Features are stored in
+shards of `SHARD_CLIPS` clips. A complete shard is renamed into place, so an interrupted
+preparation continues there.
 """
 
 import hashlib
@@ -26,25 +26,25 @@ from harness.synthetic.music import Piece, Voice, compose
 from harness.synthetic.render import SAMPLE_RATE, map_in_processes, render
 
 CORPUS_VERSION = 1
-"""Goes up when the same seed starts to give other clips."""
+"""Increases when the same seed gives other clips."""
 
 SHARD_CLIPS = 64
 
-CLIPS_PER_RENDERING = 16  # reading a big SoundFont takes as long as rendering three clips
+CLIPS_PER_RENDERING = 16  # parsing a big SoundFont takes as long as rendering three clips
 
 _CROWD_ODDS = (0.2, 0.35, 0.3, 0.15)  # of 1 to 4 melodic programs
 
 _PERCUSSION_ODDS = 0.3
 
 
-Part = Literal["train", "held-out"]
+Split = Literal["train", "held-out"]
 
-_PART_SEEDS: dict[Part, int] = {"train": 0, "held-out": 1}
+_SPLIT_SEEDS: dict[Split, int] = {"train": 0, "held-out": 1}
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Log-mel features (not normalised) and tags of one part, clip by clip; `digest` is over both."""
+    """Log-mel features (not normalised) and tags of one split; `digest` covers both."""
 
     features: Float[np.ndarray, "clip frame mel"]
     tags: UInt8[np.ndarray, "clip tag"]
@@ -61,30 +61,30 @@ def prepare_corpus(
     soundfont: Path,
     front_end: FrontEnd,
     *,
-    part: Part,
+    split: Split,
     n_clips: int,
     seed: int,
     cache: Path,
     workers: int,
     progress: Progress,
 ) -> Corpus:
-    """Return `n_clips` clips of a part, rendering those that `cache` does not hold yet.
+    """Return `n_clips` clips of a split; render those that `cache` lacks.
 
     Raises:
         ValueError: `n_clips` is not a positive multiple of the shard size.
-        FileNotFoundError: there is no such SoundFont.
+        FileNotFoundError: the SoundFont does not exist.
     """
     if n_clips < 1 or n_clips % SHARD_CLIPS:
-        raise ValueError(f"{part} clips={n_clips}: must be a positive multiple of {SHARD_CLIPS}")
-    key = f"v{CORPUS_VERSION}-{sha256_of(soundfont)}-{front_end}-{FRONT_END_VERSION}-{seed}-{part}"
-    folder = cache / "pretraining" / f"{part}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        raise ValueError(f"{split} clips={n_clips}: must be a positive multiple of {SHARD_CLIPS}")
+    key = f"v{CORPUS_VERSION}-{sha256_of(soundfont)}-{front_end}-{FRONT_END_VERSION}-{seed}-{split}"
+    folder = cache / "pretraining" / f"{split}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     shards = [folder / f"{index:05}.npz" for index in range(n_clips // SHARD_CLIPS)]
     missing = [index for index, shard in enumerate(shards) if not shard.exists()]
-    write = partial(_write_shard, soundfont=soundfont, front_end=front_end, part=part, seed=seed, folder=folder)
+    write = partial(_write_shard, soundfont=soundfont, front_end=front_end, split=split, seed=seed, folder=folder)
     if missing:
         written = map_in_processes(write, missing, workers=workers, initializer=partial(torch.set_num_threads, 1))
-        for _ in progress(written, total=len(missing), label=f"{part} shards"):
+        for _ in progress(written, total=len(missing), label=f"{split} shards"):
             pass
     return _read_shards(shards)
 
@@ -107,9 +107,9 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_shard(index: int, *, soundfont: Path, front_end: FrontEnd, part: Part, seed: int, folder: Path) -> None:
+def _write_shard(index: int, *, soundfont: Path, front_end: FrontEnd, split: Split, seed: int, folder: Path) -> None:
     rows = range(index * SHARD_CLIPS, (index + 1) * SHARD_CLIPS)
-    clips = [draw_clip(np.random.default_rng((seed, _PART_SEEDS[part], row))) for row in rows]
+    clips = [draw_clip(np.random.default_rng((seed, _SPLIT_SEEDS[split], row))) for row in rows]
     pieces = [piece for piece, _ in clips]
     sounds = [
         sound

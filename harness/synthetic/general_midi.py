@@ -1,4 +1,4 @@
-"""The 128 General MIDI programs and percussion: names, registers, and what each usually plays.
+"""The 128 General MIDI programs and percussion: names, registers and usual roles.
 
 Programs count from 0 (0 is Acoustic Grand Piano); pitches are MIDI note numbers (60 is middle C). The
 tag vocabulary of the built-in backbone's pre-training is `TAGS`: the programs in order, then percussion.
@@ -9,7 +9,7 @@ Source: the General MIDI level 1 sound set; registers from common orchestration 
 from dataclasses import dataclass
 
 PERCUSSION = 128
-"""Stands where a program number would, for the percussion channel (MIDI channel 10)."""
+"""Takes the place of a program number for the percussion channel (MIDI channel 10)."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ _HAND = (54, 56, 60, 61, 62, 63, 64, 69, 70, 75, 76, 77, 67, 68)
 
 @dataclass(frozen=True)
 class Voice:
-    """Who plays: a program (or `PERCUSSION`), its register, the roles it may take, its courses of strings.
+    """One player: a program (or `PERCUSSION`), its register, its possible roles, and its courses of strings.
 
     `courses` of 2 doubles every string, a few cents apart, as on a mandolin.
     """
@@ -48,7 +48,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Song:
-    """What all parts share. `chords`: a scale degree for each bar; `offset`: beats cut off the front."""
+    """The frame that all parts share. `chords`: a scale degree for each bar; `offset`: beats cut off the front."""
 
     beat_seconds: float
     beats_per_bar: int
@@ -252,7 +252,7 @@ ROLES: dict[str, Role] = {
     "tremolo": _tremolo, "bass": _bass, "hits": _hits, "drums": _drums, "cymbals": _cymbals, "kit": _kit,
     "hand": _hand,
 }  # fmt: skip
-"""What a voice can play, by name."""
+"""The roles that a voice can take, by name."""
 
 
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 5, 7, 9, 10))
@@ -277,7 +277,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Part:
-    """What one channel plays; level, pan and reverb are MIDI controller values, 0 to 127."""
+    """The notes of one channel; level, pan and reverb are MIDI controller values, 0 to 127."""
 
     program: int
     notes: tuple[Note, ...]
@@ -297,7 +297,7 @@ class Piece:
 
 
 def compose(rng: np.random.Generator, voices: Sequence[Voice], *, seconds: float = 10.0) -> Piece:
-    """Compose `seconds` of music in which every voice is heard."""
+    """Compose `seconds` of music in which every voice sounds."""
     song = _draw_song(rng, seconds)
     parts = [part for voice in voices for part in _play(rng, song, voice, seconds)]
     return Piece(tuple(parts), seconds, kit=_KITS[rng.integers(len(_KITS))])

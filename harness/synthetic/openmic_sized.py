@@ -1,10 +1,10 @@
-"""A stand-in of OpenMIC-2018 at its full size: 20,000 clips in its layout, for trying out what the real one will ask.
+"""A data set of OpenMIC-2018's size and layout: 20,000 synthetic clips, to rehearse work on the real one.
 
-Audio is a small pool of rendered clips under 20,000 names, by hard links: 40 MB with all else, not 2.6 GB. Keys, splits
-and annotations are as many as in OpenMIC-2018 v1.0.0, the annotations by instrument and answer. What a clip sounds of
-fits its annotations as well as the pool allows, so that a study finds something to learn; the VGGish features are
-noise. Clips of the ten tracks that are known to be corrupted are there, and half of them are damaged. A file says
-that it is a stand-in, so that no report sets its results beside published ones.
+A small pool of rendered clips has 20,000 names, as hard links: 40 MB in all instead of 2.6 GB. Keys, splits and
+annotations are as many as in OpenMIC-2018 v1.0.0, for each instrument and answer. A clip's sound fits its annotations
+as well as the pool allows, so a study can learn from it. The VGGish features are noise. The ten tracks with known
+damage are included, and half of their clips are damaged. A marker file keeps reports from comparing the results with
+published ones.
 """
 
 import shutil
@@ -38,7 +38,7 @@ _LAST_TRACK = 155_000
 _CLIPS_PER_ARTIST = 4
 
 _KINDS = ((44_100, 2), (44_100, 2), (48_000, 2), (22_050, 1))
-"""Sample rates and channels of the pool's clips, in turn; what they are in OpenMIC-2018 is said nowhere."""
+"""Sample rates and channels of the pool's clips, in turn. OpenMIC-2018 does not document its own."""
 
 
 _ANSWERS = {label: astuple(counts) for label, counts in LABEL_COUNTS.items()}
@@ -66,8 +66,8 @@ def write_stand_in(
     """Write the data set as `to/openmic-2018-stand-in`, whole or not at all; return where it is.
 
     Raises:
-        FileExistsError: something is there already.
-        ValueError: there are too few clips for every instrument to be heard in both splits.
+        FileExistsError: the place is taken.
+        ValueError: there are too few clips for every instrument to sound in both splits.
     """
     root = to / NAME
     if root.exists():
@@ -94,7 +94,7 @@ def draw_keys(n_clips: int, rng: np.random.Generator) -> tuple[str, ...]:
 
 
 def draw_answers(is_test: Bool[np.ndarray, " clip"], rng: np.random.Generator) -> Answers:
-    """Draw what was answered: 1 for a positive, -1 for a negative, 0 where nobody was asked.
+    """Draw the answers: 1 for a positive, -1 for a negative, 0 where the label is not observed.
 
     Each split has its share of OpenMIC-2018's answers of each kind, and each clip one answer at least.
     """
@@ -146,7 +146,7 @@ def _write(
 
 
 def _soft(answers: Answers, rng: np.random.Generator) -> Float[np.ndarray, "clip label"]:
-    """Return probabilities on the answers' sides of 0.5, every other one certain; 0.5 where nobody was asked."""
+    """Return probabilities on the answers' sides of 0.5, half of them certain; 0.5 where a label is not observed."""
     doubt = np.maximum(0, rng.uniform(-0.49, 0.49, answers.shape))
     soft: Float[np.ndarray, "clip label"] = 0.5 + answers * (0.5 - doubt)
     return soft
@@ -178,7 +178,7 @@ def _render(task: tuple[ClipPlan, Path]) -> None:
 
 
 def _place(path: Path, sound: Path) -> None:
-    """Give the sound one more name; copy it where a file cannot have so many, or none but one."""
+    """Give the sound one more name; copy it where the file system refuses another link."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.hardlink_to(sound)
@@ -187,7 +187,7 @@ def _place(path: Path, sound: Path) -> None:
 
 
 def _damage(path: Path, *, is_cut: bool) -> None:
-    """Cut a clip short, or put something in its place that is no sound; its other names keep theirs."""
+    """Cut a clip short or replace it by text; the file's other names stay whole."""
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content[: len(content) // 2] if is_cut else b"not sound\n" * 100)

@@ -1,4 +1,4 @@
-"""The runs of an evaluation: on what terms, what is kept of those there are, what was read before."""
+"""The runs of an evaluation: their settings, their extension, and earlier readings of the test split."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,9 +8,8 @@ import pytest
 from harness.config.study import DataSpec
 from harness.config.trial import TrialConfig
 from harness.evaluation.plan import EvaluationPlan, RunList, check_unchanged, read_runs, terms_of
-from harness.evaluation.report import notes_on
-from harness.evaluation.run import evaluation_place
-from tests.support.evaluations import DIGESTS, LABELS, chosen_in, extended, make_spec, make_study, session
+from harness.evaluation.report import heldout_usage
+from tests.support.evaluations import DIGESTS, LABELS, chosen_in, extended, make_spec, make_study, place_beside, session
 
 
 @pytest.fixture
@@ -18,8 +17,8 @@ def place(tmp_path):
     return make_study(tmp_path)
 
 
-def told(before, finished, chosen, **asked):
-    return notes_on(before, finished, chosen, **{"sources": {"s": make_spec("s")}, **asked})
+def usage(before, finished, chosen, **asked):
+    return heldout_usage(before, finished, chosen, **{"sources": {"s": make_spec("s")}, **asked})
 
 
 def test_seeds_are_the_same_for_all_configurations_and_no_trials(place):
@@ -32,7 +31,7 @@ def test_seeds_are_the_same_for_all_configurations_and_no_trials(place):
     assert plan.seed(0) not in {make_spec("s").trial_seed(number) for number in range(1000)}
 
 
-def test_a_run_is_its_source_trial_on_the_terms_of_its_study(place):
+def test_a_run_is_its_source_trial_with_the_settings_of_its_study(place):
     plan = EvaluationPlan(extended(RunList({}), chosen_in(place)))
     assert plan.reads_test
     assert plan.n_trials == 6
@@ -42,7 +41,7 @@ def test_a_run_is_its_source_trial_on_the_terms_of_its_study(place):
     assert (plan.title(0), plan.tags(0)["source_trial"], plan.tags(0)["seed_index"]) == ("s trial 2, seed 0", 2, 0)
 
 
-def test_more_seeds_and_more_configurations_leave_what_there_is_where_it_is(place):
+def test_more_seeds_and_more_configurations_are_appended(place):
     first = extended(RunList({}), chosen_in(place))
     more = extended(first, chosen_in(place, top=2), seeds=3, n_begun=6)
     assert more.runs[:6] == first.runs
@@ -50,12 +49,12 @@ def test_more_seeds_and_more_configurations_leave_what_there_is_where_it_is(plac
     assert extended(more, chosen_in(place, top=2), seeds=3, n_begun=12).runs == more.runs
 
 
-def test_what_has_not_begun_and_is_not_asked_for_again_is_dropped(place):
+def test_a_run_that_has_not_begun_is_dropped_unless_it_is_requested_again(place):
     first = extended(RunList({}), chosen_in(place), seeds=10)
     assert len(extended(first, chosen_in(place), seeds=1, n_begun=4).runs) == 4
 
 
-def test_what_failed_is_tried_again_as_another_run(place):
+def test_a_failed_run_is_tried_again_as_another_run(place):
     first = extended(RunList({}), chosen_in(place))
     again = extended(first, chosen_in(place), n_begun=6, failed={1})
     assert len(again.runs) == 7
@@ -68,7 +67,7 @@ def test_a_list_reads_back_as_it_was_written(place):
     assert read_runs(place.home) == listed
 
 
-def test_a_study_that_was_made_anew_is_not_mixed_with_its_namesake(place):
+def test_a_study_that_was_replaced_is_not_mixed_with_its_namesake(place):
     chosen = chosen_in(place)
     listed = extended(RunList({}), chosen)
     other = {"s": make_spec("s", epochs=9, provenance={**DIGESTS, "data_digest": "c"})}
@@ -98,41 +97,41 @@ def test_runs_with_and_without_unreadable_clips_are_not_mixed(place, first, said
         asked(listed, skip_corrupt=not first)
 
 
-def test_a_first_evaluation_has_nothing_to_say_of_the_past(place):
-    assert told(None, (), chosen_in(place), seeds=3, place=evaluation_place(place, None)) == ()
+def test_a_first_evaluation_has_no_earlier_readings(place):
+    assert usage(None, (), chosen_in(place), seeds=3, place=place_beside(place)) == ()
 
 
-def test_a_second_evaluation_is_shown_as_such(place):
-    chosen, beside = chosen_in(place)[:1], evaluation_place(place, None)
+def test_a_second_evaluation_names_the_first(place):
+    chosen, beside = chosen_in(place)[:1], place_beside(place)
     listed = extended(RunList({}), chosen)
-    (more,) = told(listed, {0, 1}, chosen, seeds=10, place=beside)
+    (more,) = usage(listed, {0, 1}, chosen, seeds=10, place=beside)
     assert "s trial 2: evaluated before on 2026-11-22 " in more
     assert more.endswith("with 2 seeds; 8 more now")
-    (killed,) = told(listed, {0}, chosen, seeds=2, place=beside)
+    (killed,) = usage(listed, {0}, chosen, seeds=2, place=beside)
     assert killed.endswith("with 2 seeds, of which 1 finished; 1 more now")
-    (same,) = told(listed, {0, 1}, chosen, seeds=2, place=beside)
-    assert "all 2 were read before: the table repeats them, test was not read again" in same
+    (same,) = usage(listed, {0, 1}, chosen, seeds=2, place=beside)
+    assert "all 2 are finished: the table repeats them, test was not read again" in same
 
 
-def test_looking_at_test_for_other_configurations_of_a_study_is_warned_of(place):
+def test_known_test_figures_of_other_configurations_of_a_study_are_warned_of(place):
     before = extended(RunList({}), chosen_in(place))
-    (*_, warning) = told(before, range(6), chosen_in(place, by="map")[:1], seeds=2, place=evaluation_place(place, None))
-    assert "warning: with this evaluation, test has been looked at for 4 configurations of study s, 1 of" in warning
+    (*_, warning) = usage(before, range(6), chosen_in(place, by="map")[:1], seeds=2, place=place_beside(place))
+    assert "warning: with this evaluation, test figures are known for 4 configurations of study s, 1 of" in warning
     assert "selection on test" in warning
 
 
-def test_an_evaluation_of_another_name_does_not_hide(place):
-    beside = evaluation_place(place, "earlier")
+def test_an_evaluation_of_another_name_counts_too(place):
+    beside = place_beside(place, "earlier")
     beside.home.mkdir()
     extended(RunList({}), chosen_in(place)).write(beside)
-    lines = told(None, (), chosen_in(place)[:1], seeds=2, place=evaluation_place(place, None))
+    lines = usage(None, (), chosen_in(place)[:1], seeds=2, place=place_beside(place))
     assert any("s trial 2: evaluation earlier has it too" in line and "with 2 seeds" in line for line in lines)
     assert any("for 3 configurations of study s" in line for line in lines)
 
 
 def under_another_study(place, *, name, **changes):
     """Write down, beside the study, an evaluation that has its configurations under another study."""
-    beside = evaluation_place(place, name)
+    beside = place_beside(place, name)
     beside.home.mkdir()
     chosen = [replace(candidate, study="t", trial=7) for candidate in chosen_in(place)[:1]]
     listed = replace(extended(RunList({}), chosen), sources={"t": make_spec("t", **changes)})
@@ -142,20 +141,20 @@ def under_another_study(place, *, name, **changes):
 
 def test_another_study_does_not_hide_that_a_configuration_was_evaluated(place):
     under_another_study(place, name="earlier")
-    (line,) = told(None, (), chosen_in(place)[:1], seeds=2, place=evaluation_place(place, None))
+    (line,) = usage(None, (), chosen_in(place)[:1], seeds=2, place=place_beside(place))
     assert line.startswith("s trial 2: evaluation earlier has the same as t trial 7, of 2026-11-22 ")
     assert line.endswith("with 2 seeds")
-    assert told(None, (), chosen_in(place)[1:], seeds=2, place=evaluation_place(place, None)) == ()
+    assert usage(None, (), chosen_in(place)[1:], seeds=2, place=place_beside(place)) == ()
 
 
-def test_nor_does_another_study_in_the_same_evaluation(place):
+def test_another_study_in_the_same_evaluation_counts_too(place):
     before = under_another_study(place, name="s.evaluation")
-    chosen, here = chosen_in(place)[:1], evaluation_place(place, None)
-    (line,) = told(before, (0, 1), chosen, seeds=2, place=here)
+    chosen, here = chosen_in(place)[:1], place_beside(place)
+    (line,) = usage(before, (0, 1), chosen, seeds=2, place=here)
     assert "evaluation s.evaluation has the same as t trial 7" in line
     both = [*chosen, replace(chosen[0], study="t", trial=7)]
     sources = {"s": make_spec("s"), "t": make_spec("t")}
-    (only,) = told(before, (0, 1), both, seeds=2, place=here, sources=sources)
+    (only,) = usage(before, (0, 1), both, seeds=2, place=here, sources=sources)
     assert only.startswith("t trial 7: evaluated before on ")
 
 
@@ -168,12 +167,12 @@ def test_nor_does_another_study_in_the_same_evaluation(place):
         {"data": DataSpec(reveals_all=True)},
     ],
 )
-def test_a_configuration_that_learned_otherwise_is_another(place, changes):
+def test_a_configuration_with_other_settings_is_another(place, changes):
     under_another_study(place, name="earlier", **changes)
-    assert told(None, (), chosen_in(place)[:1], seeds=2, place=evaluation_place(place, None)) == ()
+    assert usage(None, (), chosen_in(place)[:1], seeds=2, place=place_beside(place)) == ()
 
 
-def test_what_changed_since_a_configuration_was_chosen_is_named():
+def test_data_or_a_backbone_that_changed_since_the_choice_is_named():
     source = make_spec("s")
     check_unchanged(source, DIGESTS)
     for digest, chosen in (("data_digest", "on other data"), ("backbone_digest", "with another backbone")):

@@ -1,4 +1,4 @@
-"""Test clips that a study of a fraction never read, and that cannot be read: from the flag to the figures."""
+"""Unreadable test clips, which a study of a fraction never met: from the flag to the figures."""
 
 import shutil
 from dataclasses import asdict, replace
@@ -14,6 +14,7 @@ from harness.config.study import DataSpec, StudyPlace
 from harness.config.trial import TrialConfig
 from harness.evaluation import run as evaluation_run
 from harness.evaluation.plan import EvaluationPlan, read_runs
+from harness.evaluation.request import Request
 from harness.evaluation.run import evaluate
 from harness.study.console import StudyConsole
 from harness.study.files import TrialFiles
@@ -48,12 +49,22 @@ def study(tmp_path, monkeypatch, tiny_file):
 
 @pytest.fixture
 def unrun(monkeypatch):
-    """Leave out the runs themselves: an evaluation is prepared, and written down."""
+    """Prepare and write an evaluation without its runs."""
     monkeypatch.setattr(evaluation_run, "_run", lambda *_, **__: False)
 
 
 def evaluated(place, **flags):
-    return evaluate([place], seeds=2, systems=["unet"], console=StudyConsole(), **flags)
+    return evaluate(Request((place,), seeds=2, systems=("unet",), **flags), console=StudyConsole())
+
+
+def copy_study(study, place, **changes):
+    """Copy a study with its trials under another name."""
+    shutil.copytree(study.home, place.home)
+    name = place.home.name
+    storages = {"from_storage": open_storage(study.home), "to_storage": open_storage(place.home)}
+    optuna.copy_study(from_study_name="s", to_study_name=name, **storages)
+    place.spec_file.write_text(replace(study.read_spec(), name=name, **changes).to_json())
+    return place
 
 
 def read(terms, place, *, number):
@@ -73,27 +84,35 @@ def read(terms, place, *, number):
 
 
 @pytest.mark.parametrize("words", [[], ["--skip-corrupt"]])
-def test_the_command_hands_the_flag_on(monkeypatch, words):
-    asked = []
+def test_the_command_passes_the_flag_on(study, monkeypatch, words):
+    requests = []
 
-    def refuse(_, *, skip_corrupt, **__):
-        asked.append(skip_corrupt)
+    def refuse(request, **_):
+        requests.append(request)
         raise ValueError("enough")
 
     monkeypatch.setattr(evaluation_run, "evaluate", refuse)
     monkeypatch.setattr(command, "prepare_environment", lambda **_: None)
-    assert CliRunner().invoke(command.app, ["s", *words]).exit_code == 1
-    assert asked == [bool(words)]
+    done = CliRunner().invoke(command.app, ["s", *words, "--storage", str(study.home.parent)])
+    assert done.exit_code != 0
+    assert [request.skips_corrupt for request in requests] == [bool(words)]
 
 
-def test_without_the_flag_it_is_named_and_nothing_is_left_behind(study, unrun):
+def test_a_request_without_a_study_of_the_evaluation_is_refused(study, unrun, tmp_path):
+    other = copy_study(study, StudyPlace.of(str(tmp_path), "t"))
+    evaluate(Request((study, other), systems=("unet",), skips_corrupt=True, name="both"), console=StudyConsole())
+    with pytest.raises(ValueError, match="name=both: this evaluation also holds t"):
+        evaluate(Request((study,), systems=("unet",), skips_corrupt=True, name="both"), console=StudyConsole())
+
+
+def test_without_the_flag_the_clip_is_named_and_nothing_is_written(study, unrun):
     with pytest.raises(ValueError, match=r"1 of 8 clips cannot be read: .* with --skip-corrupt"):
         evaluated(study)
     assert not (study.home.parent / "s.evaluation").exists()
 
 
-def test_with_the_flag_the_runs_read_the_others_and_the_figures_say_so(study, unrun):
-    result = evaluated(study, skip_corrupt=True)
+def test_with_the_flag_the_runs_read_the_other_clips_and_count_the_missing_one(study, unrun):
+    result = evaluated(study, skips_corrupt=True)
     plan = EvaluationPlan(read_runs(result.place.home))
     terms = DataSpec(**asdict(plan.terms(0).data))
     assert terms == replace(study.read_spec().data, skips_corrupt=True)
@@ -101,34 +120,34 @@ def test_with_the_flag_the_runs_read_the_others_and_the_figures_say_so(study, un
     assert (found["n_clips"], found["n_left_out"]) == (7, 1)
 
 
-def test_what_was_begun_with_the_flag_does_not_go_on_without_it(study, unrun):
-    evaluated(study, skip_corrupt=True)
+def test_an_evaluation_with_the_flag_does_not_continue_without_it(study, unrun):
+    evaluated(study, skips_corrupt=True)
     with pytest.raises(ValueError, match="skip-corrupt: the evaluation of study s began with it"):
         evaluated(study)
     assert StudyPlace.of(str(study.home.parent), "s").read_spec().data.skips_corrupt is False
 
 
 def test_other_sound_in_test_clips_than_earlier_runs_were_tested_on_is_refused(study, unrun):
-    """A study of a fraction does not know what the test clips sound like: only those runs do."""
-    place = evaluated(study, skip_corrupt=True).place
+    """A study of a fraction has no digest of the test clips: only those runs have."""
+    place = evaluated(study, skips_corrupt=True).place
     terms = EvaluationPlan(read_runs(place.home)).terms(0).data
     found = [read(terms, place, number=0)]
-    evaluated(study, skip_corrupt=True)
+    evaluated(study, skips_corrupt=True)
     dataset = open_dataset(terms)
     one, other = (dataset.paths[dataset.test[i]] for i in (0, 1))
     kept = one.read_bytes()
     one.write_bytes(other.read_bytes())
     with pytest.raises(ValueError, match=r"name=s.evaluation: the test clips are not what 1 of its 1 runs were tested"):
-        evaluated(study, skip_corrupt=True)
-    evaluated(study, skip_corrupt=True, name="another")
+        evaluated(study, skips_corrupt=True)
+    evaluated(study, skips_corrupt=True, name="another")
     one.write_bytes(kept)
     found.append(read(terms, place, number=1))
     assert found[0]["log_mel_digest"] == found[1]["log_mel_digest"]
-    evaluated(study, skip_corrupt=True)
+    evaluated(study, skips_corrupt=True)
 
 
 def test_runs_are_held_to_the_test_clips_of_their_own_study(study, unrun, tmp_path):
-    """Two copies of a data set, of which one was denoised, have the same tables; what they sound like may differ."""
+    """Two copies of a data set, one of them denoised, have the same tables and other audio."""
     spec = study.read_spec()
     copy = tmp_path / "denoised"
     shutil.copytree(spec.data.source, copy)
@@ -136,18 +155,10 @@ def test_runs_are_held_to_the_test_clips_of_their_own_study(study, unrun, tmp_pa
     dataset = open_dataset(data)
     one, other = (dataset.paths[dataset.test[i]] for i in (0, 1))
     one.write_bytes(other.read_bytes())
-    place = StudyPlace.of(str(tmp_path), "t")
-    shutil.copytree(study.home, place.home)
-    optuna.copy_study(
-        from_study_name="s",
-        from_storage=open_storage(study.home),
-        to_storage=open_storage(place.home),
-        to_study_name="t",
-    )
-    place.spec_file.write_text(replace(spec, name="t", data=data).to_json())
-    flags = {"seeds": 1, "systems": ["unet"], "skip_corrupt": True, "console": StudyConsole()}
-    found = evaluate([study, place], **flags)
+    place = copy_study(study, StudyPlace.of(str(tmp_path), "t"), data=data)
+    request = Request((study, place), seeds=1, systems=("unet",), skips_corrupt=True)
+    found = evaluate(request, console=StudyConsole())
     terms = EvaluationPlan(read_runs(found.place.home))
     digests = {read(terms.terms(number).data, found.place, number=number)["log_mel_digest"] for number in (0, 1)}
     assert len(digests) == 2
-    evaluate([study, place], **{**flags, "seeds": 2})
+    evaluate(replace(request, seeds=2), console=StudyConsole())

@@ -1,4 +1,4 @@
-"""What an evaluation found, and how it is told: without training anything."""
+"""Results and reports of evaluations, from made-up runs."""
 
 import json
 from dataclasses import replace
@@ -6,15 +6,15 @@ from dataclasses import replace
 import optuna
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
 from harness.evaluation.plan import RunList
-from harness.evaluation.report import remarks, tables, write_report
+from harness.evaluation.report import caveats, tables, write_report
 from harness.evaluation.result import EvaluationResult, collect
-from harness.evaluation.run import evaluation_place
 from harness.study.files import TrialFiles
 from harness.study.heldout import READS
 from harness.study.records import TrialRecord
-from tests.support.evaluations import LABELS, chosen_in, extended, make_study, session
+from tests.support.evaluations import LABELS, chosen_in, extended, make_study, place_beside, session
 from tests.support.records import make_report
 
 
@@ -42,13 +42,13 @@ def result_of(place, *, n_seeds=2, reads=1, first=None, second=None):
         trial = optuna.trial.create_trial(value=macro_f1, user_attrs=attributes)
         trial.number = number
         trials.append(trial)
-    beside = evaluation_place(place, None)
+    beside = place_beside(place)
     beside.home.mkdir(exist_ok=True)
     found = collect(listed, trials, chosen, place=beside)
     return EvaluationResult("s.evaluation", beside, found, LABELS, 0.35, (), is_interrupted=False)
 
 
-def test_configurations_stand_in_the_order_of_validation_with_all_their_figures(place):
+def test_configurations_are_in_the_order_of_validation_with_all_their_figures(place):
     result = result_of(place)
     assert [(c.system, c.paper_name) for c in result.configurations] == [("cnn", "AST-CNNRP"), ("unet", "AST-URP")]
     best = result.configurations[0]
@@ -76,9 +76,9 @@ def test_the_report_holds_every_figure_and_reads_back(place):
         assert part in text
 
 
-def test_one_seed_is_said_to_give_no_interval(place):
+def test_one_seed_gives_no_interval(place):
     result = result_of(place, n_seeds=1)
-    assert any("one seed has no standard deviation, and no interval" in line for line in remarks(result))
+    assert any("one seed has no standard deviation" in line for line in caveats(result))
     data, text = (file.read_text() for file in write_report(result, session(chosen_in(place)[:2], seeds=1)))
     assert json.loads(data)["comparisons"][0]["low"] is None
     assert "0.450 ± -" in text
@@ -86,83 +86,85 @@ def test_one_seed_is_said_to_give_no_interval(place):
 
 
 @pytest.mark.parametrize(("n_seeds", "share"), [(2, "50 %"), (3, "74 %"), (10, "90 %")])
-def test_how_often_an_interval_of_so_few_seeds_holds_is_said(place, n_seeds, share):
+def test_the_coverage_of_an_interval_of_few_seeds_is_reported(place, n_seeds, share):
     assert (
         f"holds the true difference in {share} of cases with {n_seeds} seeds"
-        in remarks(result_of(place, n_seeds=n_seeds))[-1]
+        in caveats(result_of(place, n_seeds=n_seeds))[-1]
     )
 
 
-def test_an_interval_of_many_seeds_is_not_said_to_be_too_narrow(place):
-    assert "too narrow" not in remarks(result_of(place, n_seeds=11))[-1]
+def test_an_interval_of_many_seeds_needs_no_such_caveat(place):
+    assert "too narrow" not in caveats(result_of(place, n_seeds=11))[-1]
 
 
-def test_a_second_reading_is_said(place):
-    assert any("s trial 1, seed 0: test was read 2 times" in line for line in remarks(result_of(place, reads=2)))
+def test_a_second_reading_is_reported(place):
+    assert any("s trial 1, seed 0: test was read 2 times" in line for line in caveats(result_of(place, reads=2)))
 
 
-def test_configurations_that_were_tested_on_other_clips_are_not_compared_and_it_is_said(place):
+def test_configurations_with_other_test_clips_are_not_compared(place):
     log_mel, vggish = {"n_clips": 5, "clips": "a"}, {"n_clips": 6, "clips": "b"}
     result = result_of(place, first=log_mel, second=vggish)
     assert result.comparisons() == []
-    (said,) = remarks(result)[1:]
-    assert said.startswith("s trial 1 and s trial 2 are not paired: 6 and 5 test clips, not the same, since unreadable")
-    assert said in write_report(result, session(chosen_in(place)))[1].read_text()
+    (caveat,) = caveats(result)[1:]
+    assert caveat.startswith("s trial 1 and s trial 2 are not paired: 6 and 5 other test clips, since unreadable")
+    assert caveat in write_report(result, session(chosen_in(place)))[1].read_text()
     assert result_of(place, first=log_mel, second={**log_mel, "clips": "b"}).comparisons() == []
     heard, otherwise = ({**log_mel, "log_mel_digest": digest} for digest in "de")
     result = result_of(place, first=heard, second=otherwise)
     assert result.comparisons() == []
-    assert "5 and 5 test clips, not the same, since they do not sound the same" in remarks(result)[1]
+    assert "5 and 5 other test clips, since the audio differs" in caveats(result)[1]
     assert len(result_of(place, first=heard, second={**log_mel, "vggish_digest": "v"}).comparisons()) == 1
     for second in (log_mel, {"n_clips": 5}):  # what an earlier version stored has no digest
         result = result_of(place, first=log_mel, second=second)
         assert len(result.comparisons()) == 1
-        assert not any("not paired" in line for line in remarks(result))
+        assert not any("not paired" in line for line in caveats(result))
 
 
-def test_test_clips_that_could_not_be_read_are_told(place):
+def test_unreadable_test_clips_are_reported(place):
     result = result_of(place, first={"n_clips": 5, "clips": "a", "n_left_out": 2}, second={"n_clips": 7, "clips": "b"})
-    told = "2 of 7 annotated test clips cannot be read and are in no figure of s trial 2"
-    assert told in remarks(result)
+    caveat = "2 of 7 annotated test clips are unreadable and in no figure of s trial 2"
+    assert caveat in caveats(result)
     data, text = (file.read_text() for file in write_report(result, session(chosen_in(place))))
-    assert told in text
+    assert caveat in text
     stored = json.loads(data)
-    assert told in stored["notes"]
+    assert caveat in stored["notes"]
     assert [c["seeds"][0]["test"].get("n_left_out") for c in stored["configurations"]] == [None, 2]
     both = {"n_clips": 5, "clips": "a", "n_left_out": 2}
-    assert f"{told.removesuffix('s trial 2')}s trial 1, s trial 2" in remarks(result_of(place, first=both, second=both))
-    assert not any("cannot be read" in line for line in remarks(result_of(place)))
+    assert f"{caveat.removesuffix('s trial 2')}s trial 1, s trial 2" in caveats(
+        result_of(place, first=both, second=both)
+    )
+    assert not any("unreadable" in line for line in caveats(result_of(place)))
 
 
-@pytest.mark.parametrize("told_by", ["n_clips", "clips", "log_mel_digest", "vggish_digest"])
-def test_seeds_that_were_tested_on_other_clips_are_told(place, told_by):
+@pytest.mark.parametrize("differing", ["n_clips", "clips", "log_mel_digest", "vggish_digest"])
+def test_seeds_with_other_test_clips_are_reported(place, differing):
     result = result_of(place)
     first, other = result.configurations
-    seeds = [replace(seed, test={**seed.test, told_by: 7 - seed.seed_index}) for seed in first.seeds]
+    seeds = [replace(seed, test={**seed.test, differing: 7 - seed.seed_index}) for seed in first.seeds]
     changed = replace(result, configurations=(replace(first, seeds=tuple(seeds)), other))
-    told = [line for line in remarks(changed) if line.endswith("that their mean is of no one test set")]
-    assert [line.partition(":")[0] for line in told] == ["s trial 1"]
-    assert not any("no one test set" in line for line in remarks(result))
+    lines = [line for line in caveats(changed) if line.endswith("of no single test set")]
+    assert [line.partition(":")[0] for line in lines] == ["s trial 1"]
+    assert not any("no single test set" in line for line in caveats(result))
 
 
 def test_labels_with_one_answer_among_the_test_clips_are_named(place):
     result = result_of(place, first={"one_sided": ["cello"]}, second={"one_sided": ["cello"]})
-    assert [line for line in remarks(result) if line.startswith("cello: all annotated test clips have the same answer")]
-    assert not any("same answer" in line for line in remarks(result_of(place)))
+    assert [line for line in caveats(result) if line.startswith("cello: all annotated test clips have the same answer")]
+    assert not any("same answer" in line for line in caveats(result_of(place)))
 
 
 def floor(macro_f1):
     return {"floor": {"macro_f1": macro_f1, "positive_f1": 0.2, "map": 0.4, "f1_by_label": {"banjo": 0.3}}}
 
 
-def test_the_floor_is_that_of_the_test_split_as_the_readings_have_it(place):
+def test_the_floor_is_that_of_the_readings_of_the_test_split(place):
     result = result_of(place, first=floor(0.3551), second=floor(0.3551))
     data, text = (file.read_text() for file in write_report(result, session(chosen_in(place))))
     assert [c["test_floor"] for c in json.loads(data)["configurations"]] == [0.3551, 0.3551]
     assert "Floor: macro-F1 0.355 on test, 0.350 on validation by always guessing" in text
 
 
-def test_floors_on_other_clips_are_told_from_the_lowest_to_the_highest(place):
+def test_floors_on_other_clips_are_shown_as_a_range(place):
     result = result_of(place, first=floor(0.36), second=floor(0.34))
     assert "macro-F1 0.340 to 0.360 on test, 0.350 on" in write_report(result, session(chosen_in(place)))[1].read_text()
 
@@ -175,19 +177,19 @@ def test_readings_of_an_earlier_version_have_no_floor(place):
     assert [c.test_floor for c in mixed.configurations] == [None, 0.36]
 
 
-def test_a_configuration_chosen_by_a_mean_is_said_to_be(place):
-    assert "s trial 2: chosen by the mean of 2 trials of this configuration" in remarks(result_of(place))
+def test_a_choice_by_a_mean_is_reported(place):
+    assert "s trial 2: chosen by the mean of 2 trials of this configuration" in caveats(result_of(place))
 
 
-@pytest.mark.parametrize(("reads", "said"), [(1, "was read once for each"), (2, "was read more than once for some")])
-def test_the_report_says_how_many_seeds_there_are_whatever_was_asked_for_last(place, reads, said):
+@pytest.mark.parametrize(("reads", "words"), [(1, "was read once for each"), (2, "was read more than once for some")])
+def test_the_report_has_the_number_of_seeds_whatever_the_last_request(place, reads, words):
     _, file = write_report(result_of(place, reads=reads), session(chosen_in(place), seeds=1))
-    assert f"retrained with the same 2 seeds each. The test split {said}" in file.read_text()
+    assert f"retrained with the same 2 seeds each. The test split {words}" in file.read_text()
 
 
-def test_a_failed_run_that_read_the_split_has_read_it(place):
+def test_a_reading_of_a_failed_run_counts(place):
     chosen = chosen_in(place)[:1]
-    beside = evaluation_place(place, None)
+    beside = place_beside(place)
     TrialFiles(beside.shared, 0).write(READS, json.dumps(["2026-11-22T14:03:00+00:00"]).encode())
     failed = optuna.trial.create_trial(state=TrialState.FAIL)
     once = extended(RunList({}), chosen, seeds=1)
@@ -200,10 +202,24 @@ def test_a_failed_run_that_read_the_split_has_read_it(place):
     assert (seed.state, seed.reads) == ("done", 2)
 
 
-def test_an_evaluation_without_a_finished_run_has_tables_all_the_same(place):
+def test_an_evaluation_without_a_finished_run_has_tables(place):
     chosen = chosen_in(place)
-    found = collect(extended(RunList({}), chosen), [], chosen, place=evaluation_place(place, None))
+    found = collect(extended(RunList({}), chosen), [], chosen, place=place_beside(place))
     result = EvaluationResult("e", place, found, (), None, (), is_interrupted=True)
     assert {seed.state for c in found for seed in c.seeds} == {"owed"}
-    assert len(tables(result)) == 3
+    assert len(tables(result, width=80)) == 3
     assert result.comparisons() == []
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_configurations_and_numbers_are_never_cut(place, width):
+    console = Console(width=width, record=True, color_system=None)
+    result = result_of(place)
+    for table in tables(result, width=width):
+        console.print(table)
+    text = console.export_text()
+    assert "…" not in text
+    for c in result.configurations:
+        assert text.count(c.title) >= 3
+        assert f"{c.summary('macro_f1').mean:.3f} ± {c.summary('macro_f1').std:.3f}" in text
+    assert ("too narrow for" in text) == (width == 80)

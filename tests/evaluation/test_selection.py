@@ -1,11 +1,10 @@
-"""What is evaluated: the best configurations by validation, of studies whose runs pair."""
+"""The choice of the best configurations by validation, of studies whose runs pair."""
 
 import optuna
 import pytest
 
 from harness.config.study import DataSpec, StudyPlace
-from harness.evaluation.run import evaluation_place
-from harness.evaluation.selection import candidates, check_choice, check_comparable, check_systems, read_source
+from harness.evaluation.selection import candidates, check_comparable, check_systems
 from harness.study.storage import open_storage
 from tests.support.evaluations import DIGESTS, add_trial, chosen_in, make_spec, make_study
 
@@ -35,27 +34,11 @@ def test_another_figure_of_validation_may_choose(place):
     assert [c.trial for c in chosen_in(place, by="map") if c.system == "unet"] == [0]
 
 
-@pytest.mark.parametrize("by", ["test/macro_f1", "test_macro_f1", "test", "loss"])
-def test_nothing_but_validation_chooses(by):
-    with pytest.raises(ValueError, match=f"by='{by}': selection is on validation only, by one of macro_f1, positive"):
-        check_choice(by=by, top=1)
-
-
-def test_no_configuration_is_no_choice():
-    with pytest.raises(ValueError, match="top=0: must be at least 1"):
-        check_choice(by="map", top=0)
-
-
-def test_an_unknown_system_is_refused_with_those_there_are(place):
+def test_an_unknown_system_is_refused_with_the_valid_ones(place):
     with pytest.raises(
         ValueError, match=r"systems='vae': no finished trial of it; must be one of cnn, random_f.*, unet"
     ):
         check_systems(["unet", "vae"], candidates(place, place.read_spec()))
-
-
-def test_an_unknown_study_is_refused_with_those_there_are(place, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"study=t: no study in .*; there are s"):
-        read_source(StudyPlace.of(str(tmp_path), "t"))
 
 
 def test_a_study_that_finished_nothing_is_refused_and_left_as_it_is(tmp_path):
@@ -82,11 +65,3 @@ def test_studies_whose_runs_would_not_pair_are_refused(changes, said):
 
 def test_studies_may_differ_in_epochs_and_in_what_training_reveals():
     check_comparable({"a": make_spec("a"), "b": make_spec("b", epochs=9, data=DataSpec(reveals_all=True))})
-
-
-def test_an_evaluation_stands_beside_its_study_and_takes_no_studys_name(place):
-    made = evaluation_place(place, None)
-    assert (made.home.name, made.home.parent) == ("s.evaluation", place.home.parent)
-    assert made.shared == f"{place.shared}.evaluation"
-    with pytest.raises(ValueError, match="name=s: a study has this name"):
-        evaluation_place(place, "s")

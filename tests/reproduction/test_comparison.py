@@ -1,4 +1,4 @@
-"""What the report of a reproduction tells of an evaluation, from made-up seeds."""
+"""Rows, differences and notes of a reproduction's report, from made-up seeds."""
 
 from dataclasses import replace
 
@@ -12,7 +12,9 @@ from harness.reproduction.report import differences, notes_of, system_result
 from harness.reproduction.spec import Reproduction
 
 LABELS = ("banjo", "cello")
-WANTED = Reproduction("r", "studies", DataSpec(), ("none", "unet"), seeds=2, trials=8, epochs=12, backbone="ast-nano")
+REPRODUCTION = Reproduction(
+    "r", "studies", DataSpec(), ("none", "unet"), seeds=2, trials=8, epochs=12, backbone="ast-nano"
+)
 
 
 def seed(index, *, macro_f1=0.5, params=10, **test):
@@ -26,9 +28,9 @@ def found(name, config=None, *, seeds=2, first=0, params=10, **test):
     return ConfigurationResult(f"r.{name}", 3, config.name, config.digest(), config.to_paths(), {}, 1, made)
 
 
-def test_a_row_says_which_configuration_it_is():
+def test_a_row_names_its_configuration():
     paths = {"reprogrammer/kind": "cnn", "reprogrammer/width": 3, "mapper/kind": "fc", "optimiser/lr": 0.01}
-    row = system_result(WANTED, "cnn", found("cnn", TrialConfig.from_paths(paths)))
+    row = system_result(REPRODUCTION, "cnn", found("cnn", TrialConfig.from_paths(paths)))
     assert row.configuration == "cnn depth 2 width 3, normalisation none, fc mapper, paper 1.0e-02"
     assert row.count_note == ""
 
@@ -41,26 +43,28 @@ def test_a_row_says_which_configuration_it_is():
         ("random_forest", "random_forest trees 100 depth 8 (the paper's)"),
     ],
 )
-def test_the_papers_configuration_is_said_to_be(name, words):
-    assert system_result(WANTED, name, found(name)).configuration == words
+def test_the_papers_configuration_is_marked(name, words):
+    assert system_result(REPRODUCTION, name, found(name)).configuration == words
 
 
-def test_why_the_papers_count_differs_is_told_only_of_the_papers_configuration_on_its_backbone():
-    whole = replace(WANTED, backbone="ast-base384")
+def test_a_difference_from_the_papers_count_is_explained_for_its_configuration_on_its_backbone():
+    whole = replace(REPRODUCTION, backbone="ast-base384")
     count = {"params": 86_204_180}
     assert "two 1000-class DeiT heads" in system_result(whole, "finetune", found("finetune", **count)).count_note
-    assert system_result(WANTED, "finetune", found("finetune")).count_note == ""
+    assert system_result(REPRODUCTION, "finetune", found("finetune")).count_note == ""
     assert system_result(whole, "unet", found("unet", params=18_201)).count_note == ""
-    assert "no gradient reaches" in system_result(WANTED, "mean_teacher", found("mean_teacher")).count_note
+    assert "no gradient reaches" in system_result(REPRODUCTION, "mean_teacher", found("mean_teacher")).count_note
 
 
 def evaluated(*configurations, notes=()):
-    return EvaluationResult("r.evaluation", WANTED.place, configurations, LABELS, 0.3, notes, is_interrupted=False)
+    return EvaluationResult(
+        "r.evaluation", REPRODUCTION.place, configurations, LABELS, 0.3, notes, is_interrupted=False
+    )
 
 
 def test_differences_to_the_linear_head_stand_first_with_their_interval():
     result = evaluated(found("unet"), found("cnn"), found("none"))
-    lines = differences(WANTED, result).splitlines()[2:]
+    lines = differences(REPRODUCTION, result).splitlines()[2:]
     assert lines[0] == "- unet over none: +0.000, 95 % interval +0.000 to +0.000"
     assert [line.split(":")[0] for line in lines] == ["- unet over none", "- cnn over none", "- unet over cnn"]
 
@@ -75,10 +79,10 @@ def test_differences_to_the_linear_head_stand_first_with_their_interval():
 )
 def test_systems_that_could_not_be_paired_are_named(other, why):
     result = evaluated(found("none", n_clips=5, clips="a"), other)
-    assert f"- none over random_forest: not paired, since {why}" in differences(WANTED, result)
+    assert f"- none over random_forest: not paired, since {why}" in differences(REPRODUCTION, result)
 
 
-def test_all_that_is_to_be_known_of_the_figures_is_in_the_notes():
+def test_the_notes_hold_all_caveats():
     again = "r.none trial 3: evaluated before on 2026-11-22 14:03 with 1 seed; 1 more now"
     unread = {"n_clips": 5, "clips": "a", "n_left_out": 1, "one_sided": ["cello"]}
     reread = found("none", **unread)
@@ -86,13 +90,13 @@ def test_all_that_is_to_be_known_of_the_figures_is_in_the_notes():
     failed = found("unet", n_clips=6, clips="b")
     lost = replace(failed.seeds[1], state="failed", test=None, reason="no memory")
     failed = replace(failed, seeds=(failed.seeds[0], lost))
-    notes = notes_of(WANTED, evaluated(reread, failed, found("cnn", **unread), notes=(again,)))
+    notes = notes_of(REPRODUCTION, evaluated(reread, failed, found("cnn", **unread), notes=(again,)))
     for part in (
         again,
         "seed 0: test was read 2 times",
         "seed 1 failed: no memory",
-        "1 of 6 annotated test clips cannot be read",
-        "not paired: 5 and 6 test clips",
+        "1 of 6 annotated test clips are unreadable",
+        "not paired: 5 and 6 other test clips",
         "cello: all annotated test clips have the same answer",
         "one seed has no standard deviation",
         "holds the true difference in 50 % of cases with 2 seeds",
@@ -102,4 +106,4 @@ def test_all_that_is_to_be_known_of_the_figures_is_in_the_notes():
 
 
 def test_test_clips_are_not_counted_where_all_have_the_same():
-    assert not any("test clips:" in note for note in notes_of(WANTED, evaluated(found("none", n_clips=5))))
+    assert not any("test clips:" in note for note in notes_of(REPRODUCTION, evaluated(found("none", n_clips=5))))

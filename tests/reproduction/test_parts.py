@@ -10,7 +10,6 @@ from optuna.trial import TrialState
 from harness.config.study import DataSpec, Resources
 from harness.evaluation.result import EvaluationResult
 from harness.reproduction import run
-from harness.reproduction import run as parts
 from harness.reproduction.run import run_part, why_unfinished, with_another_try
 from harness.reproduction.spec import Reproduction
 from harness.study import driver
@@ -27,15 +26,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWar
 
 
 @pytest.fixture
-def wanted(tmp_path):
+def reproduction(tmp_path):
     data = DataSpec(source=str(Layout(n_clips=12, n_train=6).write(tmp_path / "data")))
     settings = {"seeds": 2, "trials": 1, "epochs": 3, "backbone": "ast-nano"}
     return Reproduction("r", str(tmp_path / "studies"), data, ("none", "unet"), **settings)
 
 
-def make_part(wanted, part, state=TrialState.FAIL):
+def make_part(reproduction, part, state=TrialState.FAIL):
     """Make the study of a part with one trial, the paper's, which ended like this."""
-    place, spec = wanted.place_of(part), wanted.spec(part)
+    place, spec = reproduction.place_of(part), reproduction.spec(part)
     place.home.mkdir(parents=True)
     place.spec_file.write_text(spec.to_json())
     study = driver.open_study(spec, place)
@@ -46,14 +45,14 @@ def make_part(wanted, part, state=TrialState.FAIL):
     return place, spec
 
 
-def test_a_part_that_was_interrupted_before_its_first_trial_has_not_come_to_its_end(wanted, monkeypatch):
-    monkeypatch.setattr(parts, "begin", lambda *_, **__: SimpleNamespace(console=StudyConsole()))
-    monkeypatch.setattr(parts, "carry_out", lambda *_: SimpleNamespace(rows=[], owes=True))
-    assert not run_part(wanted, "unet", Resources())
+def test_a_part_that_was_interrupted_before_its_first_trial_is_unfinished(reproduction, monkeypatch):
+    monkeypatch.setattr(run, "begin", lambda *_, **__: SimpleNamespace(console=StudyConsole()))
+    monkeypatch.setattr(run, "carry_out", lambda *_: SimpleNamespace(rows=[], owes=True))
+    assert not run_part(reproduction, "unet", Resources())
 
 
-def test_what_failed_as_a_whole_is_tried_again_in_the_papers_configuration(wanted):
-    place, spec = make_part(wanted, "unet")
+def test_a_study_of_failed_trials_is_tried_again_with_the_papers_configuration(reproduction):
+    place, spec = make_part(reproduction, "unet")
     for _ in range(2):  # as when the first driver was killed before it wrote the study down
         again = with_another_try(spec, place, trials=1)
         assert again.trials == 2
@@ -66,42 +65,42 @@ def test_what_failed_as_a_whole_is_tried_again_in_the_papers_configuration(wante
     assert with_another_try(again, place, trials=1) == again
 
 
-def test_what_stopped_early_and_failed_is_tried_again_too(wanted):
-    place, spec = make_part(wanted, "unet", TrialState.PRUNED)
+def test_a_study_whose_trials_stopped_early_is_tried_again(reproduction):
+    place, spec = make_part(reproduction, "unet", TrialState.PRUNED)
     assert with_another_try(spec, place, trials=8).trials == 9
 
 
-def test_what_has_finished_or_has_not_begun_is_not_tried_again(wanted):
-    place, spec = make_part(wanted, "unet", TrialState.COMPLETE)
+def test_a_study_that_finished_or_has_not_begun_is_not_tried_again(reproduction):
+    place, spec = make_part(reproduction, "unet", TrialState.COMPLETE)
     assert with_another_try(spec, place, trials=1) == spec
-    assert with_another_try(spec, wanted.place_of("none"), trials=1) == spec
+    assert with_another_try(spec, reproduction.place_of("none"), trials=1) == spec
     assert not why_unfinished(place)
 
 
-def test_where_every_part_failed_the_report_says_why_and_has_rows_all_the_same(wanted, monkeypatch, capsys):
+def test_where_every_part_failed_the_report_has_its_rows_and_the_reasons(reproduction, monkeypatch, capsys):
     monkeypatch.setattr(run, "connected", lambda _: nullcontext())
     monkeypatch.setattr(run, "run_part", lambda *_: True)
     monkeypatch.setattr(run, "_log", lambda *_: None)
-    for part in wanted.parts:
-        make_part(wanted, part)
-    assert run.reproduce(wanted, Resources()) == 1
-    report = (wanted.place.home / "report.md").read_text()
+    for part in reproduction.parts:
+        make_part(reproduction, part)
+    assert run.reproduce(reproduction, Resources()) == 1
+    report = (reproduction.place.home / "report.md").read_text()
     assert "| unet | AST-URP | - | - | 0.018 | - | - | 0 |" in report
-    for part in wanted.parts:
+    for part in reproduction.parts:
         assert f"- {part}: none of its trials has finished, so it is not evaluated; trial 0 failed: no memory" in report
     assert "the same command tries again" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_the_run_that_holds_the_report_says_on_what_terms_its_studies_were(wanted, tmp_path_factory):
-    uri = new_store(wanted.place.home.parent, tmp_path_factory)
-    wanted = replace(wanted, tracking_uri=uri, precision="bf16", systems=("none", "random_forest"))
-    for part in wanted.parts:
-        place, digests = wanted.place_of(part), dict.fromkeys(("data_digest", "backbone_digest"), "d" * 64)
+def test_the_run_that_holds_the_report_has_the_settings_of_its_studies(reproduction, tmp_path_factory):
+    uri = new_store(reproduction.place.home.parent, tmp_path_factory)
+    reproduction = replace(reproduction, tracking_uri=uri, precision="bf16", systems=("none", "random_forest"))
+    for part in reproduction.parts:
+        place, digests = reproduction.place_of(part), dict.fromkeys(("data_digest", "backbone_digest"), "d" * 64)
         place.home.mkdir()
-        place.spec_file.write_text(replace(wanted.spec(part), provenance=digests).to_json())
-    run._log(wanted, EvaluationResult("e", wanted.place, (), (), None, (), is_interrupted=False), files=())
+        place.spec_file.write_text(replace(reproduction.spec(part), provenance=digests).to_json())
+    run._log(reproduction, EvaluationResult("e", reproduction.place, (), (), None, (), is_interrupted=False), files=())
     client = mlflow_client(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     (found,) = client.search_runs(experiments, "tags.study = 'r'")
-    told = {"precision": "bf16", "split": "random", "validation_fraction": "0.15", "epochs": "3, 1"}
-    assert told.items() <= found.data.tags.items()
+    settings = {"precision": "bf16", "split": "random", "validation_fraction": "0.15", "epochs": "3, 1"}
+    assert settings.items() <= found.data.tags.items()

@@ -1,4 +1,4 @@
-"""Reproducing the paper: what is asked for, and real runs of it that are killed and go on."""
+"""Plans of a reproduction, and real runs that are killed and continue."""
 
 import json
 import signal
@@ -41,7 +41,7 @@ def test_the_backbone_is_the_papers_on_all_data_but_the_demo():
     assert asked(backbone=None).backbone == "ast-nano"
 
 
-def test_systems_that_hear_vggish_keep_their_own_recipe_and_epochs():
+def test_vggish_systems_keep_their_own_recipe_and_epochs():
     wanted = asked(preset="released", epochs=7)
     for system in SYSTEMS:
         spec = wanted.spec(system)
@@ -59,12 +59,12 @@ def test_systems_that_hear_vggish_keep_their_own_recipe_and_epochs():
         ({"source": "openmic", "demo_clips": 90}, "demo-clips=90: cannot go with --data"),
     ],
 )
-def test_what_no_reproduction_can_be_is_refused(flags, message):
+def test_a_wrong_value_is_refused(flags, message):
     with pytest.raises(ValueError, match=message):
         asked(**flags)
 
 
-def test_what_was_begun_grows_in_seeds_and_systems_and_changes_in_nothing_else():
+def test_a_reproduction_grows_in_seeds_and_systems_and_changes_in_nothing_else():
     before = asked(systems="unet", seeds=1)
     assert Reproduction.from_json(before.to_json()) == before
     assert asked(systems="none", seeds=3).grown_from(before).systems == ("none", "unet")
@@ -72,7 +72,7 @@ def test_what_was_begun_grows_in_seeds_and_systems_and_changes_in_nothing_else()
         asked(systems="unet", seeds=1, epochs=5).grown_from(before)
 
 
-def test_a_reproduction_on_a_fraction_says_so_and_keeps_to_it():
+def test_a_reproduction_on_a_fraction_says_so_and_keeps_it():
     whole, part = asked(systems="unet"), asked(systems="unet", fraction=0.1)
     assert part.spec("unet").data.fraction == 0.1
     assert "the random split, 0.1 of it and of the training clips" in describe(part)
@@ -81,7 +81,7 @@ def test_a_reproduction_on_a_fraction_says_so_and_keeps_to_it():
         part.grown_from(whole)
 
 
-def test_unreadable_test_clips_may_be_left_out_once_the_studies_have_begun():
+def test_unreadable_test_clips_may_be_skipped_after_the_studies_have_begun():
     before = asked(source="openmic", fraction=0.1)
     skipping = replace(before, data=replace(before.data, skips_corrupt=True))
     grown = skipping.grown_from(before)
@@ -107,7 +107,7 @@ def command(workshop, *flags):
 
 
 @pytest.mark.drill
-def test_a_reproduction_that_is_killed_goes_on_and_reads_no_test_split_twice(workshop):
+def test_a_killed_reproduction_continues_and_reads_no_test_split_twice(workshop):
     flags = ("--systems", "none,random_forest,unet", "--seeds", "2")
     evaluation = workshop.storage / "again.evaluation" / "trials"
     with workshop.start(command(workshop, *flags)) as process:
@@ -135,7 +135,7 @@ def test_a_reproduction_that_is_killed_goes_on_and_reads_no_test_split_twice(wor
 
 
 @pytest.mark.drill
-def test_what_is_wrong_is_said_before_anything_is_trained_and_pins_nothing(workshop, tmp_path):
+def test_wrong_data_and_a_taken_name_are_refused_before_any_training(workshop, tmp_path):
     for flags in ((), ("--seed", "3")):
         wrong = workshop.run(command(workshop, "--name", "typo", "--data", str(tmp_path), *flags), expect=1)
         assert "class-map.json" in wrong

@@ -1,4 +1,4 @@
-"""A study that was run, without a process: its finished trials, and what may be evaluated of them."""
+"""A study with made-up finished trials, and evaluations of them."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ from optuna.trial import TrialState
 
 from harness.config.study import DataSpec, StudyPlace, StudySpec
 from harness.evaluation.plan import Session
+from harness.evaluation.request import Request
 from harness.evaluation.selection import candidates, choose
 from harness.study.records import TrialRecord
 from harness.study.storage import open_storage
@@ -51,6 +52,11 @@ def make_study(tmp_path):
     add_trial(study, {"reprogrammer/kind": "unet", "optimiser/lr": 0.1}, macro_f1=0.65)  # once more
     add_trial(study, {"system/kind": "random_forest"}, macro_f1=0.4)
     return place
+
+
+def place_beside(place, name=None):
+    """Return the place of an evaluation of one study."""
+    return Request((place,), name=name).place
 
 
 def chosen_in(place, **choice):

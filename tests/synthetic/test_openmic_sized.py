@@ -1,4 +1,4 @@
-"""The stand-in of OpenMIC-2018: as many keys, splits and answers as the real one, on little disk, and usable."""
+"""The synthetic data set of OpenMIC-2018's size: keys, splits and answers as in the real one, on little disk."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from harness.data.npz import read_strings
 from harness.data.openmic import CORRUPTED_TRACKS, read_vggish
 from harness.data.splits import split_train
 from harness.reproduction import run
-from harness.synthetic import openmic_sized as stand_in
+from harness.synthetic import openmic_sized
 from harness.synthetic.demo import LABELS
 from harness.synthetic.openmic_sized import FULL_SIZE, draw_answers, draw_keys, write_stand_in
 
@@ -75,7 +75,7 @@ def test_its_clips_are_a_few_files_under_many_names(place):
     assert len({path.stat().st_ino for path in files}) <= 5 + 5  # the pool, and what was damaged
 
 
-def test_clips_are_heard_to_hold_what_they_are_annotated_for(place):
+def test_a_clip_sounds_as_it_is_annotated(place):
     """A pool of 5 has few instruments to offer; where two clips share the file, its instruments fit both."""
     dataset = check_directory(place).dataset
     sound = [dataset.paths[row].stat().st_ino for row in range(len(dataset.keys))]
@@ -100,7 +100,7 @@ def test_its_tables_suit_both_drawn_splits_and_its_keys_are_objects_as_in_the_of
 
 
 def test_the_same_seed_gives_the_same_labels_and_another_seed_others(tmp_path, monkeypatch, place):
-    monkeypatch.setattr(stand_in, "_render_pool", lambda folder, pool, **_: [place / "class-map.json"] * len(pool))
+    monkeypatch.setattr(openmic_sized, "_render_pool", lambda folder, pool, **_: [place / "class-map.json"] * len(pool))
     options = {"n_clips": 400, "pool_size": 5, "workers": 1, "progress": quiet}
     digests = [
         check_directory(write_stand_in(tmp_path / name, seed=seed, **options)).dataset.digest
@@ -115,7 +115,7 @@ def test_where_files_have_one_name_only_they_are_copied(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.hardlink_to", refuse)
     (tmp_path / "sound.ogg").write_bytes(b"OggS")
-    stand_in._place(tmp_path / "000" / "000001_0.ogg", tmp_path / "sound.ogg")
+    openmic_sized._place(tmp_path / "000" / "000001_0.ogg", tmp_path / "sound.ogg")
     assert (tmp_path / "000" / "000001_0.ogg").read_bytes() == b"OggS"
 
 
