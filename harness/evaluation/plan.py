@@ -1,7 +1,7 @@
 """The list of an evaluation's runs: one for each configuration and seed. Run `i` is Optuna trial `i`.
 
-What has begun stays in it. It lies beside the evaluation's storage, with the time of each session that asked for
-something, so that what has been read of the test split stays known.
+The list lies beside the evaluation's storage and keeps each run that has begun, with the time and the request of each
+session. So every reading of the test split stays known.
 """
 
 import json
@@ -22,7 +22,7 @@ from tracking import names
 
 RUNS_FILE = "runs.json"
 
-_FIRST_SEED = 1_000_000_000  # far from the seeds of any study's trials: a retraining repeats no trial
+_FIRST_SEED = 1_000_000_000  # far from the seeds of any study's trials, so no retraining repeats a trial
 
 
 Key = tuple[str, str]
@@ -41,13 +41,13 @@ class Run:
 
     @property
     def key(self) -> Key:
-        """Return what the configuration is known by."""
+        """Return the identity of the configuration."""
         return self.study, self.digest
 
 
 @dataclass(frozen=True)
 class Session:
-    """One call of the command: when (ISO 8601, UTC), and what it asked for."""
+    """One call of the command: its time (ISO 8601, UTC) and its request."""
 
     began: str
     seeds: int
@@ -58,7 +58,7 @@ class Session:
 
 @dataclass(frozen=True)
 class RunList:
-    """An evaluation's runs, the studies that they come from, and the sessions that asked for them."""
+    """An evaluation's runs, their studies, and the sessions that requested them."""
 
     sources: Mapping[str, StudySpec]
     runs: tuple[Run, ...] = ()
@@ -76,12 +76,12 @@ class RunList:
         n_begun: int,
         failed: Collection[int],
     ) -> "RunList":
-        """Return the runs that have begun, and those that the session asks for besides; what failed is tried again.
+        """Return the runs that have begun, then those that the session adds; a failed run is tried again.
 
-        Seed by seed, so that a table of what there is pairs at any time.
+        The order is seed by seed, so the finished runs of different configurations pair at any time.
 
         Raises:
-            ValueError: a study is no longer the one that its runs began with.
+            ValueError: a study differs from the one that its runs began with.
         """
         for name in sources.keys() & self.sources.keys():
             _check_same(self.sources[name], sources[name])
@@ -110,9 +110,9 @@ class RunList:
 
 
 def terms_of(source: StudySpec, *, skip_corrupt: bool) -> StudySpec:
-    """Return the terms of a study's retrainings: its own, and besides, perhaps, to leave out clips that are unreadable.
+    """Return the settings of a study's retrainings: its own, and perhaps to leave out unreadable clips.
 
-    Only test clips can be: those that it trains and validates on are held to the digests of the study.
+    That affects test clips alone, since the study's digests pin the clips that it trains and validates on.
     """
     return replace(source, data=replace(source.data, skips_corrupt=source.data.skips_corrupt or skip_corrupt))
 
@@ -152,7 +152,7 @@ def evaluations_beside(place: StudyPlace) -> Iterator[tuple[str, RunList]]:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """An evaluation's runs as a driver carries them out; seed `i` is the same for all configurations."""
+    """An evaluation's runs, as a driver runs them; seed `i` is the same for all configurations."""
 
     listed: RunList
     reads_test: bool = field(default=True, init=False)
@@ -163,11 +163,11 @@ class EvaluationPlan:
         return len(self.listed.runs)
 
     def suggest(self, trial: BaseTrial, /) -> Mapping[str, Any]:
-        """Return the configuration of a run, of which nothing is drawn."""
+        """Return the configuration of a run; nothing is drawn."""
         return self.listed.runs[trial.number].paths
 
     def terms(self, number: int) -> StudySpec:
-        """Return the study that the run's configuration comes from, but that no run is stopped early."""
+        """Return the settings of the run's study, without early stopping."""
         return replace(self.listed.sources[self.listed.runs[number].study], scheduler="none")
 
     def seed(self, number: int) -> int:
@@ -184,7 +184,7 @@ class EvaluationPlan:
         return self.title(number)
 
     def tags(self, number: int) -> Mapping[str, Any]:
-        """Return where a run comes from."""
+        """Return the origin of a run."""
         run = self.listed.runs[number]
         return {
             names.SOURCE_STUDY: run.study,
@@ -214,10 +214,10 @@ def _check_same(before: StudySpec, now: StudySpec) -> None:
 
 
 def check_same_test_clips(trials: Iterable[FrozenTrial], provenance: Mapping[str, str], *, name: str) -> None:
-    """Refuse to test further runs on clips that are not heard as those of the runs that have finished were.
+    """Refuse to test further runs on other clips than the finished runs.
 
     Raises:
-        ValueError: they sound otherwise, have other labels, or others of them cannot be read.
+        ValueError: the clips have other audio or labels, or others of them are unreadable.
     """
     reports = [TrialRecord.of(trial).report for trial in trials]
     tests = [report.test for report in reports if report and report.test]

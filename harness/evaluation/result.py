@@ -1,4 +1,4 @@
-"""What an evaluation found: for each configuration its seeds, and the differences between configurations."""
+"""Results of an evaluation: the seeds of each configuration, and the differences between configurations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from harness.study.files import TrialFiles
 from harness.study.heldout import readings_of
 from harness.study.records import TrialRecord
 
-_TELL_CLIPS = ("n_clips", "clips", "log_mel_digest", "vggish_digest")
+_CLIP_DIGESTS = ("n_clips", "clips", "log_mel_digest", "vggish_digest")
 
 
 @dataclass(frozen=True)
 class SeedResult:
     """One retraining. `test` and `validation` hold the figures of `METRICS` and f1_by_label, those of the best epoch.
 
-    Both are None if it has none. `test` says besides which clips these were, by `n_clips` and their digest `clips`,
-    what was heard of them, by `log_mel_digest` or `vggish_digest`, how many could not be read, by `n_left_out`, which
-    labels are `one_sided` there, and what always guessing comes to, by `floor`. `reads` counts how often the test split
-    was read for this configuration and seed.
+    Both are None without one. `test` also identifies the clips by `n_clips` and their digest `clips`, their features by
+    `log_mel_digest` or `vggish_digest`, and holds the number of unreadable clips as `n_left_out`, the `one_sided`
+    labels, and the figures of always guessing as `floor`. `reads` counts the readings of the test split for this
+    configuration and seed.
     """
 
     seed_index: int
@@ -42,19 +42,19 @@ class SeedResult:
     reason: str
 
     def has_same_test_clips(self, other: "SeedResult") -> bool:
-        """Tell whether both were tested on the same clips, as far as what is stored of them tells.
+        """Return whether both were tested on the same clips, as far as their readings record them.
 
-        What one system hears as log-mel and another as VGGish is taken to be the same sound.
+        The log-mel of one system and the VGGish features of another are taken to be of the same audio.
         """
         one, two = self.test or {}, other.test or {}
-        return all(one[key] == two[key] for key in _TELL_CLIPS if key in one and key in two)
+        return all(one[key] == two[key] for key in _CLIP_DIGESTS if key in one and key in two)
 
 
 @dataclass(frozen=True)
 class ConfigurationResult:
-    """One configuration: where it comes from, and its seeds in order.
+    """One configuration with its origin and its seeds in order.
 
-    `chosen_by` holds what it was chosen by: means over `chosen_from` trials of its study.
+    `chosen_by` holds its validation figures: means over `chosen_from` trials of its study.
     """
 
     study: str
@@ -68,7 +68,7 @@ class ConfigurationResult:
 
     @property
     def title(self) -> str:
-        """Name the configuration for people."""
+        """Return the configuration's name in tables."""
         return f"{self.study} trial {self.trial}"
 
     @property
@@ -88,7 +88,7 @@ class ConfigurationResult:
 
     @property
     def test_floor(self) -> float | None:
-        """Return the test macro-F1 of always guessing; None if no reading has stored it, as those of old have not."""
+        """Return the test macro-F1 of always guessing; None if no reading has stored it."""
         return next((seed.test["floor"]["macro_f1"] for seed in self.seeds if seed.test and "floor" in seed.test), None)
 
     def values(self, name: str, *, split: str = "test") -> dict[int, float]:
@@ -119,11 +119,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation came to so far.
+    """The results of an evaluation so far.
 
     `floor` is the validation macro-F1 of always guessing the commoner answer; that of the test split is known from its
-    readings. `notes` say what had been read of the test split before, `reports` are the files written, `tracking` is
-    where MLflow shows it, in lines.
+    `floor` is the validation macro-F1 of always guessing the commoner answer; the readings hold that of the test split.
+    MLflow.
     """
 
     name: str
@@ -138,12 +138,12 @@ class EvaluationResult:
 
     @property
     def has_failed(self) -> bool:
-        """Tell whether a run failed."""
+        """Return whether a run failed."""
         return any(seed.state == "failed" for c in self.configurations for seed in c.seeds)
 
     @property
     def test_floors(self) -> list[float]:
-        """Return the lowest and the highest test floor, or one figure where three digits tell no difference."""
+        """Return the lowest and the highest test floor, or one figure if they agree to three digits."""
         known = [c.test_floor for c in self.configurations if c.test_floor is not None]
         return sorted({round(floor, 3) for floor in (min(known), max(known))}) if known else []
 
@@ -200,18 +200,18 @@ def _rank(configuration: ConfigurationResult) -> float:
 
 
 def _seed(index: int, numbers: Sequence[int], trials: Sequence[FrozenTrial], *, place: StudyPlace) -> SeedResult:
-    """Return what one seed came to: its last run, which is the only one unless others failed before it."""
+    """Return the result of one seed: its last run, which is the only one unless others failed before it."""
     number = numbers[-1]
     trial = trials[number] if number < len(trials) else None
     record = TrialRecord() if trial is None else TrialRecord.of(trial)
     report = record.report
     test = report.test if report else None
-    untold = numbers[:-1] if test else numbers  # a run that failed may have read the split all the same
-    reads = sum(len(readings_of(TrialFiles(place.shared, n))) for n in untold)
+    uncounted = numbers[:-1] if test else numbers  # a failed run may have read the split
+    reads = sum(len(readings_of(TrialFiles(place.shared, n))) for n in uncounted)
     return SeedResult(
         seed_index=index,
         run=number,
-        state="owed" if trial is None else _STATES.get(trial.state, "owed"),
+        state="remaining" if trial is None else _STATES.get(trial.state, "remaining"),
         test=test,
         validation={**report.best.figures, "f1_by_label": report.best.f1_by_label} if report else None,
         params=report.params if report else None,

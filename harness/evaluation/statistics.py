@@ -1,4 +1,4 @@
-"""What a handful of seeds says: their spread, and the difference of two configurations trained with the same seeds."""
+"""Statistics of a handful of seeds: their spread, and the paired difference of two configurations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean difference of a figure over `n` seeds, with its 95 % interval, which one seed does not give."""
+    """The mean difference of a figure over `n` seeds, with its 95 % interval (None for one seed)."""
 
     n: int
     mean: float
@@ -39,7 +39,7 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Tell whether the interval leaves out 0."""
+        """Return whether the interval excludes 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
@@ -57,8 +57,8 @@ def summarise(values: Sequence[float]) -> Summary:
 def paired_difference(one: Sequence[float], other: Sequence[float]) -> Difference:
     """Return how much higher `one` is than `other`, seed by seed.
 
-    The interval is the percentile bootstrap's of the mean over the seeds. It holds for the seeds' spread alone: which
-    clips were drawn for the test split has a spread of its own. For few seeds it is too narrow, as `COVERAGE` tells.
+    The interval is the percentile bootstrap of the mean over seeds. It covers the spread of the seeds, not that of the
+    choice of test clips. For few seeds it is too narrow: `COVERAGE` has the shares.
 
     Raises:
         ValueError: the two have different numbers of seeds, none, or a value that is not finite.

@@ -206,7 +206,7 @@ def test_an_evaluation_without_a_finished_run_has_tables(place):
     chosen = chosen_in(place)
     found = collect(extended(RunList({}), chosen), [], chosen, place=place_beside(place))
     result = EvaluationResult("e", place, found, (), None, (), is_interrupted=True)
-    assert {seed.state for c in found for seed in c.seeds} == {"owed"}
+    assert {seed.state for c in found for seed in c.seeds} == {"remaining"}
     assert len(tables(result, width=80)) == 3
     assert result.comparisons() == []
 
