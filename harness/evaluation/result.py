@@ -121,9 +121,8 @@ class Comparison:
 class EvaluationResult:
     """The results of an evaluation so far.
 
-    `floor` is the validation macro-F1 of always guessing the commoner answer; that of the test split is known from its
     `floor` is the validation macro-F1 of always guessing the commoner answer; the readings hold that of the test split.
-    MLflow.
+    `notes` name earlier readings of the test split, `reports` are the files written, `tracking` are lines about MLflow.
     """
 
     name: str
