@@ -83,7 +83,7 @@ def main(
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
-    """Return what a figure depends on besides this project's code. Loads are the average of the last minute."""
+    """Return the conditions of the figures: machine, load (mean of the last minute) and versions."""
     return {
         "machine": torch.cuda.get_device_name(device) if device == "cuda" else _cpu(),
         "device": device,
@@ -96,7 +96,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
 
 
 def _measures(plan: TrainingPlan, *, threads: int, store_gb: float) -> dict[str, Measure]:
-    """Return what measures each part in a number of rounds, and gives its figures and its table."""
+    """Return the function for each part, which takes the rounds and returns figures and table."""
     return {
         "front-end": _front_end,
         "preparation": _preparation,

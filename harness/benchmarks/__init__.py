@@ -1,1 +1,1 @@
-"""What `python -m harness.bench` measures, a module for each part."""
+"""The measurements of `python -m harness.bench`, a module for each part."""

@@ -1,9 +1,9 @@
 """The harness's overhead: the wall time of real studies beyond the training that their trials report.
 
-A short and a long study take turns, each through the command line in a process of its own, one trial of one core at a
-time. What the long one takes more, from its first training step on and less the training that it does more, is what
-its additional trials cost. The files of a trial show its times: it writes `best.safetensors` right after its only
-epoch, and `last.pt` at its end.
+A short and a long study take turns, each through the command line in its own process, with one trial of one core at a
+time. The cost of the additional trials is the additional wall time from the first training step on, less the additional
+training. The times of a trial's files show its stages: it writes its best weights right after its only epoch, and its
+last checkpoint at its end.
 """
 
 import json
@@ -36,12 +36,12 @@ _FLAGS = {
 }
 _WORKER_TITLE = "ray::ImplicitFunc"  # as Tune calls the actor that runs a function
 _POLL_SECONDS = 0.2
-_FIRST_TRIALS = 2  # a worker's first trials import, load and map what later ones find
+_FIRST_TRIALS = 2  # a worker's first trials import and load modules and data for the later ones
 
 
 @dataclass(frozen=True)
 class StudyTimes:
-    """What was seen of one study. All in seconds; the lists hold a value for each trial after the first two.
+    """Times of one study, in seconds; the lists hold a value for each trial after the first two.
 
     `before_training` is from the end of the trial before to the first step, `after_training` from the last step's
     validation to the end: figures and checkpoints.
@@ -135,7 +135,7 @@ def run_study(command: Sequence[str], *, storage: Path, name: str, trials: int) 
 
 
 def read_times(home: Path, *, wall: float, began: float, worker_processes: int) -> StudyTimes:
-    """Return what a study's directory says of when its trials trained; `began` is its start as a file's time."""
+    """Return a study's times by the files in its directory; `began` is its start as a file's time."""
     rows = sorted(json.loads((home / "results.json").read_text()), key=lambda row: row["number"])
     training = [row["seconds"] for row in rows]
     after_epoch, ends = ([_written(home, row["number"], name) for row in rows] for name in (BEST, LAST))
@@ -152,7 +152,7 @@ def read_times(home: Path, *, wall: float, began: float, worker_processes: int) 
 
 
 def compare_studies(short: Sequence[StudyTimes], long: Sequence[StudyTimes]) -> Overhead:
-    """Return what a trial costs, from studies of two sizes in the order they ran."""
+    """Return the cost of a trial, from studies of two sizes in the order they ran."""
     more = long[0].trials - short[0].trials
     beyond = [b.beyond_training - a.beyond_training for a, b in zip(short, long, strict=True)]
     return Overhead(
@@ -173,7 +173,7 @@ def _written(home: Path, number: int, name: str) -> float:
 
 
 def _training_processes(root: int) -> set[int]:
-    """Return the processes below `root` that run trials; Ray writes what a process does into its title."""
+    """Return the processes below `root` that run trials; Ray writes a process's task into its title."""
     found = set()
     try:
         for child in psutil.Process(root).children(recursive=True):

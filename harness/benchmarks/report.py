@@ -48,7 +48,7 @@ def reading_table(rows: Iterable[ReadingSpeed], waiting: Iterable[Waiting]) -> T
 
 
 def memory_table(rows: Iterable[Memory]) -> Table:
-    """Return what was resident of each process at most."""
+    """Return the peak resident memory of each process."""
     table = _table("Memory: resident at most", "process", "MB", "by the end of")
     for row in rows:
         stages = ", ".join(f"{stage} {most:,.0f}" for stage, most in row.stages_mb.items())
@@ -76,10 +76,10 @@ def training_table(rows: Iterable[TrainingSpeed]) -> Table:
 
 
 def overhead_table(overhead: Overhead) -> Table:
-    """Return what a trial costs beyond its training."""
+    """Return the cost of a trial beyond its training."""
     short, long = overhead.trials
-    table = _table(f"Harness overhead, from studies of {short} and {long} trials, one at a time", "what", "seconds")
-    for what, seconds in (
+    table = _table(f"Harness overhead, from studies of {short} and {long} trials, one at a time", "stage", "seconds")
+    for stage, seconds in (
         ("a trial's cost beyond its training", overhead.per_trial),
         ("between the end of a trial and the training of the next", overhead.before_training),
         ("between the training of a trial and its end", overhead.after_training),
@@ -88,7 +88,7 @@ def overhead_table(overhead: Overhead) -> Table:
         (f"whole study of {short} trials", overhead.wall[0]),
         (f"whole study of {long} trials", overhead.wall[1]),
     ):
-        table.add_row(what, f"{seconds:.2f}")
+        table.add_row(stage, f"{seconds:.2f}")
     table.caption = (
         f"{overhead.worker_processes} worker process(es) ran {long} trials: workers are "
         f"{'' if overhead.are_workers_reused else 'not '}reused"

@@ -2,7 +2,7 @@
 
 Both columns are one epoch of the same `Trainer`, with the same reprogrammer, mapper, optimiser and clips, and differ
 in the backbone alone. Both backbones have the same geometry and frozen weights; how fast they are does not depend on
-what the weights are, and that they compute the same is held by tests/test_ast.py.
+the values of the weights. A test of the AST holds that both compute the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ _CASE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is measured: every combination of backbone, precision and reprogrammer.
+    """The combinations to measure: each backbone with each precision and reprogrammer.
 
     `batch` is chosen by the backbone and the device if None: the paper's 8, but 1 for a large backbone on a CPU.
     """
@@ -92,7 +92,7 @@ class TransformersAst:
         return embedding
 
     def saves_memory(self, spectrogram: Float[Tensor, "clip frame mel"]) -> bool:  # noqa: ARG002
-        """Return whether it does, which it does not."""
+        """Return False: it keeps all activations."""
         return False
 
     def classify(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
@@ -147,7 +147,7 @@ def _compare(
 def _epoch(
     backbone: Backbone, data: StudyData, config: TrialConfig, *, precision: str, device: torch.device
 ) -> Callable[[], None]:
-    """Return what trains for one epoch, without validation, and waits until the device is done."""
+    """Return a function that trains for one epoch, without validation, and waits for the device."""
     trainer = Trainer(
         build_model(config, backbone, data=data, seed=0, device=device),
         backbone,
