@@ -1,10 +1,15 @@
 """Memory: the most that is resident of a process that reads a whole feature cache, and of one that runs a trial.
 
-Each is a process of its own. The cache has 4,000 clips of 1024 x 128 in float16, 1.0 GB. A trial on the CPU has all
-imports of a worker, loads the backbone from a file of true size, trains for two steps and validates.
+    python -m harness.benchmarks.memory read FOLDER FRAMES MELS np.memmap
+    python -m harness.benchmarks.memory trial FOLDER FRAMES MELS ours BACKBONE unet 8
+
+Each is a process of its own, which prints as JSON the megabytes (10^6 bytes) that were resident at most at the end of
+each stage. The cache has 4,000 clips of 1024 x 128 in float16, 1.0 GB. A trial on the CPU has all imports of a worker,
+loads the backbone from a file of true size, trains for two steps and validates.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,29 +17,31 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
+import numpy as np
 
-from harness.benchmarks.cached import MAPPED, OURS, write_cache
+from harness.benchmarks.cached import MAPPED, OURS, open_rows, write_cache
 from harness.common.files import cache_dir
-from harness.models.backbones.ast import AstGeometry
-from harness.models.backbones.checkpoints import load_backbone
+from harness.features.cache import Rows
 
 BOUND_MB = 1500
 STORED_CLIPS = 4_000
 TRIALS = (("none", 8), ("unet", 1), ("unet", 8))
 _BACKBONE = "ast-base384-random"
+_BATCH = 8
+_STEPS = 2
+_VALIDATED = 20
 
 
 @dataclass(frozen=True)
 class Memory:
     """One process: megabytes (10^6 bytes) that were resident at most, by the end of each stage and in all."""
 
-    what: str
+    process: str
     stages_mb: dict[str, float]
 
     @property
     def peak_mb(self) -> float:
-        """Return the most of all."""
+        """Return the highest of all stages."""
         return max(self.stages_mb.values())
 
 
@@ -44,8 +51,8 @@ def measure_memory(
     """Yield the memory of each process: readers by memory map and by ours, then trials by reprogrammer and batch."""
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir()) as directory:
-        weights, geometry = _write_backbone(Path(directory) / "backbone.safetensors", backbone)
-        shape = (geometry.n_frames, geometry.n_mels)
+        weights = Path(directory) / "backbone.safetensors"
+        shape = _write_backbone(weights, backbone)
         write_cache(Path(directory) / "cache", shape, n_clips=stored_clips)
         place = (str(Path(directory) / "cache"), *map(str, shape))
         size = f"{2 * stored_clips * shape[0] * shape[1] / 1e9:.1f} GB"
@@ -56,22 +63,85 @@ def measure_memory(
             yield Memory(f"trial of {backbone.removesuffix('-random')}, {reprogrammer}, batch {batch}", stages)
 
 
-def _write_backbone(path: Path, name: str) -> tuple[Path, AstGeometry]:
-    """Write a backbone in float32, as the published ones are; return the file and its geometry."""
+def _write_backbone(path: Path, name: str) -> tuple[int, int]:
+    """Write a backbone in float32, as the published ones are; return the shape of its input."""
+    # imported here, since the process that only reads must not hold torch
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    from harness.models.backbones.checkpoints import load_backbone  # noqa: PLC0415
+
     model = load_backbone(name)
     save_file(dict(model.state_dict()), path, metadata={"geometry": json.dumps(asdict(model.geometry))})
-    return path, model.geometry
+    return model.geometry.n_frames, model.geometry.n_mels
 
 
 def _run(*arguments: str) -> dict[str, float]:
-    """Run `process_memory` and return its stages.
+    """Run this module as a process and return its stages.
 
     Raises:
         RuntimeError: it failed.
     """
-    command = [sys.executable, "-m", "harness.benchmarks.process_memory", *arguments]
+    command = [sys.executable, "-m", "harness.benchmarks.memory", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
     stages: dict[str, float] = json.loads(done.stdout)
     return stages
+
+
+def peak_mb() -> float:
+    """Return the most that this process has had resident, pages of files included."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6
+
+
+def read_all(rows: Rows) -> dict[str, float]:
+    """Read every row, a batch at a time."""
+    stages = {"imports": peak_mb()}
+    for first in range(0, rows.shape[0], _BATCH):
+        np.array(rows[first : first + _BATCH])
+    return {**stages, "reading": peak_mb()}
+
+
+def run_trial(rows: Rows, *, backbone_name: str, reprogrammer: str, batch: int) -> dict[str, float]:
+    """Do what a trial on the CPU does, for a few steps: load the backbone, train, validate."""
+    import torch  # noqa: PLC0415
+
+    import harness.study.worker  # noqa: F401, PLC0415 (for all that a worker imports)
+    from harness.benchmarks.training import unread_data  # noqa: PLC0415
+    from harness.config.trial import TrialConfig  # noqa: PLC0415
+    from harness.models.backbones.checkpoints import backbone_digest, load_backbone  # noqa: PLC0415
+    from harness.models.build import build_model  # noqa: PLC0415
+    from harness.training.trainer import Trainer, evaluate  # noqa: PLC0415
+
+    stages = {"imports": peak_mb()}
+    backbone = load_backbone(backbone_name)
+    backbone_digest(backbone)
+    stages["backbone"] = peak_mb()
+    clips = np.random.default_rng(0).choice(rows.shape[0], _STEPS * batch + _VALIDATED, replace=False)
+    train, validation = (unread_data(backbone.geometry, rows, part) for part in np.split(clips, [_STEPS * batch]))
+    config = TrialConfig.from_paths({"reprogrammer/kind": reprogrammer, "training/batch_size": batch})
+    cpu = torch.device("cpu")
+    model = build_model(config, backbone, data=train, seed=0, device=cpu)
+    trainer = Trainer(model, backbone, data=train, config=config, epochs=1, seed=0, device=cpu)
+    trainer._train_epoch()
+    stages["training"] = peak_mb()
+    evaluate(model, backbone, validation.validation, labels=train.labels, device=cpu)
+    return {**stages, "validation": peak_mb()}
+
+
+def main(task: str, folder: str, frames: str, mels: str, way: str, *trial: str) -> None:
+    """Do the task and print its stages."""
+    rows = open_rows(Path(folder), way, (int(frames), int(mels)))
+    if task == "read":
+        stages = read_all(rows)
+    else:
+        backbone, reprogrammer, batch = trial
+        stages = run_trial(rows, backbone_name=backbone, reprogrammer=reprogrammer, batch=int(batch))
+    print(json.dumps(stages))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -52,7 +52,7 @@ def memory_table(rows: Iterable[Memory]) -> Table:
     table = _table("Memory: resident at most", "process", "MB", "by the end of")
     for row in rows:
         stages = ", ".join(f"{stage} {most:,.0f}" for stage, most in row.stages_mb.items())
-        table.add_row(row.what, f"{row.peak_mb:,.0f}", stages)
+        table.add_row(row.process, f"{row.peak_mb:,.0f}", stages)
     table.caption = f"a trial is to stay below {BOUND_MB:,} MB"
     return table
 

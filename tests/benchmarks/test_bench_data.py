@@ -62,7 +62,7 @@ def test_the_share_of_an_epoch_that_waits_for_clips_is_a_share(own_cache):
 def test_the_memory_of_each_process_grows_from_stage_to_stage(tiny_file, own_cache):
     rows = list(measure_memory(backbone=tiny_file, trials=[("noise", 2)], stored_clips=20_000))
     mapped, ours, trial = rows
-    assert [row.what for row in rows] == [
+    assert [row.process for row in rows] == [
         "reading 0.1 GB, np.memmap",
         "reading 0.1 GB, ours",
         f"trial of {tiny_file}, noise, batch 2",
@@ -76,17 +76,17 @@ def test_the_memory_of_each_process_grows_from_stage_to_stage(tiny_file, own_cac
 
 @pytest.mark.drill
 def test_a_process_whose_memory_was_to_be_measured_is_reported_if_it_fails(tmp_path):
-    with pytest.raises(RuntimeError, match=r"process_memory read .* exit code 1\n(.*\n)*FileNotFoundError"):
+    with pytest.raises(RuntimeError, match=r"memory read .* exit code 1\n(.*\n)*FileNotFoundError"):
         memory._run("read", str(tmp_path / "nothing"), "1024", "128", "np.memmap")
 
 
-def test_a_process_knows_what_it_holds():
+def test_a_process_measures_its_own_memory():
     code = """
 import numpy as np
-from harness.benchmarks.process_memory import peak_mb
+from harness.benchmarks.memory import peak_mb
 before = peak_mb()
 held = np.ones(100_000_000, np.uint8)
 print(peak_mb() - before)
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=60)
-    assert 90 < float(told.stdout) < 120
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=60)
+    assert 90 < float(done.stdout) < 120

@@ -145,7 +145,7 @@ READ = textwrap.dedent("""
     import sys
     from pathlib import Path
     from harness.benchmarks.cached import open_rows
-    from harness.benchmarks.process_memory import peak_mb
+    from harness.benchmarks.memory import peak_mb
     rows, before = open_rows(Path(sys.argv[1]), "ours", (256, 128)), peak_mb()
     for row in range(rows.shape[0]):
         rows[[row]]
