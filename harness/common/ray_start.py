@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -15,13 +17,39 @@ def cpu_count() -> int:
 def start_ray(address: str | None, *, cpus: int | None = None) -> None:
     """Start Ray on this machine, with this many of its cores (None: all), or join the cluster at `address`.
 
-    SIGTERM goes on to mean what it meant before: Ray's own handler prints a stack and aborts.
+    Signals keep their handlers: Ray's own for SIGTERM prints a stack and aborts.
+
+    Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM came while Ray started.
     """
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         options |= {"include_dashboard": False, "num_cpus": cpus or cpu_count()}
     elif cache := os.environ.get("REPROGRAMMING_CACHE"):
         options |= {"runtime_env": {"env_vars": {"REPROGRAMMING_CACHE": cache}}}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(address=address or "local", **options)
-    signal.signal(signal.SIGTERM, on_sigterm or signal.SIG_DFL)
+    with delayed_interrupts():
+        ray.init(address=address or "local", **options)
+
+
+@contextmanager
+def delayed_interrupts() -> Iterator[None]:
+    """Raise the KeyboardInterrupt of a SIGINT or a SIGTERM at the end; a second signal does not wait.
+
+    Ray forks while it starts. Python runs the handlers of pending signals inside its hooks of a fork, and ignores an
+    exception there: one Ctrl-C in ten was lost.
+    """
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        if received:
+            raise KeyboardInterrupt

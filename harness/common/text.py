@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its name if it has none."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 

@@ -1,5 +1,7 @@
 """What a study is: everything that decides its result, written beside the results and read again on resume."""
 
+import contextlib
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -249,12 +251,38 @@ class StudyPlace:
         return default_uri(self.home.parent)
 
 
-def free_name(storage: str, space: str) -> str:
-    """Return the first of `space-1`, `space-2`, ... that no study has taken."""
-    number = 1
-    while StudyPlace.of(storage, f"{space}-{number}").home.exists():
-        number += 1
-    return f"{space}-{number}"
+def claim_name(storage: str, space: str) -> str:
+    """Make the directory of the first of `space-1`, `space-2`, ... that no study has taken; return that name.
+
+    Two studies that start at once get two names, since only one of them can make a directory.
+
+    Raises:
+        OSError: the directory cannot be made.
+    """
+    for number in itertools.count(1):
+        name = f"{space}-{number}"
+        with contextlib.suppress(FileExistsError):
+            make_study_directory(StudyPlace.of(storage, name).home, is_new=True)
+            return name
+    raise AssertionError("the count does not end")
+
+
+def make_study_directory(home: Path, *, is_new: bool = False) -> None:
+    """Make the directory of a study, and those above it.
+
+    Raises:
+        FileExistsError: it must be new and is not.
+        OSError: it cannot be made; the message names the flag.
+    """
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        home.mkdir(exist_ok=not is_new)
+    except OSError as error:
+        if is_new and isinstance(error, FileExistsError) and home.exists():
+            raise
+        raise OSError(
+            f"storage={str(home.parent)!r}: cannot be written ({error.strerror}); give another --storage"
+        ) from error
 
 
 def parse_seconds(text: str) -> float:

@@ -32,7 +32,7 @@ from harness.evaluation.selection import (
 from harness.study import driver
 from harness.study.console import StudyConsole
 from harness.study.prepare import prepare_for
-from harness.study.run import claimed, connected
+from harness.study.run import connected, locked
 from harness.study.storage import open_storage
 from harness.study.tracker import Tracker
 from tracking import names
@@ -71,7 +71,7 @@ def evaluate(
     replace(next(iter(sources.values())), name=place.home.name)  # refuses a name that no study can have
     began = datetime.now(UTC).isoformat(timespec="seconds")
     session = Session(began, request.seeds, request.top, request.by, tuple(candidate.key for candidate in chosen))
-    with claimed(place, is_new=not place.has_begun(), own_file=RUNS_FILE):
+    with locked(place, is_new=not place.has_begun(), own_file=RUNS_FILE):
         return _run_session(
             {study: terms_of(source, skip_corrupt=request.skips_corrupt) for study, source in sources.items()},
             chosen,
@@ -111,12 +111,14 @@ def _run_session(
     study, plan = _open(place), EvaluationPlan(listed)
     tracker = Tracker(study, spec, place, plan=plan, labels=listed.labels)
     is_interrupted = False
-    if driver.owes(study, plan):
+    if driver.has_remaining_trials(study, plan):
         is_interrupted = _run(plan, spec, place, study=study, tracker=tracker, resources=resources, console=console)
     found = collect(listed, study.get_trials(deepcopy=False), chosen, place=place)
     result = EvaluationResult(place.home.name, place, found, listed.labels, listed.floor, notes, is_interrupted)
     reports = write_report(result, session)
-    closing = tracker.close(is_finished=not driver.owes(study, plan), metrics=_metrics(result), reports=reports)
+    closing = tracker.close(
+        is_finished=not driver.has_remaining_trials(study, plan), metrics=_metrics(result), reports=reports
+    )
     shown = (*tracker.ui_lines(), *closing.splitlines())
     return replace(result, reports=tuple(reports), tracking=shown)
 

@@ -33,7 +33,7 @@ from harness.study import driver
 from harness.study.console import StudyConsole, clock
 from harness.study.plan import StudyPlan
 from harness.study.records import TrialRecord
-from harness.study.run import begin, carry_out, claimed, connected, take_up
+from harness.study.run import begin, connected, locked, resume, run
 from harness.study.sources import open_dataset
 from harness.study.tracker import experiment_of
 from harness.synthetic.openmic_sized import is_stand_in
@@ -53,7 +53,7 @@ def reproduce(reproduction: Reproduction, resources: Resources) -> int:
         OSError: a file or a cluster cannot be reached.
     """
     console, began = StudyConsole(), time.monotonic()
-    with claimed(reproduction.place, is_new=False, own_file=SETTINGS):
+    with locked(reproduction.place, is_new=False, own_file=SETTINGS):
         reproduction = _settle(reproduction)
         console.header(
             [
@@ -205,21 +205,21 @@ def run_part(reproduction: Reproduction, part: str, resources: Resources) -> boo
     """Run the remaining trials of a part's study, or all again if all failed; return whether none remains."""
     place, spec = reproduction.place_of(part), reproduction.spec(part)
     is_new = not place.spec_file.exists()
-    with claimed(place, is_new=is_new):
+    with locked(place, is_new=is_new):
         if is_new:
             prepared = begin(spec, place, assignments=[])
         else:
             spec = place.read_spec().extended(trials=None, tracking_uri=reproduction.tracking_uri)
             spec = with_another_try(spec, place, trials=reproduction.trials)
-            if place.has_begun() and not driver.owes(driver.open_study(spec, place), StudyPlan(spec)):
+            if place.has_begun() and not driver.has_remaining_trials(driver.open_study(spec, place), StudyPlan(spec)):
                 StudyConsole().say(f"{spec.name}: done before")
                 return True
-            prepared = take_up(spec, place)
-        outcome = carry_out(prepared, resources)
+            prepared = resume(spec, place)
+        outcome = run(prepared, resources)
     best = outcome.rows[0] if outcome.rows else None  # no row if a signal came before the first trial
     if best is not None and best.macro_f1 is not None:
         prepared.console.say(f"best      trial {best.number}, validation macro-F1 {best.macro_f1:.3f}")
-    return not outcome.owes
+    return not outcome.has_remaining_trials
 
 
 def with_another_try(spec: StudySpec, place: StudyPlace, *, trials: int) -> StudySpec:

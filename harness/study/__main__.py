@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Annotated
 
 import typer
@@ -18,7 +18,7 @@ from harness.common.cli import (
 from harness.config.literature import in_words
 from harness.config.settings import settings_of
 from harness.config.space import papers_within
-from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, free_name, parse_seconds
+from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, claim_name, parse_seconds
 from search_spaces import PRESETS, Space, load, names
 from tracking.uris import checked_uri
 
@@ -78,7 +78,7 @@ def main(
 
     def how_to_go_on() -> str:
         has_begun = place is not None and place.has_begun()
-        return f"go on with --resume {place.home.name}" if place and has_begun else "run the same command again"
+        return f"resume by --resume {place.home.name}" if place and has_begun else "run the same command again"
 
     with said_to_the_user(how_to_go_on):
         _refuse_ignored(context)
@@ -87,13 +87,14 @@ def main(
         tracking_uri = tracking_uri and checked_uri(tracking_uri)
         if resume is not None:
             place = StudyPlace.of(storage, resume)
-            spec = place.read_spec().extended(trials=trials, tracking_uri=tracking_uri)
+            # a directory of studies may have moved since
+            spec = replace(place.read_spec().extended(trials=trials, tracking_uri=tracking_uri), storage=storage)
         else:
             if space is None:
                 raise ValueError(f"space: missing; give --space with one of {', '.join(names())}, or --resume NAME")
             table = load(space, preset)
             spec = StudySpec(
-                name=name or free_name(storage, space),
+                name=name or f"{space}-1",
                 space=space,
                 preset=preset,
                 trials=default_trials(table, fix or ()) if trials is None else trials,
@@ -115,6 +116,7 @@ def main(
                 precision=precision,
                 tracking_uri=tracking_uri,
             )
+            spec = spec if name else replace(spec, name=claim_name(storage, space))
             place = StudyPlace.of(storage, spec.name)
         # Ray reads the environment when it is imported, and a wrong flag need not wait for it
         from harness.study.run import run_study  # noqa: PLC0415

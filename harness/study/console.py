@@ -1,14 +1,16 @@
-"""What a study shows on the terminal: its first lines, its progress and its ranked table."""
+"""The terminal output of a study: its first lines, its progress and its ranked table."""
 
 import logging
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
 from ray import tune
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -20,7 +22,7 @@ from harness.study.results import Row, ranked_rows
 
 _QUIET_SECONDS = 10.0
 
-_TABLE_WIDTH = 130
+_TABLE_WIDTH = 140
 
 
 @dataclass
@@ -116,47 +118,66 @@ class StudyConsole:
 
     def table(self, title: str, rows: Sequence[Row]) -> None:
         """Print trials as a table, in the order given."""
-        table = Table(title=title, title_justify="left")
-        for name, justify in _COLUMNS:
-            table.add_column(name, justify="right" if justify else "left", no_wrap=True)
-        for rank, row in enumerate(rows, 1):
-            table.add_row(*_cells(rank, row))
+        cells = [{c.name: c.cell(rank, row) for c in _COLUMNS} for rank, row in enumerate(rows, 1)]
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        columns = _fitting(cells, self.console.width)
+        for column in columns:
+            table.add_column(column.name, justify=column.justify, no_wrap=column.name != "system", overflow="fold")
+        for row in cells:
+            table.add_row(*(row[column.name] for column in columns))
         self.console.print(table, soft_wrap=False)
+        if any(row.is_constant for row in rows):
+            self.say("constant: its best epoch gives every clip the same answer for each label")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the table. Where the terminal is narrow, the columns of the lowest `priority` are dropped."""
+
+    name: str
+    priority: int
+    justify: Literal["left", "right"]
+    cell: Callable[[int, Row], str]
 
 
 _COLUMNS = (
-    ("rank", True),
-    ("trial", True),
-    ("macro-F1", True),
-    ("params", True),
-    ("system", False),
-    ("mapper", False),
-    ("schedule, rate", False),
-    ("epochs", True),
-    ("seconds", True),
-    ("state", False),
+    _Column("rank", 3, "right", lambda rank, _: str(rank)),
+    _Column("trial", 9, "right", lambda _, row: str(row.number)),
+    _Column("macro-F1", 9, "right", lambda _, row: _figure(row.macro_f1)),
+    _Column("positive F1", 6, "right", lambda _, row: _figure(row.positive_f1)),
+    _Column("params", 7, "right", lambda _, row: "-" if row.params is None else f"{row.params:,}"),
+    _Column("system", 9, "left", lambda _, row: row.system),
+    _Column("mapper", 5, "left", lambda _, row: row.mapper),
+    _Column("schedule, rate", 4, "left", lambda _, row: row.schedule),
+    _Column("epochs", 2, "right", lambda _, row: str(row.epochs)),
+    _Column("seconds", 1, "right", lambda _, row: f"{row.seconds:.0f}"),
+    _Column("state", 8, "left", lambda _, row: f"{row.state}, constant" if row.is_constant else row.state),
 )
 
 
+def _fitting(cells: Sequence[Mapping[str, str]], width: int) -> list[_Column]:
+    """Return the columns that fit a terminal, in their order: no number is cut; only the system may wrap."""
+    columns = list(_COLUMNS)
+
+    def needed() -> int:
+        longest = (max(len(column.name), *(len(row[column.name]) for row in cells), 0) for column in columns)
+        return sum(longest) + 2 * len(columns)
+
+    while needed() > width and (least := min(columns, key=lambda column: column.priority)).priority < 8:
+        columns.remove(least)
+    return columns
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _console() -> Console:
-    """Return a console that is as wide as the terminal, or as the table where there is none."""
+    """Return a console as wide as the terminal; elsewhere as wide as `COLUMNS`, or as the table."""
     console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=_TABLE_WIDTH)
-
-
-def _cells(rank: int, row: Row) -> tuple[str, ...]:
-    return (
-        str(rank),
-        str(row.number),
-        "-" if row.macro_f1 is None else f"{row.macro_f1:.3f}",
-        "-" if row.params is None else f"{row.params:,}",
-        row.system,
-        row.mapper,
-        row.schedule,
-        str(row.epochs),
-        f"{row.seconds:.0f}",
-        row.state,
-    )
+    if console.is_terminal or "COLUMNS" in os.environ:
+        return console
+    return Console(highlight=False, soft_wrap=True, width=_TABLE_WIDTH)
 
 
 def clock(seconds: float) -> str:

@@ -4,8 +4,9 @@ Nothing here reads Tune's own results or restores Tune's state: every driver, th
 a new Tune run over what the Optuna storage and the trials' own checkpoints say.
 """
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from harness.study.console import ProgressCallback, StudyConsole
 from harness.study.plan import Plan
 from harness.study.records import TrialRecord
 from harness.study.scheduler import StudyScheduler
-from harness.study.searcher import StudySearcher, make_sampler, put_back
+from harness.study.searcher import StudySearcher, make_sampler, requeue
 from harness.study.session import TrialTask
 from harness.study.storage import open_storage
 from harness.study.tracker import Tracker, TrackingCallback
@@ -102,7 +103,11 @@ def run(
     console: StudyConsole,
     time_budget: float = float("inf"),
 ) -> bool:
-    """Run the trials of the plan that the study still owes; return whether a signal ended it before."""
+    """Run the remaining trials of the plan; return whether a signal ended the run.
+
+    Raises:
+        OSError: the study's storage, or a trial's, cannot be written.
+    """
     deadline = time.monotonic() + time_budget
     progress = ProgressCallback(study, console, plan=plan, deadline=deadline, epochs=spec.epochs)
     searcher = StudySearcher(
@@ -131,7 +136,7 @@ def run(
             name="tune",
             storage_path=place.shared,
             verbose=0,
-            stop=_StopAt(deadline) if time_budget < float("inf") else None,
+            stop=_StopWhen(lambda: searcher.error is not None or time.monotonic() >= deadline),
             failure_config=tune.FailureConfig(max_failures=0),  # the searcher hands the trial out again
             callbacks=[progress, TrackingCallback(tracker)],
         ),
@@ -142,11 +147,15 @@ def run(
             tuner.fit()
         finally:
             console.stop()
-            put_back(study)
-    return time.monotonic() < deadline and owes(study, plan)
+            with contextlib.suppress(*((Exception,) if searcher.error else ())):
+                requeue(study)
+    if searcher.error:
+        again = "run the same command again" if plan.reads_test else f"resume by --resume {place.home.name}"
+        raise OSError(f"{place.home}: {searcher.error}; no finished epoch is lost: mend this and {again}")
+    return time.monotonic() < deadline and has_remaining_trials(study, plan)
 
 
-def owes(study: optuna.Study, plan: Plan) -> bool:
+def has_remaining_trials(study: optuna.Study, plan: Plan) -> bool:
     """Return whether a trial of the plan has not ended."""
     return sum(t.state.is_finished() for t in study.get_trials(deepcopy=False)) < plan.n_trials
 
@@ -172,17 +181,21 @@ def make_task(plan: Plan, place: StudyPlace, *, number: int, paths: Mapping[str,
     ).to_json()
 
 
-class _StopAt(tune.Stopper):
-    """Stops every trial at a time."""
+class _StopWhen(tune.Stopper):
+    """Stops every trial once a condition holds."""
 
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
+    def __init__(self, condition: Callable[[], bool]) -> None:
+        self._condition = condition
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out: Tune's snapshots are never read."""
+        return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return time.monotonic() >= self._deadline
+        return self._condition()
 
     def stop_all(self) -> bool:
-        return time.monotonic() >= self._deadline
+        return self._condition()
 
 
 def _trial_name(trial: Any) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 REPORT = "report"
 """The key under which a Tune result holds a `TrialReport` as JSON: Tune flattens mappings."""
 
-FAILED = "failed"
+FAILED, STOPS_STUDY = "failed", "stops_study"
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,15 @@ class TrialReport:
 
 @dataclass(frozen=True)
 class TrialFailure:
-    """The reason why a trial cannot go on."""
+    """The reason why a trial cannot go on; with `stops_study`, no other trial can either, as on a full disk."""
 
     number: int
     reason: str
+    stops_study: bool = False
 
     def to_tune(self) -> dict[str, Any]:
         """Return the result for Tune."""
-        return {"number": self.number, FAILED: self.reason}
+        return {"number": self.number, FAILED: self.reason, STOPS_STUDY: self.stops_study}
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ STATE_WORDS = {
 class Row:
     """One trial of the final table.
 
-    `macro_f1` is that of its best epoch, on validation; None if it had none, as is `params` where none can be counted.
-    `system`, `mapper` and `schedule` are words for people; a part that means nothing for the system is "-". `worker` is
-    the Ray node and the process that ran its last epoch.
+    `macro_f1` and `positive_f1` are those of its best epoch, on validation; None if it had none, as is `params` where
+    none can be counted. `system`, `mapper` and `schedule` are short texts; a component that the system does not use is
+    "-". `worker` is the Ray node and the process of its last epoch. `is_constant` marks predictions that give every
+    clip the same answer for each label, `is_best` a member of the Pareto front.
     """
 
     number: int
@@ -43,30 +44,27 @@ class Row:
     seconds: float
     reason: str
     worker: str
+    is_constant: bool
+    is_best: bool
     f1_by_label: Mapping[str, float]
 
 
-def ranked_rows(trials: Iterable[FrozenTrial]) -> list[Row]:
-    """Return the trials that began, the best first, those without a figure last."""
-    rows = [_row(trial, record) for trial, record in _records(trials) if record.paths is not None]
+def ranked_rows(trials: Iterable[FrozenTrial], *, best: Iterable[FrozenTrial] = ()) -> list[Row]:
+    """Return the trials that began, the best first, those without a figure last; mark those that are among `best`."""
+    numbers = {trial.number for trial in best}
+    rows = [
+        _row(trial, record, is_best=trial.number in numbers)
+        for trial, record in _records(trials)
+        if record.paths is not None
+    ]
     return sorted(rows, key=lambda row: (row.macro_f1 is None, -(row.macro_f1 or 0.0), row.number))
-
-
-def pareto_front(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that no other beats on macro-F1 without more parameters, the smallest first."""
-    front: list[Row] = []
-    scored = [row for row in rows if row.macro_f1 is not None and row.params is not None]
-    for row in sorted(scored, key=lambda r: (r.params or 0, -(r.macro_f1 or 0.0), r.number)):
-        if not front or (row.macro_f1 or 0.0) > (front[-1].macro_f1 or 0.0):
-            front.append(row)
-    return front
 
 
 def _records(trials: Iterable[FrozenTrial]) -> Iterator[tuple[FrozenTrial, TrialRecord]]:
     return ((trial, TrialRecord.of(trial)) for trial in trials)
 
 
-def _row(trial: FrozenTrial, record: TrialRecord) -> Row:
+def _row(trial: FrozenTrial, record: TrialRecord, *, is_best: bool) -> Row:
     assert record.paths is not None
     report = record.report
     return Row(
@@ -79,6 +77,8 @@ def _row(trial: FrozenTrial, record: TrialRecord) -> Row:
         seconds=report.seconds if report else 0.0,
         reason=record.reason,
         worker=(report.worker or "") if report else "",
+        is_constant=report.best.is_constant if report else False,
+        is_best=is_best,
         f1_by_label=report.best.f1_by_label if report else {},
         **_words(record.paths),
     )
@@ -117,10 +117,10 @@ def system_in_words(config: TrialConfig) -> str:
     return f"{words} {paths['reprogrammer/shape']}" if "reprogrammer/shape" in paths else words
 
 
-Cells = Mapping[tuple[str, str], Sequence[float]]
+Grid = Mapping[tuple[str, str], Sequence[float]]
 
 
-def cells_of(space: Space, trials: Iterable[FrozenTrial], *, fixed: Mapping[str, Any]) -> Cells:
+def grid_of(space: Space, trials: Iterable[FrozenTrial], *, fixed: Mapping[str, Any]) -> Grid:
     """Return the macro-F1 of the finished trials by row and column of the space's table, in the table's order.
 
     Every cell of the table is there, if without a figure. Only the table's own configurations count, with what is
@@ -135,23 +135,23 @@ def cells_of(space: Space, trials: Iterable[FrozenTrial], *, fixed: Mapping[str,
     return found
 
 
-def axes_of(cells: Cells) -> tuple[list[str], list[str]]:
+def axes_of(grid: Grid) -> tuple[list[str], list[str]]:
     """Return the rows and the columns, in the table's order."""
-    return list(dict.fromkeys(row for row, _ in cells)), list(dict.fromkeys(column for _, column in cells))
+    return list(dict.fromkeys(row for row, _ in grid)), list(dict.fromkeys(column for _, column in grid))
 
 
-def table_of(cells: Cells, *, title: str) -> Table:
-    """Return the cells as a table to print: mean, standard deviation and number of each cell's trials."""
-    rows, columns = axes_of(cells)
+def grid_table(grid: Grid, *, title: str) -> Table:
+    """Return the grid as a table to print: mean, standard deviation and number of each cell's trials."""
+    rows, columns = axes_of(grid)
     table = Table(title=title, title_justify="left")
     for name in ("", *columns):
         table.add_column(name, no_wrap=True)
     for row in rows:
-        table.add_row(row, *(in_words(cells.get((row, column), ())) for column in columns))
+        table.add_row(row, *(summarise(grid.get((row, column), ())) for column in columns))
     return table
 
 
-def in_words(values: Sequence[float]) -> str:
+def summarise(values: Sequence[float]) -> str:
     """Return the mean of the values, their standard deviation if there are several, and their number."""
     if not values:
         return "-"

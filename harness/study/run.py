@@ -1,4 +1,4 @@
-"""A study from its flags to its exit code: begin it or take it up, carry it out, say what it found."""
+"""A study from its flags to its exit code: begin or resume it, run its trials, print its results."""
 
 import json
 import shlex
@@ -16,11 +16,11 @@ from harness.common.cli import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
 from harness.common.files import unfinished, write_whole
 from harness.config.settings import held_digests
 from harness.config.space import hold_fixed
-from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec
+from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec, make_study_directory
 from harness.study import driver
 from harness.study.plan import StudyPlan
 from harness.study.prepare import Prepared, prepare
-from harness.study.results import Row, axes_of, cells_of, pareto_front, ranked_rows, table_of
+from harness.study.results import Row, axes_of, grid_of, grid_table, ranked_rows
 from harness.study.tracker import Tracker
 from search_spaces import load
 from tracking.paper_figures import heat_map
@@ -29,17 +29,19 @@ _LOCK = "driver.lock"
 
 
 @contextmanager
-def claimed(place: StudyPlace, *, is_new: bool, own_file: str = STUDY_FILE) -> Iterator[None]:
-    """Hold a study's place for one driver; the lock ends with the process, however that ends.
+def locked(place: StudyPlace, *, is_new: bool, own_file: str = STUDY_FILE) -> Iterator[None]:
+    """Lock a study's directory for one driver; the lock ends with the process, however that ends.
 
-    A place without `own_file` must be empty, but for what a process left that was killed while it wrote that: this is
-    removed. A place that was made here for what could not begin is removed too.
+    A directory without `own_file` must be empty, except for a file that a killed process left half-written.
+    A directory that was empty, or was made here, is removed again if the study could not begin.
 
     Raises:
-        ValueError: another driver holds it, a new study's name is taken, or something else is in its place.
+        ValueError: another driver holds it, a new study's name is taken, or the directory holds something else.
+        OSError: the directory cannot be made.
     """
-    was_there, name = place.home.exists(), place.home.name
-    place.home.mkdir(parents=True, exist_ok=True)
+    name = place.home.name
+    make_study_directory(place.home)
+    was_empty = not any(place.home.iterdir())
     is_own, leftover = (place.home / own_file).exists(), unfinished(place.home / own_file)
     if not is_own and any(file.name not in (_LOCK, leftover.name) for file in place.home.iterdir()):
         raise ValueError(f"name={name}: {place.home} holds something else; choose another --name")
@@ -47,14 +49,14 @@ def claimed(place: StudyPlace, *, is_new: bool, own_file: str = STUDY_FILE) -> I
         with FileLock(place.home / _LOCK, timeout=0):
             if is_new and is_own and own_file == STUDY_FILE:
                 raise ValueError(
-                    f"name={name}: this study exists in {place.home}; go on with it by "
+                    f"name={name}: this study exists in {place.home}; resume it by "
                     f"--resume {name}, or choose another --name"
                 )
             leftover.unlink(missing_ok=True)
             try:
                 yield
             except BaseException:
-                if is_new and not was_there and not place.has_begun():
+                if is_new and was_empty and not place.has_begun():
                     shutil.rmtree(place.home)
                 raise
     except Timeout:
@@ -69,23 +71,23 @@ def run_study(
     resources: Resources,
     time_budget: float,
 ) -> int:
-    """Run a new study with these `PATH=VALUE` held fixed, or one that was begun if None; return the exit code.
+    """Run a new study with these `PATH=VALUE` fixed, or resume one if None; return the exit code.
 
     Raises:
         ValueError: a flag, the data set or the backbone is not what it must be.
         OSError: a file or a cluster cannot be reached.
     """
     is_new = assignments is not None
-    with claimed(place, is_new=is_new):
-        prepared = begin(spec, place, assignments=assignments or []) if is_new else take_up(spec, place)
-        outcome = carry_out(prepared, resources, time_budget=time_budget)
+    with locked(place, is_new=is_new):
+        prepared = begin(spec, place, assignments=assignments or []) if is_new else resume(spec, place)
+        outcome = run(prepared, resources, time_budget=time_budget)
         _conclude(prepared, outcome)
-        _say_how_to_go_on(prepared, resources, owes=outcome.owes)
+        _print_next_command(prepared, resources, outcome)
         return outcome.code
 
 
 def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> Prepared:
-    """Check a new study, prepare its data and write its specification, in a place that is claimed.
+    """Check a new study, prepare its data and write its specification, in a locked directory.
 
     Raises:
         ValueError: a flag, the data set or the backbone is not what it must be.
@@ -97,10 +99,10 @@ def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> 
     return prepared
 
 
-def take_up(spec: StudySpec, place: StudyPlace) -> Prepared:
-    """Prepare a study that was begun, whose budget may have grown, and check that its data and backbone are the same.
+def resume(spec: StudySpec, place: StudyPlace) -> Prepared:
+    """Prepare a study that was begun, and check that its data and its backbone are the same.
 
-    The versions and the commit become those of today, for the trials to come.
+    Its budget may have grown. Later trials record today's versions and commit.
 
     Raises:
         ValueError: the data or the backbone has changed since.
@@ -119,14 +121,14 @@ def take_up(spec: StudySpec, place: StudyPlace) -> Prepared:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run of a study came to: its trials so far, and whether a signal or the time budget ended it before."""
+    """One run of a study: its trials so far, and whether a signal or the time budget ended it early."""
 
     rows: Sequence[Row]
     results: Path
     figures: Sequence[Path]
     tracker: Tracker
     undelivered: str
-    owes: bool
+    has_remaining_trials: bool
     is_interrupted: bool
 
     @property
@@ -138,8 +140,8 @@ class Outcome:
         return FELL_SHORT if has_failed or all(row.macro_f1 is None for row in self.rows) else DONE
 
 
-def carry_out(prepared: Prepared, resources: Resources, *, time_budget: float = float("inf")) -> Outcome:
-    """Run what the study owes, and write down what it found."""
+def run(prepared: Prepared, resources: Resources, *, time_budget: float = float("inf")) -> Outcome:
+    """Run the remaining trials of a study and write its results."""
     spec, place, console = prepared.spec, prepared.place, prepared.console
     with connected(resources) as slots:
         study = driver.open_study(spec, place)
@@ -150,15 +152,16 @@ def carry_out(prepared: Prepared, resources: Resources, *, time_budget: float = 
             spec, place, plan=plan, study=study, slots=slots, tracker=tracker, console=console, time_budget=time_budget
         )
         trials = study.get_trials(deepcopy=False)
-        rows, owes = ranked_rows(trials), driver.owes(study, plan)
-        results, figures = _write_results(place, rows), _draw_cells(prepared, trials)
-        closing = tracker.close(is_finished=not owes, figures=figures)
-    return Outcome(rows, results, figures, tracker, closing, owes, is_interrupted)
+        rows = ranked_rows(trials, best=study.best_trials if len(spec.objectives) > 1 else ())
+        has_remaining = driver.has_remaining_trials(study, plan)
+        results, figures = _write_results(place, rows), _draw_grid(prepared, trials)
+        closing = tracker.close(is_finished=not has_remaining, figures=figures)
+    return Outcome(rows, results, figures, tracker, closing, has_remaining, is_interrupted)
 
 
 @contextmanager
 def connected(resources: Resources) -> Iterator[driver.Slots]:
-    """Connect to Ray, unless this process is connected already; give what trials get.
+    """Connect to Ray, unless this process is connected already; yield the resources of the trials.
 
     Raises:
         ValueError: no trial would fit.
@@ -178,19 +181,19 @@ def _write_results(place: StudyPlace, rows: Sequence[Row]) -> Path:
     return file
 
 
-def _draw_cells(prepared: Prepared, trials: Sequence[FrozenTrial]) -> list[Path]:
-    """Print and draw the table that the study's space is, if it is one."""
+def _draw_grid(prepared: Prepared, trials: Sequence[FrozenTrial]) -> list[Path]:
+    """Print and draw the grid of a study whose space is a table."""
     space = load(prepared.spec.space)
     if space.cell is None:
         return []
-    cells, title = (
-        cells_of(space, trials, fixed=prepared.spec.fixed),
+    grid, title = (
+        grid_of(space, trials, fixed=prepared.spec.fixed),
         f"Study {prepared.spec.name}: validation macro-F1 of best epochs",
     )
     prepared.console.say()
-    prepared.console.console.print(table_of(cells, title=f"{title}, mean ± standard deviation (trials)"))
-    rows, columns = axes_of(cells)
-    return heat_map(prepared.place.home / "heat_map", cells, rows=rows, columns=columns, title=title)
+    prepared.console.console.print(grid_table(grid, title=f"{title}, mean ± standard deviation (trials)"))
+    rows, columns = axes_of(grid)
+    return heat_map(prepared.place.home / "heat_map", grid, rows=rows, columns=columns, title=title)
 
 
 def _conclude(prepared: Prepared, outcome: Outcome) -> None:
@@ -199,10 +202,8 @@ def _conclude(prepared: Prepared, outcome: Outcome) -> None:
     say()
     prepared.console.table(f"Study {spec.name}: validation macro-F1 of each trial's best epoch", rows)
     if len(spec.objectives) > 1:
-        ended = [row for row in rows if row.state == "done"]
-        prepared.console.table(
-            "Pareto front: no finished trial scores higher with fewer parameters", pareto_front(ended)
-        )
+        front = sorted((row for row in rows if row.is_best), key=lambda row: row.params or 0)
+        prepared.console.table("Pareto front: no finished trial scores higher with fewer parameters", front)
     say(f"floor     {prepared.floor:.3f} by always guessing each label's more frequent answer")
     say(f"results   {outcome.results}")
     for figure in outcome.figures:
@@ -213,13 +214,14 @@ def _conclude(prepared: Prepared, outcome: Outcome) -> None:
         say(outcome.undelivered)
 
 
-def _say_how_to_go_on(prepared: Prepared, resources: Resources, *, owes: bool) -> None:
-    """Print the command that resumes the study, or that extends it."""
+def _print_next_command(prepared: Prepared, resources: Resources, outcome: Outcome) -> None:
+    """Print the command that resumes the study, or the one that extends it."""
     spec = prepared.spec
     words = ["python", "-m", "harness.study", "--resume", spec.name]
     words += [] if spec.storage == DEFAULT_STORAGE else ["--storage", spec.storage]
     words += [word for flag, value in resources.flags().items() for word in (flag, str(value))]
-    if owes:
-        prepared.console.say(f"interrupted; go on with   {shlex.join(words)}")
+    if outcome.has_remaining_trials:
+        ended_by = "interrupted" if outcome.is_interrupted else "time budget reached"
+        prepared.console.say(f"{ended_by}; resume with   {shlex.join(words)}")
     else:
         prepared.console.say(f"extend    {shlex.join([*words, '--trials', str(2 * spec.trials)])}")

@@ -5,19 +5,24 @@ truth: a trial that it shows as running when a driver starts was interrupted, an
 parameters that it already has; its checkpoint makes it go on where it stopped.
 """
 
+import logging
 import math
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from harness.study.records import FAILED, TrialRecord, TrialReport
+from harness.common.text import first_line
+from harness.study.records import FAILED, STOPS_STUDY, TrialRecord, TrialReport
+
+logger = logging.getLogger(__name__)
 
 MakeTask = Callable[[int, Mapping[str, Any]], str]
 
@@ -25,6 +30,36 @@ MakeTask = Callable[[int, Mapping[str, Any]], str]
 _MAX_LOST_WORKERS = 3
 """How many workers a trial may lose before it counts as failed: three nodes taken away are bad luck, a fourth time the
 trial kills them."""
+
+
+T = TypeVar("T")
+
+
+def _stops_the_study(on_error: T) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Keep an exception from Tune, which would print hundreds of lines; the driver reports `error` and stops."""
+
+    def decorate(method: Callable[..., T]) -> Callable[..., T]:
+        @wraps(method)
+        def guarded(self: "StudySearcher", *args: Any, **kwargs: Any) -> T:
+            if self.error is not None:
+                return on_error
+            try:
+                return method(self, *args, **kwargs)
+            except Exception as error:
+                logger.debug("the study's storage failed", exc_info=True)
+                self.error = f"its storage failed: {_root_cause(error)}"
+                return on_error
+
+        return guarded
+
+    return decorate
+
+
+def _root_cause(error: BaseException) -> str:
+    """Return the first line of the error that an error of Optuna's or SQLAlchemy's came from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 class StudySearcher(Searcher):
@@ -35,7 +70,7 @@ class StudySearcher(Searcher):
 
     `make_task` turns a trial's number and its paths into what the worker is sent. `epochs` is how many a whole trial
     has, by number; with `reads_test` it has a reading of the test split besides. `deadline` is a `time.monotonic()`
-    after which no new trial begins.
+    after which no new trial begins. `error` is set once the study cannot go on.
     """
 
     def __init__(
@@ -54,6 +89,7 @@ class StudySearcher(Searcher):
         self._study, self._suggest, self._make_task = study, suggest, make_task
         self._objectives, self._n_trials, self._epochs = objectives, n_trials, epochs
         self._reads_test, self._deadline = reads_test, deadline
+        self.error: str | None = None
         self._max_concurrent = 1
         self._numbers: dict[str, int] = {}
         self._lost_workers: Counter[int] = Counter()
@@ -76,7 +112,8 @@ class StudySearcher(Searcher):
         """Refuse a space of Tune's: the search space is Optuna's."""
         return False
 
-    def suggest(self, trial_id: str) -> Any:
+    @_stops_the_study(str(Searcher.FINISHED))
+    def suggest(self, trial_id: str) -> Any:  # type: ignore[override]
         """Return the next trial's task, None while all workers are busy, or FINISHED."""
         trials = self._trials()
         n_running = sum(trials[n].state == TrialState.RUNNING for n in self._numbers.values())
@@ -97,6 +134,7 @@ class StudySearcher(Searcher):
         self._numbers[trial_id] = trial.number
         return {"number": trial.number, "task": self._make_task(trial.number, paths)}
 
+    @_stops_the_study(None)
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Store the epoch's report, and the best macro-F1 so far as the trial's value at this epoch."""
         trial = self._trial(trial_id)
@@ -112,6 +150,7 @@ class StudySearcher(Searcher):
         # Trial.report would do, but only on the object that `ask` gave, which does not outlive a driver
         self._study._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
+    @_stops_the_study(None)
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how the trial ended: COMPLETE after its last epoch, PRUNED before, FAIL for a reason."""
         trial = self._trial(trial_id)
@@ -122,6 +161,9 @@ class StudySearcher(Searcher):
             self._interrupted.append(self._numbers.pop(trial_id))
             return
         result = result or {}
+        if result.get(STOPS_STUDY):  # the trial resumes with the study
+            self.error = str(result[FAILED])
+            return
         self.on_trial_result(trial_id, result)
         reason = self._reason_to_fail(trial.number, result, error=error)
         if reason is not None:
@@ -162,7 +204,7 @@ class StudySearcher(Searcher):
             self._study._storage.set_trial_user_attr(trial._trial_id, name, value)
 
 
-def put_back(study: optuna.Study) -> None:
+def requeue(study: optuna.Study) -> None:
     """Let the trials that run no longer, but have not ended, wait to go on: with their parameters and checkpoints."""
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.RUNNING:

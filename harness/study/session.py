@@ -5,6 +5,7 @@ data for all of them in this module's caches. Everything else belongs to a sessi
 """
 
 import contextlib
+import errno
 import gc
 import json
 import logging
@@ -110,7 +111,8 @@ class Session:
             logger.warning("trial %d failed: %s", self.task.number, error)
             with contextlib.suppress(OSError):  # the storage itself may be the cause
                 self.files.write("error.txt", traceback.format_exc().encode())
-            yield TrialFailure(self.task.number, f"{type(error).__name__}: {error}")
+            is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+            yield TrialFailure(self.task.number, f"{type(error).__name__}: {error}", stops_study=is_full)
 
     def _epochs(self) -> Iterator[TrialReport]:
         task, files, device = self.task, self.files, _device()

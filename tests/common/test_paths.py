@@ -7,7 +7,7 @@ from harness.config.study import STUDY_FILE, DataSpec, StudyPlace
 from harness.evaluation.plan import RUNS_FILE, RunList, read_runs
 from harness.reproduction.run import SETTINGS, _settle
 from harness.reproduction.spec import Reproduction
-from harness.study.run import claimed
+from harness.study.run import locked
 from tests.support.evaluations import chosen_in, extended, make_spec, make_study
 
 
@@ -22,7 +22,7 @@ def test_what_a_killed_process_left_half_written_does_not_take_the_name(tmp_path
     place.home.mkdir()
     left = unfinished(place.home / own_file)
     left.write_text('{"na')
-    with claimed(place, is_new=True, own_file=own_file):
+    with locked(place, is_new=True, own_file=own_file):
         assert not left.exists()
 
 
@@ -33,7 +33,7 @@ def test_a_half_written_file_is_where_write_whole_writes_and_something_else_stil
     write_whole(place.spec_file, "{")
     assert [file.name for file in place.home.iterdir()] == [unfinished(place.spec_file).name]
     (place.home / "notes.txt.part").write_text("kept")
-    with pytest.raises(ValueError, match="holds something else; choose another --name"), claimed(place, is_new=True):
+    with pytest.raises(ValueError, match="holds something else; choose another --name"), locked(place, is_new=True):
         pass
     assert unfinished(place.spec_file).exists()
 

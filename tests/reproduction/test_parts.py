@@ -47,7 +47,7 @@ def make_part(reproduction, part, state=TrialState.FAIL):
 
 def test_a_part_that_was_interrupted_before_its_first_trial_is_unfinished(reproduction, monkeypatch):
     monkeypatch.setattr(run, "begin", lambda *_, **__: SimpleNamespace(console=StudyConsole()))
-    monkeypatch.setattr(run, "carry_out", lambda *_: SimpleNamespace(rows=[], owes=True))
+    monkeypatch.setattr(run, "run", lambda *_: SimpleNamespace(rows=[], has_remaining_trials=True))
     assert not run_part(reproduction, "unet", Resources())
 
 
@@ -57,7 +57,7 @@ def test_a_study_of_failed_trials_is_tried_again_with_the_papers_configuration(r
         again = with_another_try(spec, place, trials=1)
         assert again.trials == 2
         study = driver.open_study(again, place)
-        assert driver.owes(study, StudyPlan(again))
+        assert driver.has_remaining_trials(study, StudyPlan(again))
         assert [t.state for t in study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
     trial = study.ask()
     load("unet").suggest(trial)

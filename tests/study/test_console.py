@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from harness.study.console import Progress, StudyConsole, clock
-from harness.study.results import Row, pareto_front
+from harness.study.results import Row
 
 
-def row(number, macro_f1, params, state="done"):
+def row(number, macro_f1, params, state="done", *, is_constant=False):
     return Row(
         number=number,
         state=state,
@@ -24,6 +24,8 @@ def row(number, macro_f1, params, state="done"):
         seconds=12.3,
         reason="",
         worker="",
+        is_constant=is_constant,
+        is_best=False,
         f1_by_label={},
     )
 
@@ -54,13 +56,19 @@ def test_the_time_left_follows_the_rate_of_epochs():
     assert progress.seconds_left() == pytest.approx(10, rel=0.05)
 
 
-def test_the_table_shows_every_trial_whole():
+@pytest.mark.parametrize("width", [50, 80, 120, 140])
+def test_no_number_of_the_table_is_cut_at_any_width(width):
+    rows = [row(113, 0.7, 87_254_321), row(0, None, None, "failed"), row(2, 0.621, 5, is_constant=True)]
     stream = io.StringIO()
-    StudyConsole(Console(file=stream, width=130)).table("Study s", [row(3, 0.7, 12_345), row(0, None, None, "failed")])
+    StudyConsole(Console(file=stream, width=width)).table("Study s", rows)
     text = stream.getvalue()
-    for part in ("macro-F1", "0.700", "12,345", "unet depth 3 width 4", "many_to_one", "one_cycle 1.0e-03", "failed"):
+    for part in ("macro-F1", "0.700", "113", "failed", "constant"):
         assert part in text
+    for part in ("87,254,321", "positive F1", "0.600"):
+        assert (part in text) == (width >= 80)
     assert "…" not in text
+    assert ("many_to_one" in text) == (width >= 120)
+    assert ("seconds" in text) == (width >= 140)
 
 
 def test_away_from_a_terminal_progress_is_repeated_now_and_then_only():
@@ -71,15 +79,3 @@ def test_away_from_a_terminal_progress_is_repeated_now_and_then_only():
         console.show(Progress(3))
     console.stop()
     assert stream.getvalue().count("0/3 trials") == 1
-
-
-def test_the_pareto_front_keeps_what_nothing_beats():
-    rows = [
-        row(0, 0.5, 100),
-        row(1, 0.6, 300),
-        row(2, 0.55, 400),
-        row(3, 0.4, 50),
-        row(4, 0.6, 300),
-        row(5, None, None),
-    ]
-    assert [r.number for r in pareto_front(rows)] == [3, 0, 1]

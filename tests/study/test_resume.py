@@ -73,7 +73,7 @@ def test_a_study_that_was_asked_to_end_says_how_to_go_on_and_does(workshop, numb
         process.send_signal(number)
         said, _ = process.communicate(timeout=90)
     assert process.returncode == 130, said
-    assert f"go on with   python -m harness.study --resume {name}" in said
+    assert f"resume with   python -m harness.study --resume {name}" in said
     before = records(workshop, name)
     assert before
     assert TrialState.RUNNING not in {t.state for t in workshop.trials(name)}

@@ -1,15 +1,19 @@
 """The searcher: the Optuna storage is the only truth about trials."""
 
 import json
+import sqlite3
 import warnings
 
 import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
+from sqlalchemy.exc import OperationalError
 
-from harness.study.records import TrialRecord
-from harness.study.results import pareto_front, ranked_rows
-from harness.study.searcher import StudySearcher, make_sampler, put_back
+from harness.study.records import TrialFailure, TrialRecord
+from harness.study.results import ranked_rows
+from harness.study.searcher import StudySearcher, make_sampler, requeue
 from search_spaces import load
 from tests.support.records import make_report
 
@@ -187,8 +191,8 @@ def test_two_objectives_are_stored_side_by_side(tmp_path):
     made.on_trial_complete("d", report(3, 1, 0.1))
     assert [t.values for t in study.trials[:3]] == [[0.5, 10.0], [0.6, 20.0], [0.4, 30.0]]
     assert study.trials[3].state == TrialState.PRUNED
-    front = pareto_front(ranked_rows(study.trials))
-    assert [row.number for row in front] == [0, 1]
+    rows = ranked_rows(study.trials, best=study.best_trials)
+    assert {row.number for row in rows if row.is_best} == {0, 1}
 
 
 def test_two_objectives_go_on_after_the_random_start_with_trials_that_were_stopped(tmp_path):
@@ -207,7 +211,7 @@ def test_what_runs_no_longer_is_put_back_and_goes_on_as_the_same_trial(tmp_path)
     made = searcher(study)
     task = json.loads(made.suggest("a")["task"])
     made.on_trial_result("a", report(0, 1, 0.4))
-    put_back(study)
+    requeue(study)
     assert states(study) == [TrialState.WAITING]
     assert [(row.state, row.macro_f1, row.epochs) for row in ranked_rows(study.trials)] == [("interrupted", 0.4, 1)]
     second = searcher(open_study(tmp_path))
@@ -260,3 +264,27 @@ def test_what_of_optuna_is_experimental_was_chosen_knowingly_and_is_not_warned_o
         make_sampler(0, n_trials_so_far=0, fixed={"reprogrammer/kind": "noise"})
         open_study(tmp_path).ask()
     assert [str(warning.message) for warning in told] == []
+
+
+@pytest.mark.parametrize("method", ["suggest", "on_trial_result", "on_trial_complete"])
+def test_a_storage_that_fails_stops_the_study_with_its_cause_and_raises_nothing(tmp_path, monkeypatch, method):
+    made = searcher(open_study(tmp_path))
+    made.suggest("a")
+
+    def full(*_, **__):
+        raise StorageInternalError from OperationalError("INSERT", {}, sqlite3.OperationalError("disk is full"))
+
+    monkeypatch.setattr(made._study._storage, "get_all_trials", full)
+    getattr(made, method)("a", *([report(0, 3, 0.5)] if method != "suggest" else []))
+    assert "disk is full" in made.error
+    assert made.suggest("b") == Searcher.FINISHED
+
+
+def test_a_full_disk_on_a_worker_stops_the_study_and_keeps_the_trial(tmp_path):
+    study = open_study(tmp_path)
+    made = searcher(study)
+    made.suggest("a")
+    made.on_trial_complete("a", TrialFailure(0, "OSError: no space", stops_study=True).to_tune())
+    assert made.error == "OSError: no space"
+    requeue(study)
+    assert states(study) == [TrialState.WAITING]

@@ -163,7 +163,7 @@ def test_a_spent_time_budget_keeps_what_there_is_and_lets_the_rest_go_on(worksho
     before = {row["number"]: row for row in workshop.results("timed")}
     assert "interrupted" in {row["state"] for row in before.values()}
     assert all(row["params"] and row["macro_f1"] for row in before.values() if row["epochs"])
-    assert "go on with   python -m harness.study --resume timed" in said
+    assert "resume with   python -m harness.study --resume timed" in said
     assert {"KILLED"} <= {run.info.status for run in workshop.runs("timed")}
     workshop.run(workshop.command("--resume", "timed"))
     after = {row["number"]: row for row in workshop.results("timed")}

@@ -1,0 +1,102 @@
+"""Studies that start: their names, their directories, and signals while Ray starts."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from harness.common.ray_start import delayed_interrupts
+from harness.config.study import StudyPlace, claim_name, make_study_directory
+from harness.study.run import locked
+
+
+def test_studies_that_start_at_once_take_different_names(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: claim_name(str(tmp_path), "unet"), range(8)))
+    assert sorted(found) == [f"unet-{number}" for number in range(1, 9)]
+
+
+def test_a_claimed_directory_is_given_back_if_the_study_cannot_begin(tmp_path):
+    place = StudyPlace.of(str(tmp_path), claim_name(str(tmp_path), "unet"))
+    with pytest.raises(ValueError, match="flag"), locked(place, is_new=True):
+        raise ValueError("a wrong flag")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_storage_that_is_a_file_is_refused_by_its_flag(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="storage="):
+        make_study_directory(tmp_path / "file" / "s")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_ray_forks_is_raised_once_it_has(number):
+    before = signal.getsignal(number)
+    steps = []
+
+    def start():
+        with delayed_interrupts():
+            os.kill(os.getpid(), number)
+            steps.append("started")
+        steps.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert steps == ["started"]
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_does_not_wait():
+    steps = []
+
+    def start():
+        with delayed_interrupts():
+            for step in range(2):
+                steps.append(step)
+                os.kill(os.getpid(), signal.SIGINT)
+            steps.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert steps == [0, 1]
+
+
+FORKING = """
+import os, signal, subprocess, threading
+from harness.common.ray_start import delayed_interrupts
+n_lost = 0
+for attempt in range(20):
+    threading.Timer(0.05 + 0.003 * attempt, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        with delayed_interrupts():
+            for _ in range(60):
+                subprocess.run(["true"], preexec_fn=lambda: None)
+        n_lost += 1
+    except KeyboardInterrupt:
+        pass
+print("lost", n_lost)
+"""
+
+
+@pytest.mark.drill
+def test_of_twenty_signals_among_forks_none_is_lost():
+    done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=500, check=True)
+    assert done.stdout == "lost 0\n", done.stderr
+
+
+@pytest.mark.drill
+def test_of_twenty_interrupts_while_ray_starts_none_is_lost():
+    script = "import ray; from harness.common.ray_start import start_ray; print(1, flush=True); start_ray(None, cpus=1)"
+    for attempt in range(20):
+        with subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            process.stdout.readline()
+            time.sleep(0.1 * attempt)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=120)
+        assert b"KeyboardInterrupt" in said.splitlines()[-1], (attempt, said)
