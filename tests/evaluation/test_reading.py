@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from typer.testing import CliRunner
 
@@ -16,6 +17,8 @@ from harness.evaluation import run as evaluation_run
 from harness.evaluation.plan import EvaluationPlan, read_runs
 from harness.evaluation.request import Request
 from harness.evaluation.run import evaluate
+from harness.models.backbones.ast import Ast
+from harness.models.backbones.checkpoints import save_ast
 from harness.study.console import StudyConsole
 from harness.study.files import TrialFiles
 from harness.study.heldout import open_test_part, read_test_once
@@ -29,19 +32,36 @@ from tests.support.layouts import Layout, write_tone
 from tests.support.records import make_report
 
 
-@pytest.fixture
-def study(tmp_path, monkeypatch, tiny_file):
-    """Return the place of a study of half of the clips, one of whose test clips is damaged."""
-    monkeypatch.setenv("REPROGRAMMING_CACHE", str(tmp_path / "cache"))
-    layout, root = Layout(n_clips=24, n_train=16), tmp_path / "data"
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Return a folder with a study of half of the clips, its data and its cache."""
+    folder = tmp_path_factory.mktemp("reading")
+    torch.manual_seed(0)
+    save_ast(folder / "tiny.safetensors", Ast(TINY), {})
+    layout, root = Layout(n_clips=24, n_train=16), folder / "data"
     layout.write(root)
     for row, key in enumerate(layout.keys):
         write_tone(root / f"audio/{key[:3]}/{key}.ogg", hertz=200 * (row + 1))
-    place = make_study(tmp_path)
     data = DataSpec(source=str(root), validation_fraction=0.4, fraction=0.5)
-    spec = make_spec("s", backbone=tiny_file, data=data)
-    spec = prepare_for(spec, place, [TrialConfig()], console=StudyConsole()).spec
+    spec = make_spec("s", backbone=str(folder / "tiny.safetensors"), data=data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REPROGRAMMING_CACHE", str(folder / "cache"))
+        place = make_study(folder)
+        spec = prepare_for(spec, place, [TrialConfig()], console=StudyConsole()).spec
     place.spec_file.write_text(spec.to_json())
+    return folder
+
+
+@pytest.fixture
+def study(prepared, tmp_path, monkeypatch):
+    """Return the place of a copy of the study, one of whose test clips is damaged."""
+    monkeypatch.setenv("REPROGRAMMING_CACHE", str(prepared / "cache"))
+    for name in ("data", "s"):
+        shutil.copytree(prepared / name, tmp_path / name)
+    place = StudyPlace.of(str(tmp_path), "s")
+    spec = place.read_spec()
+    data = replace(spec.data, source=str(tmp_path / "data"))
+    place.spec_file.write_text(replace(spec, data=data).to_json())
     dataset = open_dataset(data)
     dataset.paths[dataset.test[2]].write_bytes(b"not sound")
     return place

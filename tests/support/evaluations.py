@@ -1,6 +1,10 @@
 """A study with made-up finished trials, and evaluations of them."""
 
+import shutil
+import tempfile
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
@@ -40,8 +44,16 @@ def add_trial(study, paths, *, macro_f1=0.5, mean_precision=0.5, state=TrialStat
 
 
 def make_study(tmp_path):
-    """Return a study with three systems; its best trial of all was stopped early."""
+    """Return a study with three systems; its best trial of all was stopped early. It is made once and copied."""
     place = StudyPlace.of(str(tmp_path), "s")
+    shutil.copytree(Path(_made_study().name) / "s", place.home)
+    return place
+
+
+@cache
+def _made_study():
+    directory = tempfile.TemporaryDirectory()  # removed when the process ends
+    place = StudyPlace.of(directory.name, "s")
     place.home.mkdir()
     place.spec_file.write_text(make_spec("s").to_json())
     study = optuna.create_study(storage=open_storage(place.home), study_name="s", direction="maximize")
@@ -51,7 +63,7 @@ def make_study(tmp_path):
     add_trial(study, {"reprogrammer/kind": "unet", "optimiser/lr": 0.2}, macro_f1=0.9, state=TrialState.PRUNED)
     add_trial(study, {"reprogrammer/kind": "unet", "optimiser/lr": 0.1}, macro_f1=0.65)  # once more
     add_trial(study, {"system/kind": "random_forest"}, macro_f1=0.4)
-    return place
+    return directory
 
 
 def place_beside(place, name=None):
