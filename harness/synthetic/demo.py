@@ -122,7 +122,7 @@ def plan_clips(n_clips: int, seed: int) -> list[ClipPlan]:
 
 
 def truth(plans: Sequence[ClipPlan]) -> Bool[np.ndarray, "clip label"]:
-    """Return who plays: whether an instrument has a part in a clip, however soft."""
+    """Return which instruments have a part in each clip, however soft."""
     return np.array([[label in plan.instruments for label in range(len(LABELS))] for plan in plans])
 
 
@@ -235,7 +235,7 @@ def demo_digest(root: Path) -> str:
 
 
 def demo_truth(dataset: ClipDataset) -> Bool[np.ndarray, "clip label"]:
-    """Return who plays in each clip of a rendered demo set, observed or not.
+    """Return which instruments play in each clip of a rendered demo set, observed or not.
 
     Raises:
         ValueError: the same size and seed draw other clips today than when the set was rendered.
