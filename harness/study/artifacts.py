@@ -1,4 +1,4 @@
-"""What a finished trial leaves for people to look at: figures, drawn where the model is."""
+"""Figures of a finished trial, drawn by its worker."""
 
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from harness.training.trainer import Trainer
 from tracking import figures
 
 FIGURES = ("f1_by_label.png", "learning_curves.png", "input_change.png")
-"""Those that a trial may leave; the last one is only there if something rewrites the input."""
+"""A trial's figures; only a trial that rewrites its input has the last one."""
 
 
 def write_artifacts(

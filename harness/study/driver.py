@@ -1,7 +1,7 @@
-"""The driver of a study: Optuna's storage, Ray Tune and the trackers put together.
+"""The driver of a study, which joins Optuna's storage, Ray Tune and the trackers.
 
-Nothing here reads Tune's own results or restores Tune's state: every driver, the first and each that resumes, starts
-a new Tune run over what the Optuna storage and the trials' own checkpoints say.
+The driver never reads Tune's results or restores Tune's state. Each driver starts a new Tune run from the Optuna
+storage and the trials' checkpoints.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from search_spaces import load
 
 @dataclass(frozen=True)
 class Slots:
-    """How many trials run at a time, and what each is given."""
+    """The number of trials that run at a time, and the cores and GPUs of each."""
 
     concurrent: int
     cpus: float
@@ -42,7 +42,7 @@ class Slots:
 
 
 def open_study(spec: StudySpec, place: StudyPlace) -> optuna.Study:
-    """Return the Optuna study, with the paper's configurations first in line if it is new."""
+    """Return the Optuna study; a new one has the paper's configurations enqueued."""
     storage = open_storage(place.home)
     directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: len(spec.objectives)]
     study = optuna.create_study(storage=storage, study_name=spec.name, directions=directions, load_if_exists=True)
@@ -54,14 +54,14 @@ def open_study(spec: StudySpec, place: StudyPlace) -> optuna.Study:
 
 
 def _first_in_line(spec: StudySpec) -> list[Mapping[str, Any]]:
-    """Return what the study begins with: the paper's configurations, or all of its budget if its space is a table."""
+    """Return the first configurations of a study: the paper's, or its whole budget if its space is a table."""
     space = load(spec.space, spec.preset)
     papers = papers_within(space, spec.fixed)
     return papers if space.cell is None else [papers[number % len(papers)] for number in range(spec.trials)]
 
 
 def connect(resources: Resources) -> Slots:
-    """Start Ray on this machine, or join the cluster at `address`; return what its trials get.
+    """Start Ray on this machine, or join the cluster at `address`; return the slots of its trials.
 
     Raises:
         ValueError: no trial would fit.
@@ -71,7 +71,7 @@ def connect(resources: Resources) -> Slots:
 
 
 def slots(resources: Resources, available: Mapping[str, float]) -> Slots:
-    """Return how many trials to run at a time on a cluster with these resources, and what each gets.
+    """Return the slots of a cluster with these resources.
 
     Raises:
         ValueError: no trial would fit.
@@ -161,7 +161,7 @@ def has_remaining_trials(study: optuna.Study, plan: Plan) -> bool:
 
 
 def make_task(plan: Plan, place: StudyPlace, *, number: int, paths: Mapping[str, Any], slots: Slots) -> str:
-    """Return what a worker is sent to run one trial."""
+    """Return the task of one trial for a worker, as JSON."""
     terms = plan.terms(number)
     inputs = SYSTEMS[paths.get("system/kind", "reprogramming")].config.inputs
     return TrialTask(

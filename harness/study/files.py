@@ -1,7 +1,7 @@
 """One trial's files in the study's shared storage: a directory, or a URI such as `s3://bucket/studies/name`.
 
-A file is either whole or not there: local ones are renamed into place, and object stores show a file once it is
-written. That is what lets a killed trial trust its last checkpoint.
+A file is whole or absent: local files are renamed into place, and object stores show a file only once it is written.
+A killed trial can therefore trust its last checkpoint.
 """
 
 import io

@@ -1,7 +1,7 @@
 """Reading the test split: once for a finished trial, after its last epoch, and never without a trace.
 
-The fact of a reading is written before it happens. A worker that is killed in between therefore leaves a reading
-without a result, and the result of the next one says that it was the second.
+Each reading is recorded before it happens. A worker that is killed in between leaves a reading without a result, and
+the next result says that it is the second.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ Predict = Callable[[Part], Float[np.ndarray, "clip label"]]
 def read_test_once(
     files: TrialFiles, dataset: ClipDataset, *, inputs: str, predict: Predict, open_part: Callable[[], Part]
 ) -> dict[str, Any]:
-    """Return a trial's figures on the test split; they are computed if, and only if, none are stored.
+    """Return a trial's figures on the test split; compute them only if none are stored.
 
     The figures are those of `harness.training.metrics`. `floor` holds those of always giving each label's more
     frequent answer in the data set's whole train split. `clips` is a digest of the clips in use; `log_mel_digest` or

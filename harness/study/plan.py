@@ -1,4 +1,4 @@
-"""What a driver runs, by trial number: a study's trials come from its space, an evaluation's from a list."""
+"""The trials of a driver by number: a study draws them from its space, an evaluation has a list."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -15,20 +15,20 @@ class Plan(Protocol):
 
     @property
     def n_trials(self) -> int:
-        """Return how many trials there are to be, over all drivers."""
+        """Return the number of trials, over all drivers."""
         ...
 
     @property
     def reads_test(self) -> bool:
-        """Tell whether a trial reads the test split after its last epoch."""
+        """Return whether a trial reads the test split after its last epoch."""
         ...
 
     def suggest(self, trial: BaseTrial, /) -> Mapping[str, Any]:
-        """Draw what there is to draw of a trial; return the rest of its paths."""
+        """Draw the parameters of a trial; return its constants by path."""
         ...
 
     def terms(self, number: int) -> StudySpec:
-        """Return the study that says on what data, with which backbone, how long and how precisely a trial learns."""
+        """Return the study that decides a trial's data, backbone, epochs and precision."""
         ...
 
     def seed(self, number: int) -> int:
@@ -44,12 +44,12 @@ class Plan(Protocol):
         ...
 
     def tags(self, number: int) -> Mapping[str, Any]:
-        """Return what else a trial's run is to be found by in MLflow."""
+        """Return further tags of a trial's run in MLflow."""
         ...
 
 
 class StudyPlan:
-    """A study's trials: drawn from its space, each with a seed of its own, and none sees the test split."""
+    """A study's trials: drawn from its space, each with its own seed. None reads the test split."""
 
     reads_test = False
 
@@ -78,5 +78,5 @@ class StudyPlan:
         return f"{config.name}-{number:03d}"
 
     def tags(self, number: int) -> Mapping[str, Any]:  # noqa: ARG002
-        """Return nothing: the study's own tags say it all."""
+        """Return nothing: the study's own tags suffice."""
         return {}

@@ -1,4 +1,4 @@
-"""What comes before the first trial: say what is about to be run, load the backbone, compute the features."""
+"""Preparation before the first trial: announce the study, load the backbone, compute the features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

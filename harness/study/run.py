@@ -21,6 +21,7 @@ from harness.study import driver
 from harness.study.plan import StudyPlan
 from harness.study.prepare import Prepared, prepare
 from harness.study.results import Row, axes_of, grid_of, grid_table, ranked_rows
+from harness.study.storage import JOURNAL
 from harness.study.tracker import Tracker
 from search_spaces import load
 from tracking.paper_figures import heat_map
@@ -32,7 +33,8 @@ _LOCK = "driver.lock"
 def locked(place: StudyPlace, *, is_new: bool, own_file: str = STUDY_FILE) -> Iterator[None]:
     """Lock a study's directory for one driver; the lock ends with the process, however that ends.
 
-    A directory without `own_file` must be empty, except for a file that a killed process left half-written.
+    A directory without `own_file` must be empty, except for a file that a killed process left half-written,
+    and an empty journal for Optuna.
     A directory that was empty, or was made here, is removed again if the study could not begin.
 
     Raises:
@@ -43,7 +45,7 @@ def locked(place: StudyPlace, *, is_new: bool, own_file: str = STUDY_FILE) -> It
     make_study_directory(place.home)
     was_empty = not any(place.home.iterdir())
     is_own, leftover = (place.home / own_file).exists(), unfinished(place.home / own_file)
-    if not is_own and any(file.name not in (_LOCK, leftover.name) for file in place.home.iterdir()):
+    if not is_own and any(file.name not in (_LOCK, leftover.name, JOURNAL) for file in place.home.iterdir()):
         raise ValueError(f"name={name}: {place.home} holds something else; choose another --name")
     try:
         with FileLock(place.home / _LOCK, timeout=0):

@@ -1,7 +1,7 @@
-"""Tune's early-stopping schedulers, able to pick up a study that another driver began.
+"""Tune's early-stopping schedulers, made to resume a study that another driver began.
 
-A scheduler of Tune's remembers its rungs by Tune's trial ids, which change when a driver starts anew. Here it sees
-the Optuna numbers instead, and before the first trial starts it is shown every epoch that the study has stored.
+A scheduler of Tune's remembers its rungs by Tune's trial ids, which change with every driver. Here it sees Optuna's
+numbers instead, and replays every stored epoch before the first trial starts.
 """
 
 import math
@@ -19,7 +19,7 @@ METRIC, TIME = "best_macro_f1", "epoch"
 
 @dataclass(frozen=True)
 class _StandIn:
-    """What a scheduler needs of a trial: an id that lasts as long as the study."""
+    """A trial for a scheduler: an id that lasts as long as the study."""
 
     trial_id: str
 

@@ -1,8 +1,8 @@
 """Optuna proposes, Ray Tune schedules: a searcher whose only memory is the Optuna study's storage.
 
 Ray's own OptunaSearch keeps trials in two places and breaks or repeats them on resume. Here the storage is the one
-truth: a trial that it shows as running when a driver starts was interrupted, and is handed out again with the
-parameters that it already has; its checkpoint makes it go on where it stopped.
+truth. A trial that it shows as running when a driver starts was interrupted: the searcher hands it out again with the
+same parameters, and it resumes from its checkpoint.
 """
 
 import logging
@@ -28,8 +28,8 @@ MakeTask = Callable[[int, Mapping[str, Any]], str]
 
 
 _MAX_LOST_WORKERS = 3
-"""How many workers a trial may lose before it counts as failed: three nodes taken away are bad luck, a fourth time the
-trial kills them."""
+"""How many workers a trial may lose before it counts as failed. Three lost nodes are bad luck; the fourth time, the
+trial itself is the likely cause."""
 
 
 T = TypeVar("T")
@@ -65,12 +65,12 @@ def _root_cause(error: BaseException) -> str:
 class StudySearcher(Searcher):
     """Hands interrupted trials out again, then asks Optuna, up to the study's budget.
 
-    A trial whose worker is lost is interrupted too, up to a limit. Tune's own retries are not used: it counts one
-    dead worker once for each message that was on its way to it, and may give the trial up at the second.
+    A trial whose worker is lost counts as interrupted, up to a limit. Tune's own retries are not used: Tune counts a
+    dead worker once for each message on its way there, and may fail the trial at the second.
 
-    `make_task` turns a trial's number and its paths into what the worker is sent. `epochs` is how many a whole trial
-    has, by number; with `reads_test` it has a reading of the test split besides. `deadline` is a `time.monotonic()`
-    after which no new trial begins. `error` is set once the study cannot go on.
+    `make_task` turns a trial's number and its paths into the worker's task. `epochs` returns the epochs of a whole
+    trial by number; with `reads_test`, a trial also ends with a reading of the test split. No trial begins after
+    `deadline`, a `time.monotonic()`. `error` is set once the study cannot go on.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class StudySearcher(Searcher):
         return self
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """Take over from Tune's limiter, which loses completions of trials that it has not seen begin."""
+        """Replace Tune's limiter, which loses the completions of trials that it has not started."""
         self._max_concurrent = max_concurrent
         return True
 
@@ -122,7 +122,7 @@ class StudySearcher(Searcher):
         if time.monotonic() >= self._deadline:
             return str(Searcher.FINISHED)
         if self._interrupted:
-            # draws what it has drawn before, and only what it had not come to draw anew
+            # repeats the parameters that it has, and draws those that it lacks
             trial = optuna.trial.Trial(self._study, trials[self._interrupted.pop(0)]._trial_id)
         elif sum(t.state != TrialState.WAITING for t in trials) < self._n_trials:
             trial = self._study.ask()
@@ -170,7 +170,7 @@ class StudySearcher(Searcher):
             self._store(trial, TrialRecord(reason=reason))
             self._study.tell(trial.number, state=TrialState.FAIL)
         elif int(result["epoch"]) < self._epochs(trial.number):
-            if time.monotonic() < self._deadline:  # else it is put back, to go on another time
+            if time.monotonic() < self._deadline:  # else it is requeued, and resumes with the study
                 self._store(trial, TrialRecord(reason="scheduler"))
                 self._study.tell(trial.number, state=TrialState.PRUNED)
         else:
@@ -205,16 +205,16 @@ class StudySearcher(Searcher):
 
 
 def requeue(study: optuna.Study) -> None:
-    """Let the trials that run no longer, but have not ended, wait to go on: with their parameters and checkpoints."""
+    """Let interrupted trials wait for the next driver; they keep their parameters and checkpoints."""
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.RUNNING:
             study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
 
 def make_sampler(seed: int, *, n_trials_so_far: int, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
-    """Return a TPE sampler whose draws move on with the study: a resumed study does not repeat them.
+    """Return a TPE sampler that does not repeat its draws when a study resumes.
 
-    What Optuna calls experimental is chosen knowingly, so that nothing warns of it.
+    Its experimental options are chosen on purpose, so Optuna's warnings about them are silenced.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

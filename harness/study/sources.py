@@ -1,4 +1,4 @@
-"""From what a study names as its data to clips with features."""
+"""From the name of a study's data to clips with features."""
 
 import hashlib
 import os

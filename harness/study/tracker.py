@@ -1,7 +1,7 @@
-"""From a study to its tracking records: what the driver writes down for MLflow, and when.
+"""From a study to its tracking records in MLflow.
 
-Epochs are written as they are reported. How a trial ended is read from the Optuna storage, so that a driver that was
-killed between the two leaves nothing out: the next one writes what is missing.
+The tracker writes epochs as they are reported, and reads from the Optuna storage how a trial ended. If a driver is
+killed between the two, the next one writes the missing records.
 """
 
 import logging
@@ -202,7 +202,7 @@ logger = logging.getLogger(__name__)
 
 
 def _harmless(method: Callable[..., None]) -> Callable[..., None]:
-    """Log what goes wrong in tracking: an exception in a callback would end the study."""
+    """Log an error of tracking; as an exception in a callback it would end the study."""
 
     @wraps(method)
     def guarded(*args: Any, **kwargs: Any) -> None:
@@ -215,7 +215,7 @@ def _harmless(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class TrackingCallback(tune.Callback):
-    """Tells the tracker what Tune reports."""
+    """Passes Tune's reports to the tracker."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker

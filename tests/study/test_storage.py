@@ -1,7 +1,9 @@
 import optuna
 import pytest
 
-from harness.study.storage import open_storage
+from harness.config.study import StudyPlace
+from harness.study.run import locked
+from harness.study.storage import JOURNAL, open_storage
 
 NAMES = ["My Studies", "run?2", "a#1", "My%20Studies", "R&B", "Küche", "{x} 50%"]
 
@@ -21,3 +23,15 @@ def test_a_study_has_its_own_trials_whatever_its_path_is_called(name, tmp_path):
         f"{name}2/optuna.db",
     ]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_empty_journal_asks_for_a_journal(tmp_path):
+    place = StudyPlace.of(str(tmp_path), "s")
+    place.home.mkdir()
+    (place.home / JOURNAL).touch()
+    with locked(place, is_new=True):
+        for _ in range(2):
+            study = optuna.create_study(study_name="s", storage=open_storage(place.home), load_if_exists=True)
+            study.add_trial(optuna.trial.create_trial(value=0.5))
+    assert len(study.get_trials()) == 2
+    assert not (place.home / "optuna.db").exists()
