@@ -11,6 +11,8 @@ from harness.data.batches import Part, StudyData
 from harness.models.backbones.ast import Ast, AstGeometry
 from harness.models.backbones.checkpoints import save_ast
 
+torch.set_num_threads(1)  # tiny models gain nothing by more, and threads that outnumber the cores wait for each other
+
 LABELS = ("accordion", "banjo", "bass", "cello")
 TINY = AstGeometry(
     embed_dim=32,

@@ -24,6 +24,8 @@ from harness.training.trainer import EpochResult
 
 _EPS = 1e-7
 
+_BELOW = np.nextafter(np.float32(POSITIVE), np.float32(0))
+
 
 @dataclass(frozen=True)
 class Forests:
@@ -60,9 +62,13 @@ class Forests:
         return cls(**{name: np.concatenate(values) for name, values in nodes.items()})
 
     def predict(self, features: Float[np.ndarray, "clip dim"]) -> Float[np.ndarray, "clip label"]:
-        """Return the mean over each label's trees, added up in their order, as scikit-learn does with one thread."""
+        """Return the mean over each label's trees, added up in their order, as scikit-learn does with one thread.
+
+        scikit-learn's `predict`, and with it the notebook, calls a tie negative; the metrics call 0.5 positive. The
+        largest float32 below 0.5 therefore stands for a tie.
+        """
         values, clips = features.astype(np.float32), np.arange(len(features))
-        total = np.zeros((len(features), len(self.roots)))
+        yes, no = np.zeros((2, len(features), len(self.roots)))
         for label, tree in np.ndindex(self.roots.shape):
             node = np.full(len(features), self.roots[label, tree])
             while True:
@@ -71,9 +77,13 @@ class Forests:
                 if np.array_equal(following, node):
                     break
                 node = following
-            total[:, label] += self.probability[node]
-        mean: Float[np.ndarray, "clip label"] = (total / self.roots.shape[1]).astype(np.float32)
-        return mean
+            yes[:, label] += self.probability[node]
+            no[:, label] += 1 - self.probability[node]
+        mean = (yes / self.roots.shape[1]).astype(np.float32)
+        decided: Float[np.ndarray, "clip label"] = np.where(
+            yes > no, np.maximum(mean, np.float32(POSITIVE)), np.minimum(mean, _BELOW)
+        )
+        return decided
 
 
 def _probability_of_true(

@@ -15,8 +15,8 @@ def masked_bce(
 ) -> Float[Tensor, ""]:
     """Return the mean binary cross-entropy, in nats, over the labels someone annotated.
 
-    OpenMIC leaves about nine labels in ten unannotated. Those are unknown, not negative: they take no part in the
-    mean, neither above nor below the line.
+    OpenMIC leaves about nine labels in ten unannotated. They are unknown, not negative, so the mean excludes them from
+    both its sum and its count.
 
     Raises:
         ValueError: `observed` is False everywhere, so the mean is over nothing.
@@ -28,10 +28,7 @@ def masked_bce(
 
 
 def consistency(student: Float[Tensor, "clip label"], teacher: Float[Tensor, "clip label"]) -> Float[Tensor, ""]:
-    """Return the mean squared difference of the probabilities that two models' logits mean, over all labels.
-
-    Nothing is masked: that two models agree can be asked of labels that nobody annotated.
-    """
+    """Return the mean squared difference of two models' probabilities, over annotated and other labels alike."""
     return F.mse_loss(student.sigmoid(), teacher.sigmoid())
 
 

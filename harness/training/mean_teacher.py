@@ -1,8 +1,8 @@
-"""Mean Teacher: a second model, the moving average of the first, that the first is to agree with.
+"""Mean Teacher: a second model that averages the first one, with which the first learns to agree.
 
 Source: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017; Gururani and Lerch,
-"Semi-supervised audio classification with partially labeled data", 2021, where both are in training mode and dropout
-is the only perturbation.
+"Semi-supervised audio classification with partially labeled data", 2021. Both models are in training mode there, and
+dropout is the only perturbation.
 """
 
 import copy
@@ -18,9 +18,8 @@ from harness.models.build import Model
 class MeanTeacher:
     """The teacher of one student.
 
-    Its parameters follow the student's; its BatchNorm statistics come from its own forward passes. It draws its
-    dropout from a random stream of its own, so that the student trains as if it were not there but for the loss, in
-    which their disagreement counts `weight` times.
+    Its parameters follow the student's; its BatchNorm statistics come from its own forward passes. Its dropout has a
+    random stream of its own, so at weight 0 the student trains exactly as without a teacher.
     """
 
     def __init__(self, student: Model, *, weight: float, decay: float, seed: int) -> None:
@@ -30,7 +29,7 @@ class MeanTeacher:
 
     @contextmanager
     def forward_pass(self, step: int, device: torch.device) -> Iterator[Model]:
-        """Give the teacher for its forward pass of a step: without gradient, with its own random stream."""
+        """Lend the teacher for its forward pass of a step, without gradient and with its own random stream."""
         devices = [device] if device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(np.random.SeedSequence([self._seed, step]).generate_state(1, np.uint64)[0]))
@@ -38,9 +37,10 @@ class MeanTeacher:
 
     @torch.no_grad()
     def follow(self, student: Model, step: int) -> None:
-        """Move the teacher's parameters towards the student's, after step `step`, counted from 0.
+        """Move the teacher's parameters towards the student's after optimiser step `step`, counted from 1.
 
-        The average is that of all students so far, until the newest would weigh less than `1 - decay`.
+        The teacher is the mean of its initial weights and of all students so far. From 1 / (1 - decay) steps on it is
+        their moving average.
         """
         alpha = min(1 - 1 / (step + 1), self._decay)
         for mine, theirs in zip(self.model.parameters(), student.parameters(), strict=True):

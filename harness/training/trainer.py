@@ -184,7 +184,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         if self.teacher:
-            self.teacher.follow(self.model, step)
+            self.teacher.follow(self.model, step + 1)
         return supervised.detach()
 
     def _forward(self, model: Model, inputs: Tensor) -> Float[Tensor, "batch label"]:

@@ -36,6 +36,26 @@ def test_predictions_are_those_of_scikit_learn_on_mean_features_and_annotated_cl
         assert np.array_equal(found[:, column], expected.astype(np.float32))
 
 
+def test_a_tie_of_the_trees_is_a_no_as_scikit_learns_predict_has_it():
+    """Two trees of full depth often disagree, so many clips have a probability of exactly 0.5."""
+    data = make_vggish_data(seed=0)
+    data.train.targets[:] = np.random.default_rng(9).random(data.train.targets.shape)
+    learner = forest(data, seed=3, **{"system/n_trees": 2, "system/max_depth": 20})
+    list(learner.run())
+    found = learner.predict(data.validation)
+    train, validation = (part.features[part.rows].mean(axis=1, dtype=float) for part in (data.train, data.validation))
+    n_ties = 0
+    for column in range(len(LABELS)):
+        clips = data.train.observed[:, column]
+        made = RandomForestClassifier(n_estimators=2, max_depth=20, random_state=3)
+        made.fit(train[clips], data.train.targets[clips, column] >= 0.5)
+        expected = made.predict_proba(validation)[:, 1]
+        n_ties += (expected == 0.5).sum()
+        assert np.array_equal(found[:, column] >= 0.5, made.predict(validation))
+        assert found[:, column] == pytest.approx(expected, abs=1e-6)
+    assert n_ties > 10
+
+
 def test_trees_and_depth_are_the_configurations():
     data = make_vggish_data(seed=0)
     data.train.targets[:] = np.random.default_rng(9).random(data.train.targets.shape)  # nothing that one cut can tell

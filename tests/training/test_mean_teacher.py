@@ -1,5 +1,8 @@
 """The teacher follows without learning, perturbs without disturbing, and teaches what nobody annotated."""
 
+import copy
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ import torch
 from harness.config.trial import TrialConfig
 from harness.models.baselines import AttentionModel
 from harness.models.build import build_model
+from harness.training import trainer
 from harness.training.losses import consistency
 from harness.training.mean_teacher import MeanTeacher
 from harness.training.trainer import Trainer
@@ -57,6 +61,25 @@ def test_with_weight_the_teacher_changes_what_is_learned():
     assert figures(taught.run()) != figures(without_teacher().run())
 
 
+def test_every_steps_consistency_equals_that_of_a_plain_loop(monkeypatch):
+    """The loop follows the published trainer, which counts the step up before the update: the first alpha is 0.5."""
+    learner = mean_teacher(**{"system/dropout": 0.0})
+    found, teacher = [], copy.deepcopy(learner.model)
+    monkeypatch.setattr(trainer, "consistency", lambda *logits: found.append(consistency(*logits)) or found[-1])
+    learner.model.train()
+    learner._set_learning_rate(0)
+    for step, clips in enumerate(itertools.islice(learner._batches(), 5), 1):
+        batch = learner.data.train.batch(clips, CPU)
+        student = copy.deepcopy(learner.model)
+        with torch.no_grad():
+            expected = ((student(batch[0], None).sigmoid() - teacher.train()(batch[0], None).sigmoid()) ** 2).mean()
+        learner._step(batch, step - 1)
+        assert found[-1].item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-12)
+        for mine, theirs in zip(teacher.parameters(), learner.model.parameters(), strict=True):
+            mine.data = (1 - 1 / (step + 1)) * mine.data + 1 / (step + 1) * theirs.data
+    assert found[-1] > 0
+
+
 def test_the_teacher_never_receives_a_gradient():
     learner = mean_teacher()
     list(learner.run())
@@ -67,11 +90,11 @@ def test_the_teacher_never_receives_a_gradient():
     assert optimised == {id(p) for p in learner.model.parameters()}
 
 
-def test_the_teacher_is_the_mean_of_all_students_then_their_moving_average():
+def test_the_teacher_is_the_mean_of_its_start_and_all_students_then_a_moving_average():
     student = AttentionModel(4, depth=1, dropout=0.0)
     teacher = MeanTeacher(student, weight=1.0, decay=0.75, seed=0)
-    expected, values = None, [1.0, 5.0, 3.0, 7.0, 2.0, 6.0]
-    for step, value in enumerate(values):
+    expected, values = None, [1.0, 5.0, 3.0, 7.0, 2.0, 6.0]  # the first is the initial weight
+    for step, value in enumerate(values[1:], 1):
         with torch.no_grad():
             student.norm.weight.fill_(value)
         teacher.follow(student, step)
@@ -84,7 +107,7 @@ def test_the_teachers_batchnorm_statistics_come_from_its_own_passes():
     teacher = MeanTeacher(student, weight=1.0, decay=0.9, seed=0)
     with torch.no_grad():
         student.norm.running_mean.fill_(9.0)
-    teacher.follow(student, 0)
+    teacher.follow(student, 1)
     assert (teacher.model.norm.running_mean == 0).all()
     with teacher.forward_pass(0, CPU) as model:
         model(torch.full((2, 10, 128), 255.0), None)
