@@ -38,6 +38,7 @@ PRESETS: dict[str, Recipe] = {
             "normalisation/kind": "none",
             "front_end/via_hz": 0,
             "front_end/is_peak_normalised": False,
+            "front_end/clip_seconds": 0.0,
         },
     ),
     "released": Recipe(
@@ -57,6 +58,7 @@ PRESETS: dict[str, Recipe] = {
             "normalisation/kind": "none",
             "front_end/via_hz": 22050,
             "front_end/is_peak_normalised": True,
+            "front_end/clip_seconds": 10.0,
         },
     ),
 }

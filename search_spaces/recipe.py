@@ -26,6 +26,7 @@ _CHOICES: Mapping[str, list[Any]] = {
     "normalisation/kind": ["none", "audioset", "dataset", "learned"],
     "front_end/via_hz": [0, 22050],
     "front_end/is_peak_normalised": [False, True],
+    "front_end/clip_seconds": [0.0, 10.0],
 }
 
 PAPER: tuple[Mapping[str, Any], ...] = tuple(

@@ -69,9 +69,9 @@ def released_front_end(path: Path) -> Float[Tensor, "frame mel"]:
     """
     samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
     sound = soxr.resample(samples.T.mean(axis=0), sample_rate, _LIBROSA_RATE)
-    sound = soxr.resample(sound, _LIBROSA_RATE, _AST_RATE)
+    sound = soxr.resample(sound / np.abs(sound).max(), _LIBROSA_RATE, _AST_RATE)
     mels = kaldi.fbank(
-        torch.from_numpy(sound / np.abs(sound).max())[None],
+        torch.from_numpy(sound)[None],
         sample_frequency=_AST_RATE,
         num_mel_bins=128,
         frame_shift=10,

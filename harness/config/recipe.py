@@ -28,20 +28,24 @@ class Normalisation:
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """How a clip's samples become those that log-mel is computed of.
+class FrontEndOptions:
+    """What a configuration sets in the backbone's front end.
 
-    `via_hz`: the rate in Hz that they are resampled to on the way to the front end's own; 0 is no detour.
-    `is_peak_normalised`: the loudest sample of a clip becomes 1; a silent clip stays silent.
+    `via_hz`: the rate in Hz that samples are resampled to before the front end's own; 0 is no detour.
+    `is_peak_normalised`: a clip is divided by its loudest sample, before the last resampling; silence stays silence.
+    `clip_seconds`: longer clips are cropped to their centre, shorter ones padded with zero samples; 0 does neither.
     """
 
     via_hz: int = 0
     is_peak_normalised: bool = False
+    clip_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a rate that no sound has."""
+        """Refuse a rate or a length that no clip has."""
         if self.via_hz and self.via_hz < 1000:
             raise ValueError(f"front_end/via_hz={self.via_hz}: must be 0, for no detour, or at least 1000")
+        if not 0 <= self.clip_seconds < 3600:
+            raise ValueError(f"front_end/clip_seconds={self.clip_seconds}: must be 0, for any length, to below 3600")
 
 
 @dataclass(frozen=True)

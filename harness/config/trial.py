@@ -84,7 +84,7 @@ class TrialConfig:
     reprogrammer: components.Reprogrammer = field(default_factory=components.NoReprogrammer)
     mapper: components.Mapper = field(default_factory=components.LinearMapper)
     normalisation: recipe.Normalisation = field(default_factory=recipe.Normalisation)
-    front_end: recipe.Hearing = field(default_factory=recipe.Hearing)
+    front_end: recipe.FrontEndOptions = field(default_factory=recipe.FrontEndOptions)
     augmentation: recipe.Augmentation = field(default_factory=recipe.NoAugmentation)
     teacher: recipe.Teacher = field(default_factory=recipe.NoTeacher)
     optimiser: recipe.Optimiser = field(default_factory=recipe.Optimiser)

@@ -1,14 +1,13 @@
-"""From a sound file to the log-mel spectrogram that AST was trained on.
+"""Decoding of sound files, refusing those that are damaged, cut short or implausible.
 
-Conventions: samples are float32 in [-1, 1], shaped (sample, channel); a spectrogram is float32, shaped
-(frame, mel), in natural-log energy, not normalised. Digital silence is log(float32 epsilon) = -15.94 in every
-bin; frames past the end of a clip are 0, as in AST.
+Conventions: samples are float32 in [-1, 1], shaped (sample, channel).
 """
 
 import base64
 import contextlib
 import functools
 import io
+import re
 import stat
 import zlib
 from collections.abc import Iterator
@@ -20,60 +19,123 @@ import numpy as np
 import soundfile
 from jaxtyping import Float, Float32
 
-FRONT_END_VERSION = 4
-"""Goes up when `decode` or `log_mel` begins to give other numbers for a file, or none: stores are then rebuilt."""
-
+FRONT_END_VERSION = 5
+"""Raise it when `decode` or `log_mel` gives other numbers for a file, or none: caches are then rebuilt."""
 
 AUDIBLE = 1e-4
 """A sample of at least this magnitude, -80 dB of full scale, may be audible."""
 
+MAX_SAMPLE_RATE = 768_000
+
 _MOST_BYTES, _MOST_SECONDS = 256_000_000, 3600
-"""What one file may hold, what it may decode to, in float32 over all its channels, and how long it may last.
+"""Limits of one file: bytes on disk, bytes decoded to float32 over all channels, and seconds. A clip takes 3.5 MB."""
 
-A clip has 10 s, which are 3.5 MB.
-"""
+_CHECKED_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "VOC", "FLAC", "OGG", "MP3")
+"""Containers that state their length, and in which libsndfile or this module notices a cut."""
+
+_STREAMED = 0x7FFFF000
+"""From this size on, a header of a streaming writer means that the length was not known."""
 
 
-def decode(path: Path) -> tuple[Float[np.ndarray, "sample channel"], int]:
+Samples = Float[np.ndarray, "sample channel"]
+
+
+def decode(path: Path) -> tuple[Samples, int]:
     """Read a sound file of any sample rate and channel count; return its samples and its sample rate in Hz.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not sound, ends too early, holds no samples, or holds NaN or infinite ones; or it is no clip
-            but longer than an hour or 256 MB decoded, which is told by its header and not decoded, or by its size and
-            not read.
+        ValueError: it is not sound, is cut short or damaged, holds no samples, or holds NaN or infinite ones; or its
+            header states more than an hour, more than 256 MB decoded or an implausible sample rate.
     """
     if too_large := why_too_large(path.stat().st_size):
         raise ValueError(f"{path}: {too_large}")
     return decode_bytes(path.read_bytes(), source=str(path))
 
 
-def decode_bytes(content: bytes, *, source: str) -> tuple[Float[np.ndarray, "sample channel"], int]:
-    """Decode a sound file's bytes as `decode` does; `source` names it in what is raised.
+def decode_bytes(content: bytes, *, source: str) -> tuple[Samples, int]:
+    """Decode a sound file's bytes as `decode` does; `source` names it in errors.
 
     Raises:
         ValueError: as `decode` does.
     """
-    if not content:
-        raise ValueError(f"{source}: empty, a file of 0 bytes")
-    if is_ogg(content) and (lacking := why_not_whole(content)):
-        raise ValueError(f"{source}: {lacking}")
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            sample_rate, n_expected = int(file.samplerate), int(file.frames)
-            if too_long := why_too_long(n_expected, file.channels, sample_rate):
-                raise ValueError(f"{source}: {too_long}")
-            samples = _samples_of(file, content)
+        samples, sample_rate = _decode(content)
     except soundfile.SoundFileError as error:
         raise ValueError(f"{source}: not readable as sound ({_reason(error)})") from error
-    if len(samples) != n_expected:
-        raise ValueError(f"{source}: damaged, {len(samples)} of its {n_expected} samples can be decoded")
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     check_samples(samples, source=source)
     return samples, sample_rate
 
 
-def _samples_of(file: soundfile.SoundFile, content: bytes) -> Float[np.ndarray, "sample channel"]:
-    """Return what a file holds: by a faster decoder, if there is one for its format and that decodes all of it."""
+def _decode(content: bytes) -> tuple[Samples, int]:
+    if not content:
+        raise ValueError("empty, a file of 0 bytes")
+    if is_ogg(content) and (lacking := why_not_whole(content)):
+        raise ValueError(lacking)
+    try:
+        file = soundfile.SoundFile(io.BytesIO(content))
+    except soundfile.SoundFileError as error:
+        if not is_ogg(content):
+            raise
+        return _decode_by_ffmpeg(content, _reason(error))  # such as FLAC in Ogg, or sound beside a picture
+    with file:
+        _check_header(file)
+        if file.format == "FLAC" and file.frames >= 2**62:  # its header leaves the length open
+            return _decode_by_ffmpeg(content, "its header leaves the length open")
+        if too_long := why_too_long(file.frames, file.channels, file.samplerate):
+            raise ValueError(too_long)
+        if n_promised := _promised(file):
+            raise ValueError(f"truncated, the header promises {n_promised} frames, {file.frames} are there")
+        samples = _samples_of(file, content)
+        is_estimate = file.format == "MP3" and not _has_length(content)
+        if len(samples) != file.frames and not is_estimate:
+            raise ValueError(f"damaged, {len(samples)} of its {file.frames} samples can be decoded")
+        return samples, int(file.samplerate)
+
+
+def _check_header(file: soundfile.SoundFile) -> None:
+    if file.format not in _CHECKED_FORMATS:
+        raise ValueError(
+            f"a {file.format} file, in which a cut leaves no trace; convert it to one of {', '.join(_CHECKED_FORMATS)}"
+        )
+    if not 0 < file.samplerate <= MAX_SAMPLE_RATE:
+        raise ValueError(f"implausible sample rate, {file.samplerate} Hz; at most {MAX_SAMPLE_RATE} Hz are read")
+
+
+def _promised(file: soundfile.SoundFile) -> int:
+    """Return how many frames the header states, if the file ends before them, else 0.
+
+    libsndfile corrects the length without an error, and notes what it has corrected in a text.
+    """
+    notes = file.extra_info
+    if found := re.search(r"does not match value from 'ds64' chunk of (\d+)", notes):
+        stated = int(found[1])
+        return stated if file.frames < stated < _STREAMED else 0
+    if "Seems to be a truncated file" in notes and (found := re.search(r"Extended II : (\d+)", notes)):
+        n_missing = int(found[1]) - 12 - file.frames * _bytes_per_frame(file)  # 12 bytes describe the sound
+    else:
+        sizes = re.findall(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", notes, re.MULTILINE)
+        n_missing = max((int(stated) - int(there) for stated, there in sizes if int(stated) < _STREAMED), default=0)
+    return file.frames + -(-n_missing // _bytes_per_frame(file)) if n_missing > 0 else 0
+
+
+def _bytes_per_frame(file: soundfile.SoundFile) -> int:
+    widths = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+    return widths.get(file.subtype, 1) * int(file.channels)
+
+
+def _has_length(content: bytes) -> bool:
+    """Return whether an MP3 file states its length in its first frame. Otherwise libsndfile estimates it."""
+    start = 0
+    if content.startswith(b"ID3"):
+        start = 10 + functools.reduce(lambda size, byte: size << 7 | byte, content[6:10], 0)
+    return any(tag in content[start : start + 2048] for tag in (b"Xing", b"Info", b"VBRI"))
+
+
+def _samples_of(file: soundfile.SoundFile, content: bytes) -> Samples:
+    """Return a file's samples, by the faster decoder where it applies and decodes all of them."""
     is_vorbis = (file.format, file.subtype) == ("OGG", "VORBIS")
     if is_vorbis and file.channels <= MOST_CHANNELS:
         samples = decode_vorbis(content)
@@ -82,8 +144,44 @@ def _samples_of(file: soundfile.SoundFile, content: bytes) -> Float[np.ndarray, 
     return np.asarray(file.read(dtype="float32", always_2d=True))
 
 
+def _decode_by_ffmpeg(content: bytes, why: str) -> tuple[Samples, int]:
+    """Decode the first sound of a file that libsndfile does not read; `why` says what keeps it from that.
+
+    Raises:
+        ValueError: FFmpeg does not read it either, or not to its end.
+    """
+    import av  # noqa: PLC0415  20 MB that reading clips from a cache does not need
+
+    parts, n_samples = [], 0
+    try:
+        with av.open(io.BytesIO(content)) as file:
+            stream = file.streams.audio[0]
+            stream.codec_context.options = {"err_detect": "crccheck+explode"}
+            if stream.channels > MOST_CHANNELS:
+                raise ValueError(f"not readable as sound ({why}); with at most {MOST_CHANNELS} channels it would be")
+            planar = av.AudioResampler(format="fltp")
+            for frame in file.decode(stream):
+                if frame.time is not None and round(frame.time * stream.sample_rate) != n_samples:
+                    raise ValueError(f"damaged, sound is missing after {n_samples} samples")
+                parts += [part.to_ndarray() for part in planar.resample(frame)]
+                n_samples += frame.samples
+                if too_long := why_too_long(n_samples, stream.channels, stream.sample_rate):
+                    raise ValueError(too_long)
+            n_expected = (
+                n_samples
+                if stream.duration is None
+                else round(float(stream.duration * stream.time_base * stream.sample_rate))
+            )
+            sample_rate = int(stream.sample_rate)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise ValueError(f"not readable as sound ({why}; {error})") from error
+    if n_samples != n_expected:
+        raise ValueError(f"damaged, {n_samples} of its {n_expected} samples can be decoded")
+    return (np.concatenate(parts, axis=1).T if parts else np.zeros((0, 1), np.float32)), sample_rate
+
+
 def why_too_large(n_bytes: int) -> str:
-    """Say what keeps a file of this size from being read; "" if nothing does. It would fill the memory as it is."""
+    """Return why a file of this size is not read into memory, or ""."""
     if n_bytes <= _MOST_BYTES:
         return ""
     return (
@@ -93,9 +191,9 @@ def why_too_large(n_bytes: int) -> str:
 
 
 def why_too_long(n_samples: int, n_channels: int, sample_rate: int) -> str:
-    """Say what keeps a file of this length, as its header has it, from being read; "" if nothing does.
+    """Return why a file of this length, as its header states it, is not decoded, or "".
 
-    It would fill the memory: once decoded, or, if its sample rate is low, once resampled.
+    It would fill the memory when it is decoded or, at a low sample rate, resampled.
     """
     n_bytes, seconds = 4 * n_samples * n_channels, n_samples / sample_rate
     if n_bytes <= _MOST_BYTES and seconds <= _MOST_SECONDS:
@@ -116,14 +214,14 @@ def check_samples(samples: np.ndarray, *, source: str) -> None:
         raise ValueError(f"{source}: samples have shape {samples.shape}; the rule is (sample, channel)")
     if len(samples) == 0:
         raise ValueError(f"{source}: holds no samples")
-    # a NaN is both the least and the largest; to look at each sample takes three times as long
+    # NaN is both the minimum and the maximum; a look at each sample takes three times as long
     if not (np.isfinite(samples.min()) and np.isfinite(samples.max())):
         row = int(np.flatnonzero(~np.isfinite(samples).all(axis=1))[0])
         raise ValueError(f"{source}: sample {row} is {samples[row].tolist()}; samples must be finite")
 
 
 def _reason(error: soundfile.SoundFileError) -> str:
-    """Return what libsndfile says, without the name of the stream that we gave it."""
+    """Return libsndfile's message without the name of our stream."""
     return str(getattr(error, "error_string", error)).rstrip(".")
 
 
@@ -136,7 +234,7 @@ _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 @dataclass(frozen=True)
 class Page:
-    """Where a page lies in its file, and what its header says: `number` is its place in its stream."""
+    """A page's place in its file and the fields of its header; `number` is its place in its stream."""
 
     start: int
     end: int
@@ -152,7 +250,7 @@ def is_ogg(content: bytes) -> bool:
 
 
 def pages_of(content: bytes) -> Iterator[Page]:
-    """Yield the pages, up to where no other one begins."""
+    """Yield pages as long as another one follows."""
     start = 0
     while content.startswith(b"OggS", start) and len(header := content[start : start + HEADER_BYTES]) == HEADER_BYTES:
         body = start + HEADER_BYTES + header[26]
@@ -169,9 +267,9 @@ def pages_of(content: bytes) -> Iterator[Page]:
 
 
 def checksum(page: bytes) -> bytes:
-    """Return the checksum of a page, whose own place in it counts as zeros.
+    """Return the checksum of a page, computed with zeros in the checksum's place.
 
-    It is zlib's polynomial with the bits of each byte the other way round, and with 0 where zlib has all ones.
+    It has zlib's polynomial, with the bits of each byte mirrored and 0 where zlib has all ones.
     """
     zeroed = page[:22] + bytes(4) + page[26:]
     crc = zlib.crc32(zeroed.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
@@ -179,11 +277,11 @@ def checksum(page: bytes) -> bytes:
 
 
 def why_not_whole(content: bytes) -> str:
-    """Say what keeps an Ogg file from being one whole recording; "" if all its pages are there, undamaged and in order.
+    """Return why an Ogg file is not one whole recording, or "" if all pages are there, undamaged and in order.
 
-    Decoders go on without a word. Of a file that is cut, or whose first or last page of sound is damaged, they return
-    a shorter clip, and of recordings one after another the first. For a page that is lost, repeated or out of place
-    FFmpeg makes samples up, as many as there should be.
+    Decoders raise no error for any of this. They return a shorter clip if the file is cut or its first or last page of
+    sound is damaged, and the first of several recordings. For a page that is lost, repeated or out of place FFmpeg
+    invents the right number of samples.
     """
     numbers: dict[bytes, int] = {}
     last = None
@@ -203,12 +301,12 @@ def why_not_whole(content: bytes) -> str:
         last = page
     end = 0 if last is None else last.end
     if last is not None and last.is_last and not content.startswith(b"OggS", end):
-        return ""  # what may follow is of no recording
+        return ""  # bytes that may follow belong to no recording
     return _why_it_ends(content, end)
 
 
 def _why_it_ends(content: bytes, end: int) -> str:
-    """Say what is wrong where the last whole page ends, which is not that of a stream's end."""
+    """Return the fault at the end of the last whole page, which does not end its stream."""
     if content.startswith(b"OggS", end) or end + HEADER_BYTES > len(content):
         return f"truncated, its {len(content)} bytes end before the last Ogg page does"
     return f"damaged, no Ogg page begins at byte {end} of its {len(content)}, where the next one should"
@@ -224,18 +322,18 @@ MOST_CHANNELS = 2
 def decode_vorbis(content: bytes) -> Float32[np.ndarray, "sample channel"]:
     """Return the samples of an Ogg Vorbis file of `MOST_CHANNELS` or fewer, within 1e-6 of libvorbis's.
 
-    There are fewer where the file is damaged, and none if it wholly is.
+    A damaged file gives fewer samples, or none.
 
-    One call into FFmpeg decodes 16,384 samples, and not a packet's 1,024: Python takes half as long again to ask for
-    each packet, and threads would wait for one another's Python.
+    One call into FFmpeg decodes 16,384 samples instead of a packet's 1,024. A call for each packet takes half as long
+    again, and threads would wait for each other's Python.
     """
-    import av  # noqa: PLC0415  20 MB, which only who prepares clips needs
+    import av  # noqa: PLC0415  20 MB that reading clips from a cache does not need
 
     parts: list[np.ndarray] = []
-    with contextlib.suppress(av.error.FFmpegError):  # the end, of all or of what can be decoded
+    with contextlib.suppress(av.error.FFmpegError):  # raised at the end of all that can be decoded
         graph = av.filter.Graph()
         graph.threads = 1
-        # as an address, the file needs neither be read again nor have a name without FFmpeg's special characters
+        # an address with the content needs no second reading, and no file name without FFmpeg's special characters
         address = f"data:audio/ogg;base64,{base64.b64encode(content).decode()}"
         source = graph.add("amovie", filename=address, format_name="ogg", stream_index="0")
         gathered, sink = graph.add("asetnsamples", n=_SAMPLES_AT_A_TIME, p="0"), graph.add("abuffersink")
@@ -267,7 +365,7 @@ def mixes_to_silence(samples: Float[np.ndarray, "sample channel"]) -> bool:
 
 
 def why_unopened(path: Path, error: OSError) -> str:
-    """Say what kept a file from being opened, without its name."""
+    """Return why a file could not be opened, without its name."""
     return error.strerror or str(error).removeprefix(f"{path}: ")
 
 

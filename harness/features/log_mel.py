@@ -1,4 +1,4 @@
-"""From a sound file to the log-mel spectrogram that AST was trained on.
+"""From samples to the log-mel spectrogram that AST was trained on.
 
 Conventions: samples are float32 in [-1, 1], shaped (sample, channel); a spectrogram is float32, shaped
 (frame, mel), in natural-log energy, not normalised. Digital silence is log(float32 epsilon) = -15.94 in every
@@ -24,11 +24,12 @@ from harness.features.audio import check_samples
 class FrontEnd:
     """A Kaldi-style log-mel filterbank. The default is AST's: 10 s give 998 frames, padded to 1024.
 
-    `via_hz`: the rate that samples are resampled to on the way to `sample_rate`; 0 is no detour. 22050 is the detour of
-    the recipe that Chen and Lerch released: nothing above 11 kHz comes through, which 16 kHz would not hold anyway.
-    `is_peak_normalised`: a clip's loudest sample becomes 1, whatever its gain.
+    `via_hz`: the rate that samples are resampled to before `sample_rate`; 0 is no detour.
+    `is_peak_normalised`: the clip is divided by its largest absolute sample, at `via_hz` if there is a detour.
+    `clip_seconds`: longer clips are cropped to their centre and shorter ones padded with zero samples; 0 does neither.
 
-    Source: Gong et al., "AST: Audio Spectrogram Transformer", Interspeech 2021, section 3.1, and its code.
+    Source: Gong et al., "AST: Audio Spectrogram Transformer", Interspeech 2021, section 3.1, and its code. The recipe
+    that Chen and Lerch released sets `via_hz=22050`, `is_peak_normalised=True` and `clip_seconds=10`.
     """
 
     sample_rate: int = 16000
@@ -38,6 +39,7 @@ class FrontEnd:
     n_frames: int = 1024
     via_hz: int = 0
     is_peak_normalised: bool = False
+    clip_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "n_mels", "window_ms", "hop_ms", "n_frames"):
@@ -46,6 +48,8 @@ class FrontEnd:
                 raise ValueError(f"front end {name}={value!r}: it must be a finite number above 0")
         if not math.isfinite(self.via_hz) or self.via_hz < 0:
             raise ValueError(f"front end via_hz={self.via_hz!r}: it must be 0, for no detour, or a rate in Hz above 0")
+        if not math.isfinite(self.clip_seconds) or self.clip_seconds < 0:
+            raise ValueError(f"front end clip_seconds={self.clip_seconds!r}: it must be 0, for any length, or above 0")
         if self.n_mels < 4:
             raise ValueError(f"front end n_mels={self.n_mels}: Kaldi's filterbank needs 4 or more")
         if self.window_samples < 2 or self.hop_samples < 1:
@@ -66,7 +70,7 @@ class FrontEnd:
 
     @property
     def clip_samples(self) -> int:
-        """How many samples `n_frames` frames cover; what comes after them is not heard."""
+        """The number of samples that `n_frames` frames cover; the filterbank drops later ones."""
         return self.window_samples + (self.n_frames - 1) * self.hop_samples
 
 
@@ -102,21 +106,35 @@ def log_mel(
 def _mono(
     samples: Float[np.ndarray, "sample channel"], sample_rate: int, front_end: FrontEnd
 ) -> Float[np.ndarray, " sample"]:
-    """Return the mean over channels at the front end's rate, its peak at 1 if that is asked for.
+    """Return the mean over channels at the front end's rate, normalised and cropped or padded as it says.
 
-    The peak is the largest absolute sample of what the filterbank is about to hear: after the mean over channels, which
-    may cancel, and after resampling, which moves it; but before the crop to `n_frames`, as one gain for the whole clip.
+    The peak is that of the whole clip at `via_hz`, or at `sample_rate` without a detour. Resampling moves it, so after
+    a detour the loudest sample is near 1 and not exactly 1.
 
-    Source: the recipe that Chen and Lerch released decodes at 22.05 kHz, resamples to 16 kHz, divides by the peak.
+    Source: the recipe that Chen and Lerch released decodes at 22.05 kHz, divides by the peak, resamples to 16 kHz.
     Differs: silence stays silence; there it is divided by 0 and becomes NaN.
     """
     mono: np.ndarray = functools.reduce(np.add, samples.T) / np.float32(samples.shape[1])  # 10 x `mean(axis=1)`'s speed
-    for rate in (front_end.via_hz or sample_rate, front_end.sample_rate):
-        if rate != sample_rate:
-            mono, sample_rate = soxr.resample(mono, sample_rate, rate), rate
+    peak_rate = front_end.via_hz or front_end.sample_rate
+    mono = _resample(mono, sample_rate, peak_rate)
     if front_end.is_peak_normalised and (peak := np.abs(mono).max(initial=0)) > 0:
         mono = mono / peak
-    return mono
+    return _fit(
+        _resample(mono, peak_rate, front_end.sample_rate), round(front_end.clip_seconds * front_end.sample_rate)
+    )
+
+
+def _resample(mono: Float[np.ndarray, " sample"], rate: int, wanted: int) -> Float[np.ndarray, " sample"]:
+    return mono if rate == wanted else soxr.resample(mono, rate, wanted)
+
+
+def _fit(mono: Float[np.ndarray, " sample"], n_samples: int) -> Float[np.ndarray, " sample"]:
+    """Return the centre of a longer clip, or a shorter one with zeros behind it; `n_samples` 0 changes nothing."""
+    if n_samples == 0:
+        return mono
+    start = max(0, len(mono) - n_samples) // 2
+    centre = mono[start : start + n_samples]
+    return np.pad(centre, (0, n_samples - len(centre)))
 
 
 _LOWEST_HZ = 20.0
@@ -133,13 +151,13 @@ def log_mel_energies(
 ) -> Float[Tensor, "frame mel"]:
     """Return the natural log of each frame's mel energies: Hann window, pre-emphasis, no dither, no offset.
 
-    Frames that would reach beyond the last sample are none.
+    Frames that would reach beyond the last sample are dropped.
     """
     window, n_fourier, bands = _tables(sample_rate, n_mels, window_samples)
     frames = mono.unfold(0, window_samples, hop_samples)
     frames = frames - frames.mean(dim=1, keepdim=True)
     sharpened = torch.empty_like(frames)
-    # a frame's first sample, which has none before it, is taken for its own predecessor
+    # a frame's first sample counts as its own predecessor
     torch.mul(frames[:, :1], -_PREEMPHASIS, out=sharpened[:, :1])
     torch.mul(frames[:, :-1], -_PREEMPHASIS, out=sharpened[:, 1:])
     sharpened.add_(frames).mul_(window)
@@ -151,7 +169,7 @@ def log_mel_energies(
 
 @dataclass(frozen=True, eq=False)
 class _Band:
-    """Some neighbouring mels, and the bins of the Fourier transform that they hear."""
+    """Some neighbouring mels, and the bins of the Fourier transform that they weight."""
 
     bins: slice
     weights: Float[Tensor, "bin mel"]
@@ -161,10 +179,9 @@ class _Band:
 def _tables(
     sample_rate: int, n_mels: int, window_samples: int
 ) -> tuple[Float[Tensor, " sample"], int, tuple[_Band, ...]]:
-    """Return the window, the length of the Fourier transform, and the mels by bands.
+    """Return the window, the length of the Fourier transform, and the mels in bands.
 
-    By bands, since most mels hear few bins: a product with all the weights, nearly all of them 0, takes four times as
-    long.
+    Most mels weight few bins. A product with all weights, nearly all of them 0, takes four times as long.
     """
     n_fourier = 1 << (window_samples - 1).bit_length()  # the window's length or the next power of two
     weights, _ = kaldi.get_mel_banks(n_mels, n_fourier, float(sample_rate), _LOWEST_HZ, 0.0, 100.0, -500.0, 1.0)
@@ -176,6 +193,6 @@ def _tables(
 
 
 def _band(weights: Float[Tensor, "mel bin"]) -> _Band:
-    heard = torch.nonzero(weights.any(dim=0)).flatten()
-    first, last = (int(heard[0]), int(heard[-1])) if len(heard) else (0, 0)
+    used = torch.nonzero(weights.any(dim=0)).flatten()
+    first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
     return _Band(slice(first, last + 1), weights[:, first : last + 1].T.contiguous())

@@ -208,7 +208,7 @@ def test_resampling_keeps_the_level(music):
 
 VIA = replace(FrontEnd(), via_hz=22050)
 NORMALISED = replace(FrontEnd(), is_peak_normalised=True)
-AS_RELEASED = replace(VIA, is_peak_normalised=True)
+AS_RELEASED = replace(VIA, is_peak_normalised=True, clip_seconds=10.0)
 
 
 def resampled_log_mel(path):
@@ -222,7 +222,7 @@ def resampled_log_mel(path):
 def test_without_detour_and_normalisation_it_hears_what_kaldi_hears(music):
     ours = log_mel(*decode(music), FrontEnd())
     torch.testing.assert_close(ours[:998], resampled_log_mel(music), rtol=0, atol=5e-6)
-    assert FRONT_END_VERSION == 4
+    assert FRONT_END_VERSION == 5
 
 
 @pytest.mark.parametrize("gain", [1e-4, 0.3, 2.0, 30.0])
@@ -295,6 +295,39 @@ def test_a_clip_at_the_rate_of_the_detour_makes_none():
 
 def test_with_both_it_hears_what_the_released_recipe_hears(music):
     torch.testing.assert_close(log_mel(*decode(music), AS_RELEASED), released_front_end(music), rtol=0, atol=5e-3)
+
+
+def plain_fbank(mono):
+    """Return AST's log-mel in plain NumPy, from Kaldi's documentation: a derivation of its own."""
+
+    def mel_of(hertz):
+        return 1127 * np.log1p(np.asarray(hertz) / 700)
+
+    starts = np.arange(0, len(mono) - 400 + 1, 160)
+    frames = mono.astype(np.float64)[starts[:, None] + np.arange(400)]
+    frames -= frames.mean(axis=1, keepdims=True)
+    frames -= 0.97 * np.hstack([frames[:, :1], frames[:, :-1]])
+    power = np.abs(np.fft.rfft(frames * np.hanning(400), 512))[:, :256] ** 2
+    edges, mels = np.linspace(mel_of(20), mel_of(8000), 130), mel_of(np.arange(256) * 16000 / 512)
+    low, centre, high = (edges[i : i + 128, None] for i in range(3))
+    weights = np.minimum((mels - low) / (centre - low), (high - mels) / (high - centre)).clip(0)
+    return np.log(np.maximum(power @ weights.T, np.finfo(np.float32).eps))
+
+
+@pytest.mark.parametrize("seconds", [7.3, 10.0, 13.7])
+def test_as_released_it_equals_a_plain_derivation_at_any_length(music, seconds):
+    """Mean over channels, 22.05 kHz, divided by the peak there, 16 kHz, centre 10 s or zero samples behind."""
+    samples = np.tile(decode(music)[0], (2, 1))[: round(seconds * 44100)]
+    mono = soxr.resample(samples.mean(axis=1, dtype=np.float32), 44100, 22050)
+    mono = soxr.resample(mono / np.abs(mono).max(), 22050, 16000)
+    excess = len(mono) - 160_000
+    mono = mono[excess // 2 :][:160_000] if excess > 0 else np.concatenate([mono, np.zeros(-excess)])
+    found = log_mel(samples, 44100, AS_RELEASED).numpy()
+    np.testing.assert_allclose(found[:998], plain_fbank(mono), rtol=0, atol=2e-2)
+    assert (found[998:] == 0).all()
+    if seconds < 10:
+        np.testing.assert_allclose(found[898:998], SILENCE, atol=1e-5)
+        assert (log_mel(samples, 44100, FrontEnd())[-100:] == 0).all()
 
 
 # What is refused
@@ -404,6 +437,88 @@ def test_the_longest_recording_that_is_read_is_read(tmp_path, monkeypatch):
         decode(tmp_path / "a.ogg")
 
 
+CASES = Path(__file__).parents[1] / "fixtures"
+
+
+def sound_bytes(sound_format, subtype="PCM_16", *, samples=None, sample_rate=16_000):
+    stream = io.BytesIO()
+    samples = noise(1, channels=2) if samples is None else samples
+    soundfile.write(stream, samples, sample_rate, format=sound_format, subtype=subtype)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "ULAW"])
+@pytest.mark.parametrize("sound_format", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "VOC"])
+def test_a_cut_file_names_the_frames_that_its_header_promises(sound_format, subtype):
+    if (sound_format, subtype) == ("VOC", "PCM_24"):
+        return
+    whole = sound_bytes(sound_format, subtype)
+    assert len(decode_bytes(whole, source="clip")[0]) == 16_000
+    for n_cut in (7, len(whole) // 2):
+        with pytest.raises(ValueError, match=r"clip: truncated, .* promises 16000 frames, \d+ are there"):
+            decode_bytes(whole[:-n_cut], source="clip")
+
+
+def test_a_cut_wav_file_says_how_much_of_it_is_there():
+    whole = sound_bytes("WAV", samples=np.zeros((88_200, 1), np.float32), sample_rate=44_100)
+    with pytest.raises(ValueError, match="promises 88200 frames, 44089 are there"):
+        decode_bytes(whole[:88_222], source="clip")
+
+
+@pytest.mark.parametrize("sound_format", ["NIST", "AVR", "CAF", "PAF"])
+def test_a_container_whose_cut_nothing_shows_is_refused(sound_format):
+    with pytest.raises(ValueError, match=f"clip: a {sound_format} file.* convert it to one of WAV"):
+        decode_bytes(sound_bytes(sound_format), source="clip")
+
+
+@pytest.mark.parametrize("size", [b"\xff\xff\xff\xff", b"\x00\xf0\xff\x7f"])
+def test_a_streamed_wav_file_is_read(size):
+    content = sound_bytes("WAV")
+    assert len(decode_bytes(content[:40] + size + content[44:], source="clip")[0]) == 16_000
+
+
+@pytest.mark.parametrize("stated", [2_000_000_000, 768_001])
+def test_an_implausible_sample_rate_is_refused(stated):
+    content = sound_bytes("WAV")
+    content = content[:24] + stated.to_bytes(4, "little") + content[28:]
+    with pytest.raises(ValueError, match=f"implausible sample rate, {stated} Hz"):
+        decode_bytes(content, source="clip")
+
+
+@pytest.mark.parametrize(
+    ("name", "n_frames"),
+    [
+        ("noxing_cbr.mp3", 89_856),
+        ("unknown_length.flac", 88_200),
+        ("theora_first.ogg", 88_200),
+        ("oggflac.ogg", 88_200),
+    ],
+)
+def test_whole_files_that_state_no_length_or_hold_more_than_sound_are_read(name, n_frames):
+    samples, sample_rate = decode(CASES / name)
+    assert (samples.shape, samples.dtype, sample_rate) == ((n_frames, 2), np.float32, 44_100)
+    assert 0.01 < np.abs(samples).max() <= 1.1
+
+
+@pytest.mark.parametrize("name", ["unknown_length.flac", "oggflac.ogg", "theora_first.ogg"])
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_such_files_are_refused_if_cut_or_damaged(name, damage):
+    content = bytearray((CASES / name).read_bytes())
+    if damage == "cut":
+        del content[int(0.9 * len(content)) :]
+    else:
+        content[len(content) // 2] ^= 4
+    with pytest.raises(ValueError, match=r"clip: (truncated|damaged|not readable as sound)"):
+        decode_bytes(bytes(content), source="clip")
+
+
+def test_a_cut_mp3_file_with_its_length_is_refused():
+    content = sound_bytes("MP3", "MPEG_LAYER_III")
+    assert len(decode_bytes(content, source="clip")[0]) == 16_000
+    with pytest.raises(ValueError, match=r"clip: damaged, \d+ of its 16000 samples"):
+        decode_bytes(content[: len(content) // 2], source="clip")
+
+
 def test_a_file_truncated_between_two_pages_is_refused(tone):
     whole = tone.read_bytes()
     tone.write_bytes(whole[: whole.rindex(b"OggS")])
@@ -481,6 +596,7 @@ def test_packets_that_cannot_be_decoded_are_missed_though_their_page_is_whole(mu
         ("n_frames", 0),
         ("via_hz", -22050),
         ("via_hz", float("inf")),
+        ("clip_seconds", -1.0),
     ],
 )
 def test_a_front_end_out_of_range_is_refused_by_its_field(field, value):

@@ -152,6 +152,7 @@ class TestPreset:
             "augmentation/max_seconds",
             "front_end/via_hz",
             "front_end/is_peak_normalised",
+            "front_end/clip_seconds",
         }
 
     def test_every_piece_of_the_recipe_is_an_axis_of_the_recipe_space(self):
