@@ -154,7 +154,7 @@ def _decode_by_ffmpeg(content: bytes, why: str) -> tuple[Samples, int]:
 
     parts, n_samples = [], 0
     try:
-        with av.open(io.BytesIO(content)) as file:
+        with av.open(io.BytesIO(content), mode="r") as file:
             stream = file.streams.audio[0]
             stream.codec_context.options = {"err_detect": "crccheck+explode"}
             if stream.channels > MOST_CHANNELS:
@@ -167,11 +167,9 @@ def _decode_by_ffmpeg(content: bytes, why: str) -> tuple[Samples, int]:
                 n_samples += frame.samples
                 if too_long := why_too_long(n_samples, stream.channels, stream.sample_rate):
                     raise ValueError(too_long)
-            n_expected = (
-                n_samples
-                if stream.duration is None
-                else round(float(stream.duration * stream.time_base * stream.sample_rate))
-            )
+            n_expected = n_samples
+            if stream.duration is not None and stream.time_base is not None:
+                n_expected = round(float(stream.duration * stream.time_base * stream.sample_rate))
             sample_rate = int(stream.sample_rate)
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(f"not readable as sound ({why}; {error})") from error
