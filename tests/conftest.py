@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.batches import Part, StudyData
+from harness.data.batches import Split, StudyData
+from harness.features.inputs import LogMel, Vggish
 from harness.models.backbones.ast import Ast, AstGeometry
 from harness.models.backbones.checkpoints import save_ast
 
@@ -78,14 +79,14 @@ def make_data(*, seed, n_train=96, n_validation=64):
     rng = np.random.default_rng(seed)
     positive = rng.random((n_train + n_validation, len(LABELS))) < 0.5
     features = _audible(rng.normal(-6, 1, (len(positive), TINY.n_frames, TINY.n_mels)), positive, by=4)
-    return _annotated(rng, features.astype(np.float16), positive, n_train=n_train, front_end=TINY.front_end)
+    return _annotated(rng, features.astype(np.float16), positive, n_train=n_train, inputs=LogMel(TINY.front_end))
 
 
 def make_vggish_data(*, seed, n_train=96, n_validation=64):
     rng = np.random.default_rng(seed)
     positive = rng.random((n_train + n_validation, len(LABELS))) < 0.5
     features = _audible(rng.normal(100, 20, (len(positive), 10, 128)), positive, by=60)
-    return _annotated(rng, features.clip(0, 255).astype(np.float32), positive, n_train=n_train, front_end=None)
+    return _annotated(rng, features.clip(0, 255).astype(np.float32), positive, n_train=n_train, inputs=Vggish())
 
 
 def _audible(features, positive, *, by):
@@ -95,13 +96,13 @@ def _audible(features, positive, *, by):
     return features
 
 
-def _annotated(rng, features, positive, *, n_train, front_end):
+def _annotated(rng, features, positive, *, n_train, inputs):
     observed = rng.random(positive.shape) < 0.6
     observed[:, 0] |= ~observed.any(axis=1)
     targets = np.where(observed, positive, 0.5).astype(np.float32)
 
     def part(rows):
-        return Part(features, rows, targets[rows], observed[rows])
+        return Split(features, rows, targets[rows], observed[rows])
 
     train, validation = part(np.arange(n_train)), part(np.arange(n_train, len(features)))
-    return StudyData(LABELS, train, validation, -4.0, 2.3, front_end)
+    return StudyData(LABELS, train, validation, -4.0, 2.3, inputs)

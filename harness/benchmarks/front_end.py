@@ -19,7 +19,7 @@ from torch import Tensor
 from torchaudio.compliance import kaldi
 
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed, torch_threads
-from harness.data.batches import Part
+from harness.data.batches import Split
 from harness.data.dataset import ClipDataset
 from harness.features.extract import extract
 from harness.features.log_mel import FrontEnd
@@ -119,7 +119,7 @@ def _ways(dataset: ClipDataset) -> dict[str, Callable[[], object]]:
         extract(paths, FrontEnd(), cache=cache)
 
     def read() -> None:
-        part = Part(extract(paths, FrontEnd(), cache=cache).rows, dataset.train, dataset.targets, dataset.observed)
+        part = Split(extract(paths, FrontEnd(), cache=cache).rows, dataset.train, dataset.targets, dataset.observed)
         for batch in np.array_split(np.arange(len(part)), -(-len(part) // _BATCH)):
             part.batch(batch, torch.device("cpu"))
 

@@ -21,6 +21,7 @@ import psutil
 
 from harness.common.progress import track
 from harness.config.study import DataSpec
+from harness.features.inputs import LogMel
 from harness.models.backbones.checkpoints import load_backbone
 from harness.study.files import BEST, LAST, TrialFiles
 from harness.study.sources import open_dataset, open_study_data
@@ -110,7 +111,7 @@ def prepare_demo(demo_clips: int) -> None:
     workers = len(os.sched_getaffinity(0))
     front_end = load_backbone(str(_FLAGS["backbone"])).geometry.front_end
     dataset = open_dataset(spec, workers=workers, progress=track)
-    open_study_data(spec, dataset, front_end=front_end, workers=workers, progress=track)
+    open_study_data(spec, dataset, inputs=LogMel(front_end), workers=workers, progress=track)
 
 
 def run_study(command: Sequence[str], *, storage: Path, name: str, trials: int) -> StudyTimes:

@@ -19,7 +19,7 @@ from harness.benchmarks.timing import Ratio, interleaved, ratio, speed
 from harness.benchmarks.training import unread_data
 from harness.common.files import cache_dir
 from harness.config.trial import TrialConfig
-from harness.data.batches import Part, StudyData
+from harness.data.batches import Split, StudyData
 from harness.features.cache import Rows
 from harness.models.backbones.ast import GEOMETRIES
 from harness.models.backbones.checkpoints import load_backbone
@@ -116,8 +116,8 @@ def measure_waiting(*, backbone: str = "ast-nano", n_clips: int = _EPOCH_CLIPS, 
 def _readers(place: Path, n_clips: int) -> dict[str, Callable[[], object]]:
     labels = np.zeros((n_clips, 1), np.float32)
 
-    def part(features: Rows) -> Part:
-        return Part(features, np.arange(n_clips), labels, labels == 0)
+    def part(features: Rows) -> Split:
+        return Split(features, np.arange(n_clips), labels, labels == 0)
 
     def in_turn(features: Rows) -> None:
         clips = part(features)

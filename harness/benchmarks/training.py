@@ -19,8 +19,9 @@ from torch import Tensor
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed
 from harness.config.study import PRECISIONS
 from harness.config.trial import REPROGRAMMERS, TrialConfig
-from harness.data.batches import Part, StudyData
+from harness.data.batches import Split, StudyData
 from harness.features.cache import Rows
+from harness.features.inputs import LogMel
 from harness.models.backbones.ast import AstGeometry, Backbone
 from harness.models.backbones.checkpoints import load_backbone
 from harness.models.build import build_model
@@ -180,5 +181,5 @@ def unread_data(geometry: AstGeometry, features: Rows, rows: Int[np.ndarray, " c
     targets = rng.integers(0, 2, (len(rows), len(_LABELS))).astype(np.float32)
     observed = rng.random(targets.shape) < 0.1
     observed[np.arange(len(rows)), np.arange(len(rows)) % len(_LABELS)] = True
-    part = Part(features, rows, targets, observed)
-    return StudyData(_LABELS, part, part, -6.0, 3.0, geometry.front_end)
+    part = Split(features, rows, targets, observed)
+    return StudyData(_LABELS, part, part, -6.0, 3.0, LogMel(geometry.front_end))

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from harness.data.dataset import ClipDataset
 from harness.data.openmic import read_vggish
-from harness.data.splits import Split
+from harness.data.splits import SplitRows
 from harness.features.cache import Rows
 from harness.features.extract import Extracted
+from harness.features.inputs import Input, LogMel, Vggish
 from harness.features.log_mel import FrontEnd
 
 T = TypeVar("T")
@@ -76,13 +77,12 @@ class ReadAhead(Generic[T]):
 class Features:
     """One row of `values` for each key of the data set; it means nothing where `available` is False.
 
-    `digest` stands for labels, partition and sound, on whichever machine, and not for the front end, which is None for
-    VGGish.
+    `digest` identifies labels, partition and sound on any machine; front ends share it.
     """
 
     values: Rows
     available: Bool[np.ndarray, " clip"]
-    front_end: FrontEnd | None
+    inputs: Input
     digest: str
 
 
@@ -103,7 +103,7 @@ def log_mel_features(
         files = [[key, digest] for key, digest in zip(dataset.keys, extracted.digests, strict=True) if digest]
         sound_digest = _sha256([files, unreadable])
     digest = _sha256(["log_mel", dataset.digest, sound_digest, unreadable, *_some_keys(dataset, rows)])
-    return Features(extracted.rows, extracted.available, front_end, digest)
+    return Features(extracted.rows, extracted.available, LogMel(front_end), digest)
 
 
 def vggish_features(
@@ -121,7 +121,7 @@ def vggish_features(
     values.setflags(write=False)
     heard = sound_digest or hashlib.sha256(values.astype("<f4", copy=False).tobytes()).hexdigest()
     digest = _sha256(["vggish", dataset.digest, heard, *_some_keys(dataset, rows)])
-    return Features(values, np.ones(len(values), np.bool_), front_end=None, digest=digest)
+    return Features(values, np.ones(len(values), np.bool_), Vggish(), digest)
 
 
 def _some_keys(dataset: ClipDataset, rows: Int[np.ndarray, " row"] | None) -> list[list[str]]:
@@ -141,7 +141,7 @@ Batch = tuple[Float[Tensor, "batch time feature"], Float[Tensor, "batch label"],
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """The clips of one split: rows of all clips' features, with their labels.
 
     `features` is log-mel, (stored, frame, mel) in float16, of which a batch is read at a time from its file, or VGGish,
@@ -194,32 +194,32 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 class StudyData:
     """Training and validation clips, and the statistics of the training clips' features.
 
-    `front_end` is None for VGGish. `digest` is equal on every machine that holds the same labels, partition and audio
-    (or VGGish), whichever front end hears them; it is "" for clips that were made in memory.
+    `digest` identifies labels, partition and audio (or VGGish) on any machine; front ends share it. It is "" for clips
+    that were made in memory.
     """
 
     labels: tuple[str, ...]
-    train: Part
-    validation: Part
+    train: Split
+    validation: Split
     mean: float
     std: float
-    front_end: FrontEnd | None
+    inputs: Input
     digest: str = ""
 
 
-def study_data(dataset: ClipDataset, features: Features, split: Split) -> StudyData:
+def study_data(dataset: ClipDataset, features: Features, split: SplitRows) -> StudyData:
     """Return the training and validation clips that have features.
 
     Raises:
         ValueError: a split is empty, or has a label without any annotation, once clips without features are left out.
     """
-    train = select_part(dataset, features, split.train, name="train")
-    validation = select_part(dataset, features, split.validation, name="validation")
+    train = select_split(dataset, features, split.train, name="train")
+    validation = select_split(dataset, features, split.validation, name="validation")
     mean, std = _statistics(train)
-    return StudyData(dataset.labels, train, validation, mean, std, features.front_end, features.digest)
+    return StudyData(dataset.labels, train, validation, mean, std, features.inputs, features.digest)
 
 
-def select_part(dataset: ClipDataset, features: Features, rows: Int[np.ndarray, " row"], *, name: str) -> Part:
+def select_split(dataset: ClipDataset, features: Features, rows: Int[np.ndarray, " row"], *, name: str) -> Split:
     """Return those of the rows that have features and an annotation.
 
     Raises:
@@ -232,10 +232,10 @@ def select_part(dataset: ClipDataset, features: Features, rows: Int[np.ndarray, 
     bare = [label for column, label in enumerate(dataset.labels) if not observed[:, column].any()]
     if bare:
         raise ValueError(f"{name} split of {dataset.name}: no clip is annotated for {', '.join(bare)}")
-    return Part(features.values, kept, dataset.targets[kept], observed, features.digest)
+    return Split(features.values, kept, dataset.targets[kept], observed, features.digest)
 
 
-def _statistics(part: Part, *, clips: int = 500) -> tuple[float, float]:
+def _statistics(part: Split, *, clips: int = 500) -> tuple[float, float]:
     """Return mean and standard deviation over evenly spaced training clips, padding included."""
     chosen = np.unique(np.linspace(0, len(part) - 1, min(clips, len(part))).astype(np.int64))
     count, total, squares = 0, 0.0, 0.0

@@ -24,7 +24,7 @@ Rows = Int[np.ndarray, " row"]
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class SplitRows:
     """Rows of a `ClipDataset` to train on and to validate on: sorted, disjoint, without test rows."""
 
     train: Rows
@@ -37,7 +37,7 @@ def split_train(
     kind: str = DataSpec.split,
     validation_fraction: float = DataSpec.validation_fraction,
     seed: int = 0,
-) -> Split:
+) -> SplitRows:
     """Split the official train rows into train and validation.
 
     `validation_fraction` is the share of the train clips that becomes validation. Neither it nor `seed` changes the
@@ -49,7 +49,7 @@ def split_train(
     """
     check_split(kind, validation_fraction)
     validation = np.sort(resolve(SPLITS[kind])(dataset, validation_fraction, seed))
-    split = Split(train=np.setdiff1d(dataset.train, validation), validation=validation)
+    split = SplitRows(train=np.setdiff1d(dataset.train, validation), validation=validation)
     drawn = "" if kind == "public" else f" with validation-fraction={validation_fraction}, seed={seed}"
     _check(dataset, split, how=f"split {kind!r}{drawn}")
     return split
@@ -101,7 +101,7 @@ def artist_validation(dataset: ClipDataset, fraction: float, seed: int) -> Rows:
     return rows
 
 
-def _check(dataset: ClipDataset, split: Split, *, how: str) -> None:
+def _check(dataset: ClipDataset, split: SplitRows, *, how: str) -> None:
     for name, rows in (("train", split.train), ("validation", split.validation)):
         if len(rows) == 0:
             raise ValueError(f"{how}: no clip is left for {name} out of {len(dataset.train)}")
@@ -118,7 +118,7 @@ _N_CANDIDATES = 16
 _MANY_LABELS = 4  # clips with as many annotated labels or more are one stratum
 
 
-def study_split(spec: DataSpec, dataset: ClipDataset) -> Split:
+def study_split(spec: DataSpec, dataset: ClipDataset) -> SplitRows:
     """Return the rows that a study trains on and validates on.
 
     All train rows are split first, then the fraction of each side is drawn with the split's seed. So no fraction moves
@@ -133,7 +133,7 @@ def study_split(spec: DataSpec, dataset: ClipDataset) -> Split:
         stratified(rows, spec.fraction, observed=dataset.observed, positive=positive, seed=spec.split_seed)
         for rows in (split.train, split.validation)
     )
-    return Split(train, validation)
+    return SplitRows(train, validation)
 
 
 def stratified(

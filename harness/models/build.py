@@ -11,7 +11,7 @@ from torch import nn
 from harness.common.registry import resolve
 from harness.config.recipe import NORMALISATIONS
 from harness.config.trial import SYSTEMS, TrialConfig
-from harness.data.batches import Part, StudyData
+from harness.data.batches import Split, StudyData
 from harness.data.dataset import POSITIVE
 from harness.models.backbones.ast import Ast, Backbone
 from harness.models.baselines import AttentionModel, CnnModel, FineTuned
@@ -106,12 +106,12 @@ def source_use(backbone: Backbone, data: StudyData, *, device: torch.device) -> 
     return use
 
 
-def _answers(part: Part) -> dict[str, Bool[np.ndarray, "clip label"]]:
+def _answers(part: Split) -> dict[str, Bool[np.ndarray, "clip label"]]:
     is_positive = part.targets >= POSITIVE
     return {"positive": is_positive & part.observed, "negative": ~is_positive & part.observed}
 
 
-def _sample(part: Part, labels: tuple[str, ...]) -> Int[np.ndarray, " clip"]:
+def _sample(part: Split, labels: tuple[str, ...]) -> Int[np.ndarray, " clip"]:
     """Return positions drawn with a fixed seed: some clips, and more of them for each label's rarer answers."""
     rng = np.random.default_rng(0)
     chosen = np.zeros(len(part), np.bool_)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from harness.data.batches import StudyData
+from harness.features.inputs import LogMel
 from harness.models.reprogrammed import Reprogrammed
 from harness.study.files import TrialFiles
 from harness.study.records import EpochRecord, best_of
@@ -35,10 +36,10 @@ def write_artifacts(
             scores={m.title: [r.figures[n] for r in records] for n, m in METRICS.items() if n in best.figures},
             title=title,
         )
-        if isinstance(learner, Trainer) and isinstance(learner.model, Reprogrammed) and data.front_end is not None:
+        if isinstance(learner, Trainer) and isinstance(learner.model, Reprogrammed) and isinstance(data.inputs, LogMel):
             before, after = _example(learner.model, data, device)
             figures.input_change(
-                change, before, after, hop_ms=data.front_end.hop_ms, title=f"{title}: what the backbone hears"
+                change, before, after, hop_ms=data.inputs.front_end.hop_ms, title=f"{title}: the backbone's input"
             )
         for figure in (f1, curves, change):
             if figure.exists():

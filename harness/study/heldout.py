@@ -14,24 +14,24 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.config.study import DataSpec
-from harness.data.batches import Part, select_part
+from harness.data.batches import Split, select_split
 from harness.data.dataset import ClipDataset
-from harness.features.log_mel import FrontEnd
+from harness.features.inputs import Input
 from harness.study.files import TrialFiles
-from harness.study.sources import open_features
+from harness.study.sources import features_of
 from harness.training.metrics import majority_floor, one_sided_labels, score
 
-__all__ = ["READS", "RESULT", "open_test_part", "read_test_once", "readings_of"]
+__all__ = ["READS", "RESULT", "open_test_split", "read_test_once", "readings_of"]
 
 
 RESULT, READS = "test.json", "test_reads.json"
 
 
-Predict = Callable[[Part], Float[np.ndarray, "clip label"]]
+Predict = Callable[[Split], Float[np.ndarray, "clip label"]]
 
 
 def read_test_once(
-    files: TrialFiles, dataset: ClipDataset, *, inputs: str, predict: Predict, open_part: Callable[[], Part]
+    files: TrialFiles, dataset: ClipDataset, *, inputs: str, predict: Predict, open_split: Callable[[], Split]
 ) -> dict[str, Any]:
     """Return a trial's figures on the test split; compute them only if none are stored.
 
@@ -51,23 +51,23 @@ def read_test_once(
     read_at = datetime.now(UTC).isoformat(timespec="seconds")
     readings = [*readings_of(files), read_at]
     files.write(READS, json.dumps(readings).encode())
-    part = open_part()
-    scores = score(predict(part), part.targets, observed=part.observed, labels=dataset.labels)
+    split = open_split()
+    scores = score(predict(split), split.targets, observed=split.observed, labels=dataset.labels)
     floor = majority_floor(
         dataset.targets[dataset.train],
-        part.targets,
+        split.targets,
         train_observed=dataset.observed[dataset.train],
-        observed=part.observed,
+        observed=split.observed,
         labels=dataset.labels,
     )
     result = {
         **scores.to_record(),
         "floor": floor.to_record(),
-        "n_clips": len(part),
-        "n_left_out": int(dataset.observed[dataset.test].any(axis=1).sum()) - len(part),
-        "clips": hashlib.sha256(part.rows.astype("<i8").tobytes()).hexdigest(),
-        f"{inputs}_digest": part.digest,
-        "one_sided": list(one_sided_labels(part.targets, part.observed, dataset.labels)),
+        "n_clips": len(split),
+        "n_left_out": int(dataset.observed[dataset.test].any(axis=1).sum()) - len(split),
+        "clips": hashlib.sha256(split.rows.astype("<i8").tobytes()).hexdigest(),
+        f"{inputs}_digest": split.digest,
+        "one_sided": list(one_sided_labels(split.targets, split.observed, dataset.labels)),
         "read_at": read_at,
         "reads": len(readings),
     }
@@ -82,14 +82,14 @@ def readings_of(files: TrialFiles) -> list[str]:
     return times
 
 
-def open_test_part(spec: DataSpec, dataset: ClipDataset, *, front_end: FrontEnd | None, workers: int = 1) -> Part:
-    """Return all test clips with their log-mel, or with their VGGish if `front_end` is None.
+def open_test_split(spec: DataSpec, dataset: ClipDataset, *, inputs: Input, workers: int = 1) -> Split:
+    """Return all test clips with the inputs of a system.
 
-    Which clips are left out is decided as for the other splits; `reveals_all` reveals nothing here.
+    Clips are left out by the same rules as in the other splits; `reveals_all` reveals nothing here.
 
     Raises:
         ValueError: a clip cannot be read and `skips_corrupt` is False, the data set has no VGGish, or no clip is
             annotated for some label.
     """
-    features = open_features(spec, dataset, front_end=front_end, rows=dataset.test, workers=workers)
-    return select_part(dataset, features, dataset.test, name="test")
+    features = features_of(inputs, dataset, spec=spec, rows=dataset.test, workers=workers)
+    return select_split(dataset, features, dataset.test, name="test")

@@ -14,10 +14,11 @@ from harness.config.trial import TrialConfig
 from harness.data.batches import StudyData
 from harness.data.dataset import ClipDataset
 from harness.data.splits import study_split
+from harness.features.inputs import Input
 from harness.features.log_mel import FrontEnd
 from harness.models.backbones.checkpoints import backbone_digest, load_backbone, origin_of
 from harness.study.console import StudyConsole
-from harness.study.sources import open_dataset, open_features, open_study_data
+from harness.study.sources import features_of, inputs_of, open_dataset, open_study_data
 from harness.training.metrics import majority_floor, one_sided_labels
 from search_spaces import Space, load
 
@@ -50,13 +51,13 @@ def prepare_for(
     console: StudyConsole,
     reads_test: bool = False,
 ) -> Prepared:
-    """Load the backbone, and compute the features that these configurations hear, on test as well if that is read."""
+    """Load the backbone, and extract the inputs of these configurations, of test clips too if they will be read."""
     backbone = load_backbone(spec.backbone)
     dataset = open_dataset(spec.data, workers=cpu_count(), progress=track)
-    ways = _ways_to_hear(backbone.geometry.front_end, configs)
-    heard = _open_all(spec, dataset, ways)
-    heard_on_test = _hear_test_clips(spec, dataset, ways) if reads_test else {}
-    data = next(iter(heard.values()))
+    wanted = _inputs_of(backbone.geometry.front_end, configs)
+    opened = _open_all(spec, dataset, wanted)
+    test_digests = _extract_test_clips(spec, dataset, wanted) if reads_test else {}
+    data = next(iter(opened.values()))
     floor = _floor(data)
     sizes = f"{len(data.train)} to train on, {len(data.validation)} to validate on, {len(data.labels)} labels"
     console.header(
@@ -69,8 +70,8 @@ def prepare_for(
     )
     provenance = {
         "data_digest": dataset.digest,
-        **{f"{inputs}_digest": data.digest for inputs, data in heard.items()},
-        **{f"{inputs}_test_digest": digest for inputs, digest in heard_on_test.items()},
+        **{f"{name}_digest": data.digest for name, data in opened.items()},
+        **{f"{name}_test_digest": digest for name, digest in test_digests.items()},
         "backbone_digest": backbone_digest(backbone),
         **origin_of(spec.backbone),
         "git_commit": git_commit(),
@@ -108,40 +109,29 @@ def _fraction_in_words(spec: DataSpec, dataset: ClipDataset) -> str:
     return text if found == asked else text + why
 
 
-def _ways_to_hear(front_end: FrontEnd, configs: Sequence[TrialConfig]) -> list[tuple[str, FrontEnd | None]]:
-    """Return the inputs of these configurations, each with its front end, which is None for VGGish."""
-    found = sorted({(c.system.inputs, c.front_end.via_hz, c.front_end.is_peak_normalised) for c in configs})
-    return [
-        (inputs, replace(front_end, via_hz=via_hz, is_peak_normalised=is_peak) if inputs == "log_mel" else None)
-        for inputs, via_hz, is_peak in found
-    ]
+def _inputs_of(front_end: FrontEnd, configs: Sequence[TrialConfig]) -> list[Input]:
+    """Return the different inputs of these configurations, in an order of their own."""
+    return sorted({inputs_of(config, front_end) for config in configs}, key=repr)
 
 
-def _open_all(
-    spec: StudySpec, dataset: ClipDataset, ways: Sequence[tuple[str, FrontEnd | None]]
-) -> dict[str, StudyData]:
-    """Open what is heard in these ways, computing the features that are missing; return it by inputs.
+def _open_all(spec: StudySpec, dataset: ClipDataset, wanted: Sequence[Input]) -> dict[str, StudyData]:
+    """Return the data by the name of its inputs, extracting missing features.
 
-    Several front ends over the same clips count as one, under the same digest.
+    Several front ends over the same clips share a name and a digest.
     """
     return {
-        inputs: open_study_data(spec.data, dataset, front_end=front_end, workers=cpu_count(), progress=track)
-        for inputs, front_end in ways
+        inputs.name: open_study_data(spec.data, dataset, inputs=inputs, workers=cpu_count(), progress=track)
+        for inputs in wanted
     }
 
 
-def _hear_test_clips(
-    spec: StudySpec, dataset: ClipDataset, ways: Sequence[tuple[str, FrontEnd | None]]
-) -> dict[str, str]:
-    """Compute the features of the test clips that are missing, all of them after a study of a fraction.
-
-    Return their digests by inputs; nothing is learned or told of a label.
-    """
+def _extract_test_clips(spec: StudySpec, dataset: ClipDataset, wanted: Sequence[Input]) -> dict[str, str]:
+    """Extract missing features of all test clips; return their digests by the name of the inputs."""
     return {
-        inputs: open_features(
-            spec.data, dataset, front_end=front_end, rows=dataset.test, workers=cpu_count(), progress=track
+        inputs.name: features_of(
+            inputs, dataset, spec=spec.data, rows=dataset.test, workers=cpu_count(), progress=track
         ).digest
-        for inputs, front_end in ways
+        for inputs in wanted
     }
 
 

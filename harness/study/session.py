@@ -12,7 +12,7 @@ import logging
 import random
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -21,14 +21,14 @@ import torch
 
 from harness.config.study import DataSpec
 from harness.config.trial import TrialConfig
-from harness.data.batches import Part, StudyData
-from harness.features.log_mel import FrontEnd
+from harness.data.batches import Split, StudyData
+from harness.features.inputs import Input, LogMel, Vggish
 from harness.models.backbones.ast import Ast
 from harness.models.backbones.checkpoints import backbone_digest, load_backbone
 from harness.study.files import BEST, LAST, TrialFiles
-from harness.study.heldout import open_test_part, read_test_once
+from harness.study.heldout import open_test_split, read_test_once
 from harness.study.records import EpochRecord, TrialFailure, TrialReport, best_of
-from harness.study.sources import open_dataset, open_study_data
+from harness.study.sources import inputs_of, open_dataset, open_study_data
 from harness.training.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
 from harness.training.learner import make_learner
 
@@ -117,8 +117,8 @@ class Session:
     def _epochs(self) -> Iterator[TrialReport]:
         task, files, device = self.task, self.files, _device()
         config = TrialConfig.from_paths(task.paths)
-        backbone, front_end = _backbone_and_front_end(task, config, device)
-        data = _data(task.data, task.data_digest, front_end)
+        backbone, inputs = _backbone_and_inputs(task, config, device)
+        data = _data(task.data, task.data_digest, inputs)
         untouched = _versions(backbone)
         learner = make_learner(
             config,
@@ -140,7 +140,7 @@ class Session:
                 parameters=dict(learner.parameter_counts()),
                 seconds=sum(record.seconds for record in records),
                 # with the last epoch's report, since a scheduler's stop prevents any later step
-                test=self._test_result(config, backbone, data, device) if task.reads_test and ended else None,
+                test=self._test_result(backbone, data, device) if task.reads_test and ended else None,
             )
 
         if (state := files.load(LAST)) is not None:
@@ -161,9 +161,7 @@ class Session:
             files.save(LAST, {"trainer": learner.state(), "records": [asdict(record) for record in records]})
             yield report()
 
-    def _test_result(
-        self, config: TrialConfig, backbone: Ast | None, data: StudyData, device: torch.device
-    ) -> dict[str, Any]:
+    def _test_result(self, backbone: Ast | None, data: StudyData, device: torch.device) -> dict[str, Any]:
         """Return the figures of the best weights on the test clips.
 
         Raises:
@@ -176,12 +174,10 @@ class Session:
         spec = self.task.data
         dataset = open_dataset(spec)
 
-        def open_part() -> Part:
-            return open_test_part(spec, dataset, front_end=data.front_end, workers=torch.get_num_threads())
+        def open_split() -> Split:
+            return open_test_split(spec, dataset, inputs=data.inputs, workers=torch.get_num_threads())
 
-        return read_test_once(
-            self.files, dataset, inputs=config.system.inputs, predict=best.predict, open_part=open_part
-        )
+        return read_test_once(self.files, dataset, inputs=data.inputs.name, predict=best.predict, open_split=open_split)
 
 
 def checkpoint_header(task: TrialTask, config: TrialConfig, data: StudyData, record: EpochRecord) -> CheckpointHeader:
@@ -191,11 +187,13 @@ def checkpoint_header(task: TrialTask, config: TrialConfig, data: StudyData, rec
     return CheckpointHeader(
         config=config.to_paths(),
         labels=data.labels,
-        input=config.system.inputs,
-        front_end=None if data.front_end is None else asdict(data.front_end),
+        input=data.inputs.name,
+        front_end=asdict(data.inputs.front_end) if isinstance(data.inputs, LogMel) else None,
         mean=data.mean,
         std=data.std,
-        backbone={**backbone, "name": task.backbone, "digest": task.backbone_digest} if data.front_end else {},
+        backbone={**backbone, "name": task.backbone, "digest": task.backbone_digest}
+        if isinstance(data.inputs, LogMel)
+        else {},
         data={**asdict(task.data), "digest": task.data_digest, "data_digest": origin.get("data_digest", "")},
         epoch=record.epoch,
         figures=record.figures,
@@ -240,14 +238,12 @@ def _set_random_state(state: tuple[Any, ...]) -> None:
         torch.cuda.set_rng_state(cuda)
 
 
-def _backbone_and_front_end(
-    task: TrialTask, config: TrialConfig, device: torch.device
-) -> tuple[Ast | None, FrontEnd | None]:
-    """Return the backbone and the front end of a system: none for a system on VGGish features."""
-    if config.system.inputs != "log_mel":
-        return None, None
+def _backbone_and_inputs(task: TrialTask, config: TrialConfig, device: torch.device) -> tuple[Ast | None, Input]:
+    """Return the inputs of a system, and the backbone unless the system takes VGGish features."""
+    if config.system.inputs == Vggish.name:
+        return None, Vggish()
     backbone = _backbone(task.backbone, task.backbone_digest, str(device))
-    return backbone, replace(backbone.geometry.front_end, **asdict(config.front_end))
+    return backbone, inputs_of(config, backbone.geometry.front_end)
 
 
 @lru_cache(maxsize=1)
@@ -260,9 +256,9 @@ def _backbone(name: str, digest: str, device: str) -> Ast:
 
 
 @lru_cache(maxsize=4)  # a study may compare front ends, and log-mel with VGGish
-def _data(spec: DataSpec, digest: str, front_end: FrontEnd | None) -> StudyData:
-    """Return the study's data, prepared on this node if necessary: VGGish features without a front end."""
-    data = open_study_data(spec, open_dataset(spec), front_end=front_end, workers=torch.get_num_threads())
+def _data(spec: DataSpec, digest: str, inputs: Input) -> StudyData:
+    """Return the study's data, extracted on this node if necessary."""
+    data = open_study_data(spec, open_dataset(spec), inputs=inputs, workers=torch.get_num_threads())
     if data.digest != digest:
         raise ValueError(f"data {spec.source}: this node has {data.digest[:12]}, the study began with {digest[:12]}")
     return data

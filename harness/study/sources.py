@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,14 @@ from jaxtyping import Int
 from harness.common.files import cache_dir
 from harness.common.progress import Progress, quiet
 from harness.config.study import DataSpec
+from harness.config.trial import TrialConfig
 from harness.data.batches import Features, StudyData, log_mel_features, study_data, vggish_features
 from harness.data.dataset import ClipDataset
 from harness.data.formats import read_dataset
 from harness.data.skipped import report_skipped
 from harness.data.splits import study_split
 from harness.features.extract import Extracted, extract
+from harness.features.inputs import Input, LogMel, Vggish
 from harness.features.log_mel import FrontEnd
 from harness.synthetic.demo import demo_digest, demo_truth, ensure_demo
 
@@ -37,18 +39,17 @@ def open_dataset(spec: DataSpec, *, workers: int = 1, progress: Progress = quiet
 
 
 def open_study_data(
-    spec: DataSpec, dataset: ClipDataset, *, front_end: FrontEnd | None, workers: int = 1, progress: Progress = quiet
+    spec: DataSpec, dataset: ClipDataset, *, inputs: Input, workers: int = 1, progress: Progress = quiet
 ) -> StudyData:
-    """Return the training and validation clips with their log-mel, or with their VGGish if `front_end` is None.
+    """Return the training and validation clips with the inputs of a system.
 
     Raises:
         OSError: audio files cannot be opened, or the cache cannot be written.
         ValueError: the split does not suit the data set, a clip cannot be read and `skips_corrupt` is False, or the
             data set has no VGGish.
     """
-    features = open_features(
-        spec, dataset, front_end=front_end, rows=study_rows(spec, dataset), workers=workers, progress=progress
-    )
+    rows = study_rows(spec, dataset)
+    features = features_of(inputs, dataset, spec=spec, rows=rows, workers=workers, progress=progress)
     data = study_data(dataset, features, study_split(spec, dataset))
     return _revealed(data, dataset) if spec.reveals_all else data
 
@@ -65,27 +66,36 @@ def study_rows(spec: DataSpec, dataset: ClipDataset) -> Int[np.ndarray, " row"] 
     return np.concatenate([split.train, split.validation])
 
 
-def open_features(
-    spec: DataSpec,
+def inputs_of(config: TrialConfig, front_end: FrontEnd) -> Input:
+    """Return the inputs of a configuration, given the front end of the backbone."""
+    if config.system.inputs == Vggish.name:
+        return Vggish()
+    return LogMel(replace(front_end, **asdict(config.front_end)))
+
+
+def features_of(
+    inputs: Input,
     dataset: ClipDataset,
     *,
-    front_end: FrontEnd | None,
+    spec: DataSpec,
     rows: Int[np.ndarray, " row"] | None = None,
     workers: int = 1,
     progress: Progress = quiet,
 ) -> Features:
-    """Return the log-mel of some clips (None: of all), computed on first use, or VGGish if `front_end` is None.
+    """Return the inputs of some clips (None: of all), extracted on first use.
 
-    The demo set, which every machine renders for itself, is known by the digest of the samples that were rendered; any
-    other data set by its audio files, or by its VGGish array.
+    The digest of the demo set, which every machine renders for itself, comes from the rendered samples. That of any
+    other data set comes from its audio files, or from its VGGish array.
 
     Raises:
         OSError: audio files cannot be opened, or the cache cannot be written.
         ValueError: a clip cannot be read and `skips_corrupt` is False, or the data set has no VGGish.
     """
-    if front_end is None:
-        return vggish_features(dataset, rows=rows, sound_digest=_rendered_digest(spec, dataset))
-    return extract_features(spec, dataset, front_end, rows=rows, workers=workers, progress=progress)[0]
+    match inputs:
+        case LogMel(front_end):
+            return extract_features(spec, dataset, front_end, rows=rows, workers=workers, progress=progress)[0]
+        case Vggish():
+            return vggish_features(dataset, rows=rows, sound_digest=_rendered_digest(spec, dataset))
 
 
 def extract_features(
@@ -97,7 +107,7 @@ def extract_features(
     workers: int = 1,
     progress: Progress = quiet,
 ) -> tuple[Features, Extracted]:
-    """Return the log-mel of some clips (None: of all) as `open_features` does, and the pass over the cache it took.
+    """Return the log-mel of some clips (None: of all) as `features_of` does, and the pass over the cache it took.
 
     Raises:
         OSError: audio files cannot be opened, or the cache cannot be written.

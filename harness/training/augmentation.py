@@ -14,24 +14,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from harness.config.recipe import Augmentation, SpecAugment
-from harness.features.log_mel import FrontEnd
+from harness.features.inputs import Input, LogMel
 
 SILENCE = math.log(torch.finfo(torch.float32).eps)
 """Log-mel of digital silence, as the front end gives it: -15.94."""
 
 
-LogMel = Float[Tensor, "clip frame mel"]
+Spectrogram = Float[Tensor, "clip frame mel"]
 
 
-def build_augmentation(config: Augmentation, *, front_end: FrontEnd | None) -> Callable[[LogMel], LogMel]:
-    """Return what a training batch passes through; without a front end, there is no spectrogram to mask."""
-    if not isinstance(config, SpecAugment) or front_end is None:
-        return lambda inputs: inputs
-    max_frames = max(1, round(config.max_seconds * 1000 / front_end.hop_ms))
+def build_augmentation(config: Augmentation, *, inputs: Input) -> Callable[[Spectrogram], Spectrogram]:
+    """Return the function that augments a training batch; only log-mel can be masked."""
+    if not isinstance(config, SpecAugment) or not isinstance(inputs, LogMel):
+        return lambda batch: batch
+    max_frames = max(1, round(config.max_seconds * 1000 / inputs.front_end.hop_ms))
     return lambda log_mel: spec_augment(log_mel, max_mels=config.max_mels, max_frames=max_frames)
 
 
-def spec_augment(log_mel: LogMel, *, max_mels: int, max_frames: int) -> LogMel:
+def spec_augment(log_mel: Spectrogram, *, max_mels: int, max_frames: int) -> Spectrogram:
     """Return the clips with up to `max_mels` mels and up to `max_frames` frames of each silent.
 
     Drawn from the global generator of the device that the clips are on.

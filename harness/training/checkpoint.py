@@ -20,7 +20,8 @@ from torch import Tensor
 
 from harness.config.components import ManyToOneMapper
 from harness.config.trial import TrialConfig
-from harness.data.batches import Part, StudyData
+from harness.data.batches import Split, StudyData
+from harness.features.inputs import LogMel, Vggish
 from harness.features.log_mel import FrontEnd
 from harness.models.backbones.ast import Ast
 from harness.models.backbones.checkpoints import backbone_digest, load_backbone
@@ -67,7 +68,7 @@ class Checkpoint:
     header: CheckpointHeader
     learner: Learner
 
-    def predict(self, part: Part) -> Float[np.ndarray, "clip label"]:
+    def predict(self, part: Split) -> Float[np.ndarray, "clip label"]:
         """Return the labels' probabilities for the clips of a part, in the order of the header's labels."""
         return self.learner.predict(part)
 
@@ -149,6 +150,6 @@ def _checked_backbone(header: CheckpointHeader, given: Ast | str | None, device:
 def _no_clips(header: CheckpointHeader) -> StudyData:
     """Return data with the labels and the statistics that the model was built with, but without clips."""
     no_labels = np.empty((0, len(header.labels)), np.float32)
-    nothing = Part(np.empty((0, 1, 1), np.float16), np.empty(0, np.int64), no_labels, no_labels > 0)
-    front_end = None if header.front_end is None else FrontEnd(**header.front_end)
-    return StudyData(header.labels, nothing, nothing, header.mean, header.std, front_end)
+    nothing = Split(np.empty((0, 1, 1), np.float16), np.empty(0, np.int64), no_labels, no_labels > 0)
+    inputs = Vggish() if header.front_end is None else LogMel(FrontEnd(**header.front_end))
+    return StudyData(header.labels, nothing, nothing, header.mean, header.std, inputs)

@@ -16,7 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from harness.config.components import RandomForest
 from harness.config.trial import TrialConfig
-from harness.data.batches import Part, StudyData
+from harness.data.batches import Split, StudyData
 from harness.data.dataset import POSITIVE
 from harness.training.losses import binarised, masked_bce
 from harness.training.metrics import score
@@ -150,7 +150,7 @@ class ForestLearner:
         """Let these trees predict."""
         self._forests = Forests(**{name: tensor.numpy() for name, tensor in weights.items()})
 
-    def predict(self, part: Part) -> Float[np.ndarray, "clip label"]:
+    def predict(self, part: Split) -> Float[np.ndarray, "clip label"]:
         """Return the labels' probabilities: the mean over a label's trees."""
         assert self._forests is not None, "the forests are fitted or loaded first"
         return self._forests.predict(_mean_vggish(part))
@@ -175,13 +175,13 @@ class ForestLearner:
         self._forests = Forests.of(forests)
 
 
-def _mean_vggish(part: Part) -> Float[np.ndarray, "clip dim"]:
+def _mean_vggish(part: Split) -> Float[np.ndarray, "clip dim"]:
     vggish, _, _ = part.batch(np.arange(len(part)), torch.device("cpu"))
     mean: Float[np.ndarray, "clip dim"] = vggish.numpy().mean(axis=1, dtype=np.float64)
     return mean
 
 
-def _loss(probabilities: Float[np.ndarray, "clip label"], part: Part) -> float:
+def _loss(probabilities: Float[np.ndarray, "clip label"], part: Split) -> float:
     """Return the mean cross-entropy in nats; where all trees are wrong it counts as 16, and not as infinite."""
     logits = torch.logit(torch.from_numpy(probabilities), eps=_EPS)
     targets, observed = torch.from_numpy(part.targets), torch.from_numpy(part.observed)

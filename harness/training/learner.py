@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from harness.config.trial import SYSTEMS, TrialConfig
-from harness.data.batches import Part, StudyData
+from harness.data.batches import Split, StudyData
 from harness.models.backbones.ast import Backbone
 from harness.models.build import build_model
 from harness.training.trainer import EpochResult, Trainer
@@ -37,7 +37,7 @@ class Learner(Protocol):
         """Let these weights predict; learning cannot go on from them."""
         ...
 
-    def predict(self, part: Part) -> Float[np.ndarray, "clip label"]:
+    def predict(self, part: Split) -> Float[np.ndarray, "clip label"]:
         """Return the labels' probabilities for the clips of a part."""
         ...
 

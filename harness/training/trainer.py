@@ -18,7 +18,7 @@ from harness.common.registry import resolve
 from harness.config.recipe import MeanTeacher as Teaching
 from harness.config.study import PRECISIONS
 from harness.config.trial import TrialConfig
-from harness.data.batches import Batch, Part, StudyData, to_device
+from harness.data.batches import Batch, Split, StudyData, to_device
 from harness.models.backbones.ast import Backbone
 from harness.models.build import Model
 from harness.training.augmentation import build_augmentation
@@ -75,7 +75,7 @@ class Trainer:
         self.precision = precision
         self.epoch, self.seconds_waited = 0, 0.0
         self._optimiser = build_optimiser(model, config)
-        self._augment = build_augmentation(config.augmentation, front_end=data.front_end)
+        self._augment = build_augmentation(config.augmentation, inputs=data.inputs)
         self.predictor, self.teacher = model, None
         if isinstance(config.teacher, Teaching):
             self.teacher = MeanTeacher(model, weight=config.teacher.weight, decay=config.teacher.decay, seed=seed)
@@ -137,7 +137,7 @@ class Trainer:
         """Let the given weights predict, such as those of an earlier epoch; training cannot go on from them."""
         self.predictor.load_state_dict(weights)
 
-    def predict(self, part: Part) -> Float[np.ndarray, "clip label"]:
+    def predict(self, part: Split) -> Float[np.ndarray, "clip label"]:
         """Return the labels' probabilities, in evaluation mode and float32.
 
         Raises:
@@ -209,7 +209,7 @@ class Trainer:
 
 
 def evaluate(
-    model: Model, backbone: Backbone | None, part: Part, *, labels: tuple[str, ...], device: torch.device
+    model: Model, backbone: Backbone | None, part: Split, *, labels: tuple[str, ...], device: torch.device
 ) -> tuple[float, Scores]:
     """Return the mean loss over the observed labels and the metrics of a split, in evaluation mode and float32.
 
@@ -224,7 +224,7 @@ def evaluate(
 
 @torch.inference_mode()
 def _logits(
-    model: Model, backbone: Backbone | None, part: Part, *, device: torch.device
+    model: Model, backbone: Backbone | None, part: Split, *, device: torch.device
 ) -> Float[Tensor, "clip label"]:
     """Return what the model gives for a split in evaluation mode, on the CPU."""
     model.eval()

@@ -8,6 +8,7 @@ from harness.config.study import DataSpec
 from harness.data.__main__ import app
 from harness.data.dataset import LabelTable, Problems, make_dataset
 from harness.data.formats import FORMATS, Format, read_dataset
+from harness.features.inputs import LogMel
 from harness.features.log_mel import FrontEnd
 from harness.study.sources import open_dataset, open_study_data
 from tests.support.layouts import Layout, write_tone
@@ -56,7 +57,7 @@ def test_a_study_of_an_added_format_reads_the_paths_of_its_clips(folders, tmp_pa
     monkeypatch.setenv("REPROGRAMMING_CACHE", str(tmp_path / "cache"))
     spec = DataSpec(source=str(folders))
     dataset = open_dataset(spec)
-    data = open_study_data(spec, dataset, front_end=FrontEnd(n_mels=16, n_frames=32))
+    data = open_study_data(spec, dataset, inputs=LogMel(FrontEnd(n_mels=16, n_frames=32)))
     assert len(data.train) + len(data.validation) == 18
     inputs, targets, _ = data.train.read(np.arange(len(data.train)))
     loudest = inputs.float().mean(dim=1).argmax(dim=1)

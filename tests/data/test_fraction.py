@@ -11,6 +11,7 @@ from harness.config.study import SPLITS, DataSpec
 from harness.data.dataset import POSITIVE
 from harness.data.openmic import read_dataset
 from harness.data.splits import split_train, stratified, study_split
+from harness.features.inputs import LogMel, Vggish
 from harness.features.log_mel import FrontEnd
 from harness.study.sources import open_dataset, open_study_data
 from tests.support.layouts import Layout, write_tone
@@ -143,8 +144,8 @@ def test_a_side_without_an_answer_to_some_label_is_no_obstacle():
     assert len(stratified(np.arange(50), 0.2, observed=observed, positive=positive, seed=0)) == 10
 
 
-@pytest.mark.parametrize("front_end", [FrontEnd(n_mels=32, n_frames=32), None], ids=["log-mel", "vggish"])
-def test_a_study_of_a_fraction_has_those_clips_alone_and_a_digest_of_its_own(tmp_path, monkeypatch, front_end):
+@pytest.mark.parametrize("inputs", [LogMel(FrontEnd(n_mels=32, n_frames=32)), Vggish()], ids=["log-mel", "vggish"])
+def test_a_study_of_a_fraction_has_those_clips_alone_and_a_digest_of_its_own(tmp_path, monkeypatch, inputs):
     monkeypatch.setenv("REPROGRAMMING_CACHE", str(tmp_path / "cache"))
     layout = Layout(n_clips=60, n_train=50)
     root = layout.write(tmp_path / "data")
@@ -154,10 +155,10 @@ def test_a_study_of_a_fraction_has_those_clips_alone_and_a_digest_of_its_own(tmp
     for fraction in (0.4, 1.0, 0.6):
         spec = DataSpec(source=str(root), validation_fraction=0.4, fraction=fraction)
         dataset = open_dataset(spec)
-        data, split = open_study_data(spec, dataset, front_end=front_end), study_split(spec, dataset)
+        data, split = open_study_data(spec, dataset, inputs=inputs), study_split(spec, dataset)
         assert np.array_equal(data.train.rows, split.train)
         assert np.array_equal(data.validation.rows, split.validation)
-        assert open_study_data(spec, dataset, front_end=front_end).digest == data.digest
+        assert open_study_data(spec, dataset, inputs=inputs).digest == data.digest
         found[data.digest] = len(data.train)
     assert list(found.values()) == [12, 30, 18]
 

@@ -17,11 +17,12 @@ from harness.evaluation import run as evaluation_run
 from harness.evaluation.plan import EvaluationPlan, read_runs
 from harness.evaluation.request import Request
 from harness.evaluation.run import evaluate
+from harness.features.inputs import LogMel
 from harness.models.backbones.ast import Ast
 from harness.models.backbones.checkpoints import save_ast
 from harness.study.console import StudyConsole
 from harness.study.files import TrialFiles
-from harness.study.heldout import open_test_part, read_test_once
+from harness.study.heldout import open_test_split, read_test_once
 from harness.study.prepare import prepare_for
 from harness.study.records import TrialRecord
 from harness.study.sources import open_dataset
@@ -95,7 +96,7 @@ def read(terms, place, *, number):
         dataset,
         inputs="log_mel",
         predict=lambda part: np.zeros(part.targets.shape),
-        open_part=lambda: open_test_part(terms, dataset, front_end=TINY.front_end),
+        open_split=lambda: open_test_split(terms, dataset, inputs=LogMel(TINY.front_end)),
     )
     attributes = TrialRecord(report=make_report(number, 3, found["macro_f1"], test=found)).attributes()
     trial = optuna.trial.create_trial(state=TrialState.COMPLETE, value=0.5, user_attrs=attributes)

@@ -34,7 +34,7 @@ def test_parameter_counts_at_base384_are_the_papers(name):
     with torch.device("meta"):
         backbone = Ast(GEOMETRIES["ast-base384"]).freeze()
     data = data_of(name)
-    of_20 = StudyData(tuple(map(str, range(20))), data.train, data.validation, data.mean, data.std, data.front_end)
+    of_20 = StudyData(tuple(map(str, range(20))), data.train, data.validation, data.mean, data.std, data.inputs)
     model = build_model(config_of(name), backbone, data=of_20, seed=0, device=torch.device("meta"))
     assert sum(model.parameter_counts().values()) == PARAMETERS[name]
     assert sum(p.numel() for p in model.learned()) == PARAMETERS[name]

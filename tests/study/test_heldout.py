@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data.batches import Part
+from harness.data.batches import Split
 from harness.data.dataset import ClipDataset
 from harness.study.files import TrialFiles
 from harness.study.heldout import READS, RESULT, read_test_once, readings_of
@@ -23,7 +23,7 @@ class Reader:
         rng = np.random.default_rng(0)
         targets = rng.random((12, 2)).astype(np.float32)
         observed = np.ones((12, 2), dtype=bool)
-        self.part = Part(np.zeros((12, 4, 3), np.float16), np.arange(12), targets, observed)
+        self.part = Split(np.zeros((12, 4, 3), np.float16), np.arange(12), targets, observed)
         self.scores = rng.random((12, 2))
         self.dataset = ClipDataset(
             name="data",
@@ -47,7 +47,7 @@ class Reader:
 
     def read(self, files, *, predict=None):
         predict = predict or (lambda part: self.scores)
-        return read_test_once(files, self.dataset, inputs="log_mel", predict=predict, open_part=self.open)
+        return read_test_once(files, self.dataset, inputs="log_mel", predict=predict, open_split=self.open)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_annotated_test_clips_that_could_not_be_read_are_counted(files):
     reader = Reader()
     reader.dataset.observed[11] = False  # which no figure would have counted
     rows = np.arange(9)
-    reader.part = Part(reader.part.features, rows, reader.part.targets[rows], reader.part.observed[rows])
+    reader.part = Split(reader.part.features, rows, reader.part.targets[rows], reader.part.observed[rows])
     reader.scores = reader.scores[rows]
     result = reader.read(files)
     assert (result["n_clips"], result["n_left_out"]) == (9, 2)
@@ -116,7 +116,7 @@ def test_the_reading_is_noted_before_the_split_is_opened(files):
         raise InterruptedError("killed")
 
     with pytest.raises(InterruptedError, match="killed"):
-        read_test_once(files, Reader().dataset, inputs="log_mel", predict=lambda part: None, open_part=open_part)
+        read_test_once(files, Reader().dataset, inputs="log_mel", predict=lambda part: None, open_split=open_part)
     assert files.read(RESULT) is None
 
 

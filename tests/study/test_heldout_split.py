@@ -9,14 +9,15 @@ import torch
 from harness.config.study import DataSpec
 from harness.data.openmic import read_vggish
 from harness.features import extract as extract_module
+from harness.features.inputs import LogMel, Vggish
 from harness.features.log_mel import FrontEnd
 from harness.study.files import TrialFiles
-from harness.study.heldout import open_test_part, read_test_once
+from harness.study.heldout import open_test_split, read_test_once
 from harness.study.sources import open_dataset, open_study_data
 from tests.support.layouts import Layout, write_tone
 
 FRONT_END = FrontEnd(n_mels=32, n_frames=32)
-HEARD = pytest.mark.parametrize("front_end", [FRONT_END, None], ids=["log-mel", "vggish"])
+HEARD = pytest.mark.parametrize("inputs", [LogMel(FRONT_END), Vggish()], ids=["log-mel", "vggish"])
 
 
 @pytest.fixture(autouse=True)
@@ -37,24 +38,24 @@ def layout(tmp_path):
     return layout
 
 
-def open_parts(root, front_end, **options):
+def open_parts(root, inputs, **options):
     spec = DataSpec(source=str(root), validation_fraction=0.4, **options)
     dataset = open_dataset(spec)
-    data = open_study_data(spec, dataset, front_end=front_end)
-    return dataset, data, open_test_part(spec, dataset, front_end=front_end)
+    data = open_study_data(spec, dataset, inputs=inputs)
+    return dataset, data, open_test_split(spec, dataset, inputs=inputs)
 
 
 @HEARD
-def test_the_part_holds_exactly_the_official_test_clips_that_are_annotated(tmp_path, layout, front_end):
-    dataset, _, test = open_parts(tmp_path / "data", front_end)
+def test_the_part_holds_exactly_the_official_test_clips_that_are_annotated(tmp_path, layout, inputs):
+    dataset, _, test = open_parts(tmp_path / "data", inputs)
     assert [dataset.keys[row] for row in test.rows] == [layout.keys[row] for row in (0, 6, 9, 12, 15, 18)]
     assert np.array_equal(test.targets, layout.targets[test.rows].astype(np.float32))
     assert test.observed.all()
 
 
 @HEARD
-def test_no_test_clip_is_among_those_that_a_study_sees(tmp_path, layout, front_end):
-    dataset, data, test = open_parts(tmp_path / "data", front_end)
+def test_no_test_clip_is_among_those_that_a_study_sees(tmp_path, layout, inputs):
+    dataset, data, test = open_parts(tmp_path / "data", inputs)
     seen = {*data.train.rows, *data.validation.rows}
     assert seen == {*dataset.train}
     assert seen.isdisjoint(test.rows)
@@ -62,21 +63,21 @@ def test_no_test_clip_is_among_those_that_a_study_sees(tmp_path, layout, front_e
 
 
 @HEARD
-def test_a_test_clip_sounds_as_it_would_in_a_study(tmp_path, layout, front_end):
-    dataset, data, test = open_parts(tmp_path / "data", front_end)
-    inputs, targets, observed = test.batch(np.arange(len(test)), torch.device("cpu"))
-    assert (inputs.dtype, targets.dtype, observed.dtype) == (torch.float32, torch.float32, torch.bool)
+def test_a_test_clip_sounds_as_it_would_in_a_study(tmp_path, layout, inputs):
+    dataset, data, test = open_parts(tmp_path / "data", inputs)
+    batch, targets, observed = test.batch(np.arange(len(test)), torch.device("cpu"))
+    assert (batch.dtype, targets.dtype, observed.dtype) == (torch.float32, torch.float32, torch.bool)
     assert np.array_equal(test.features[test.rows], data.train.features[test.rows])
-    if front_end is None:
-        assert np.array_equal(inputs.numpy(), read_vggish(dataset)[test.rows])
+    if inputs == Vggish():
+        assert np.array_equal(batch.numpy(), read_vggish(dataset)[test.rows])
 
 
 def test_a_prepared_store_serves_the_test_clips_too(tmp_path, layout, monkeypatch):
     spec = DataSpec(source=str(tmp_path / "data"), validation_fraction=0.4)
     dataset = open_dataset(spec)
-    open_study_data(spec, dataset, front_end=FRONT_END)
+    open_study_data(spec, dataset, inputs=LogMel(FRONT_END))
     monkeypatch.setattr(extract_module, "_computed", lambda *_: pytest.fail("computed again"))
-    assert len(open_test_part(spec, dataset, front_end=FRONT_END)) == 6
+    assert len(open_test_split(spec, dataset, inputs=LogMel(FRONT_END))) == 6
 
 
 def test_an_unreadable_test_clip_is_left_out_on_demand(tmp_path, layout):
@@ -84,7 +85,7 @@ def test_an_unreadable_test_clip_is_left_out_on_demand(tmp_path, layout):
     (tmp_path / "data/audio" / key[:3] / f"{key}.ogg").write_bytes(b"not audio")
     spec = DataSpec(source=str(tmp_path / "data"), validation_fraction=0.4)
     with pytest.raises(ValueError, match=key):
-        open_test_part(spec, open_dataset(spec), front_end=FRONT_END)
+        open_test_split(spec, open_dataset(spec), inputs=LogMel(FRONT_END))
     _, _, test = open_parts(tmp_path / "data", FRONT_END, skips_corrupt=True)
     assert test.rows.tolist() == [0, 9, 12, 15, 18]
 
@@ -93,15 +94,15 @@ def test_a_reading_tells_the_clips_of_vggish_from_those_of_log_mel_where_audio_i
     key = layout.keys[6]
     (tmp_path / "data/audio" / key[:3] / f"{key}.ogg").write_bytes(b"not audio")
     found = []
-    for number, front_end in enumerate((FRONT_END, None)):
-        dataset, _, test = open_parts(tmp_path / "data", front_end, skips_corrupt=True)
+    for number, inputs in enumerate((LogMel(FRONT_END), Vggish())):
+        dataset, _, test = open_parts(tmp_path / "data", inputs, skips_corrupt=True)
         found.append(
             read_test_once(
                 TrialFiles(str(tmp_path / "study"), number),
                 dataset,
-                inputs="vggish" if front_end is None else "log_mel",
+                inputs=inputs.name,
                 predict=lambda part: np.zeros(part.targets.shape),
-                open_part=lambda test=test: test,
+                open_split=lambda test=test: test,
             )
         )
     assert [result["n_clips"] for result in found] == [5, 6]
@@ -109,10 +110,10 @@ def test_a_reading_tells_the_clips_of_vggish_from_those_of_log_mel_where_audio_i
 
 
 @HEARD
-def test_a_label_that_no_test_clip_is_annotated_for_is_refused(tmp_path, layout, front_end):
+def test_a_label_that_no_test_clip_is_annotated_for_is_refused(tmp_path, layout, inputs):
     spec = DataSpec(source=str(tmp_path / "data"), validation_fraction=0.4)
     dataset = open_dataset(spec)
     observed = dataset.observed.copy()
     observed[dataset.test, 2] = False
     with pytest.raises(ValueError, match="test split of data: no clip is annotated for voice"):
-        open_test_part(spec, replace(dataset, observed=observed), front_end=front_end)
+        open_test_split(spec, replace(dataset, observed=observed), inputs=inputs)

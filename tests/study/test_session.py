@@ -10,6 +10,7 @@ import torch
 
 from harness.config.literature import SYSTEMS
 from harness.config.study import DataSpec
+from harness.features.inputs import LogMel, Vggish
 from harness.models.backbones.ast import Ast
 from harness.models.backbones.checkpoints import backbone_digest
 from harness.study import session as session_module
@@ -43,8 +44,8 @@ def drawing_on_tiny(monkeypatch, tiny_backbone):
     monkeypatch.setattr(session_module, "_data", data_heard_through)
 
 
-def data_heard_through(_spec, _digest, front_end):
-    return make_vggish_data(seed=0) if front_end is None else make_data(seed=0)
+def data_heard_through(_spec, _digest, inputs):
+    return make_vggish_data(seed=0) if inputs == Vggish() else make_data(seed=0)
 
 
 def task(tmp_path, *, number=0, seed=0, **paths):
@@ -252,15 +253,15 @@ def test_clips(monkeypatch):
     """Let the validation clips stand for the test clips; return a list of the front ends they were opened with."""
     opened = []
 
-    def open_test_part(_spec, _dataset, *, front_end, workers):
-        opened.append(front_end)
-        return data_heard_through(None, None, front_end).validation
+    def open_test_split(_spec, _dataset, *, inputs, workers):
+        opened.append(inputs)
+        return data_heard_through(None, None, inputs).validation
 
     part = make_data(seed=0).train
     rows = np.arange(len(part))
     dataset = SimpleNamespace(labels=LABELS, targets=part.targets, observed=part.observed, train=rows, test=rows)
     monkeypatch.setattr(session_module, "open_dataset", lambda _: dataset)
-    monkeypatch.setattr(session_module, "open_test_part", open_test_part)
+    monkeypatch.setattr(session_module, "open_test_split", open_test_split)
     return opened
 
 
@@ -293,7 +294,7 @@ def test_a_system_that_hears_vggish_loads_no_backbone(name, tmp_path, on_tiny, m
     monkeypatch.setattr(session_module, "_data", lambda *key: (asked.append(key), data_heard_through(*key))[1])
     found = list(reports(system_task(tmp_path, name)))
     assert isinstance(found[-1], TrialReport)
-    assert [front_end for _, _, front_end in asked] == [None]
+    assert [inputs for _, _, inputs in asked] == [Vggish()]
 
 
 def test_a_trial_hears_through_the_backbones_front_end_with_its_own_two_values(tmp_path, on_tiny, monkeypatch):
@@ -302,7 +303,7 @@ def test_a_trial_hears_through_the_backbones_front_end_with_its_own_two_values(t
     list(reports(task(tmp_path, number=0)))
     list(reports(task(tmp_path, number=1, **{"front_end/via_hz": 22050, "front_end/is_peak_normalised": True})))
     plain = TINY.front_end
-    assert [key[2] for key in asked] == [plain, replace(plain, via_hz=22050, is_peak_normalised=True)]
+    assert [key[2] for key in asked] == [LogMel(plain), LogMel(replace(plain, via_hz=22050, is_peak_normalised=True))]
 
 
 def test_a_process_keeps_the_data_of_several_front_ends(monkeypatch):
@@ -311,17 +312,17 @@ def test_a_process_keeps_the_data_of_several_front_ends(monkeypatch):
     monkeypatch.setattr(
         session_module,
         "open_study_data",
-        lambda _spec, _dataset, *, front_end, workers: (opened.append(front_end), make_data(seed=0))[1],
+        lambda _spec, _dataset, *, inputs, workers: (opened.append(inputs), make_data(seed=0))[1],
     )
-    ends = [None, TINY.front_end, replace(TINY.front_end, via_hz=22050)]
+    ends = [Vggish(), LogMel(TINY.front_end), LogMel(replace(TINY.front_end, via_hz=22050))]
     kept = session_module._data
     kept.cache_clear()
     try:
-        for front_end in ends * 3:
-            kept(DataSpec(), "", front_end)
+        for inputs in ends * 3:
+            kept(DataSpec(), "", inputs)
         assert opened == ends
         with pytest.raises(ValueError, match="this node has , the study began with 0123"):
-            kept(DataSpec(), "0123", None)
+            kept(DataSpec(), "0123", Vggish())
     finally:
         kept.cache_clear()
 

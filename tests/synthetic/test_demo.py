@@ -12,8 +12,9 @@ import soundfile
 from harness.common.progress import quiet
 from harness.config.study import DataSpec
 from harness.data import openmic
+from harness.features.inputs import LogMel, Vggish
 from harness.features.log_mel import FrontEnd
-from harness.study.heldout import open_test_part
+from harness.study.heldout import open_test_split
 from harness.study.sources import open_dataset, open_study_data
 from harness.synthetic import demo
 from harness.synthetic.demo import (
@@ -198,18 +199,18 @@ def test_of_two_renderings_at_once_the_first_to_finish_stays(tmp_path, monkeypat
     assert list(root.parent.iterdir()) == [root]
 
 
-def open_whole(root, front_end, monkeypatch, *, reveals_all):
+def open_whole(root, inputs, monkeypatch, *, reveals_all):
     monkeypatch.setenv("REPROGRAMMING_CACHE", str(root.parent.parent))
     spec = DataSpec(demo_clips=MIN_CLIPS, validation_fraction=0.5, split_seed=SPLIT_SEED, reveals_all=reveals_all)
     dataset = open_dataset(spec)
-    test = open_test_part(spec, dataset, front_end=front_end)
-    return dataset, open_study_data(spec, dataset, front_end=front_end), test
+    test = open_test_split(spec, dataset, inputs=inputs)
+    return dataset, open_study_data(spec, dataset, inputs=inputs), test
 
 
 def test_revealed_training_clips_show_all_that_plays_among_true_labels(root, monkeypatch):
-    front_end = None
-    dataset, sparse, _ = open_whole(root, front_end, monkeypatch, reveals_all=False)
-    _, revealed, _ = open_whole(root, front_end, monkeypatch, reveals_all=True)
+    inputs = Vggish()
+    dataset, sparse, _ = open_whole(root, inputs, monkeypatch, reveals_all=False)
+    _, revealed, _ = open_whole(root, inputs, monkeypatch, reveals_all=True)
     assert revealed.train.observed[revealed.train.targets == 1].all()
     assert revealed.train.observed[sparse.train.observed].all()
     assert revealed.train.observed.dtype == np.bool_
@@ -231,16 +232,16 @@ def test_revealed_training_clips_show_all_that_plays_among_true_labels(root, mon
 
 
 def test_revealing_changes_no_other_part_and_is_other_data(root, monkeypatch):
-    front_end = FrontEnd(n_mels=32, n_frames=32)
+    inputs = LogMel(FrontEnd(n_mels=32, n_frames=32))
     before = demo_digest(root)
-    _, sparse, sparse_test = open_whole(root, front_end, monkeypatch, reveals_all=False)
-    _, revealed, revealed_test = open_whole(root, front_end, monkeypatch, reveals_all=True)
+    _, sparse, sparse_test = open_whole(root, inputs, monkeypatch, reveals_all=False)
+    _, revealed, revealed_test = open_whole(root, inputs, monkeypatch, reveals_all=True)
     for ours, theirs in ((sparse.validation, revealed.validation), (sparse_test, revealed_test)):
         for name in ("rows", "targets", "observed"):
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
     assert (sparse.mean, sparse.std) == (revealed.mean, revealed.std)
     assert sparse.digest != revealed.digest
-    assert open_whole(root, front_end, monkeypatch, reveals_all=True)[1].digest == revealed.digest
+    assert open_whole(root, inputs, monkeypatch, reveals_all=True)[1].digest == revealed.digest
     assert demo_digest(root) == before
 
 

@@ -7,6 +7,7 @@ import torch
 from harness.common.registry import resolve
 from harness.config.recipe import NORMALISATIONS, NoAugmentation, SpecAugment
 from harness.config.trial import TrialConfig
+from harness.features.inputs import LogMel
 from harness.features.log_mel import FrontEnd, log_mel
 from harness.training.augmentation import SILENCE, build_augmentation, spec_augment
 from search_spaces._recipes import PRESETS
@@ -74,7 +75,7 @@ def test_what_is_not_masked_stays_as_it_is():
 @pytest.mark.parametrize(("hop_ms", "frames"), [(10.0, 96), (40.0, 24), (2000.0, 1)])
 def test_seconds_become_frames_through_the_front_ends_hop(hop_ms, frames):
     front_end = FrontEnd(window_ms=2 * hop_ms, hop_ms=hop_ms)
-    augment = build_augmentation(SpecAugment(max_mels=1, max_seconds=0.96), front_end=front_end)
+    augment = build_augmentation(SpecAugment(max_mels=1, max_seconds=0.96), inputs=LogMel(front_end))
     torch.manual_seed(0)
     masked = augment(torch.zeros(3000, 128, 4)) == torch.tensor(SILENCE)
     assert masked.all(dim=2).sum(1).max() == frames
@@ -92,7 +93,7 @@ def test_the_released_recipe_masks_up_to_24_mels_and_96_frames():
 
 def test_without_augmentation_nothing_is_drawn_or_changed():
     clips, state = torch.randn(2, 8, 8), torch.get_rng_state()
-    assert build_augmentation(NoAugmentation(), front_end=FrontEnd())(clips) is clips
+    assert build_augmentation(NoAugmentation(), inputs=LogMel(FrontEnd()))(clips) is clips
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -110,9 +110,9 @@ def test_a_fresh_process_predicts_the_same_probabilities(trained, tmp_path, name
     script = f"""
 import numpy as np
 from pathlib import Path
-from harness.data.batches import Part
+from harness.data.batches import Split
 from harness.training.checkpoint import load_checkpoint
-part = Part(*np.load({str(tmp_path / "clips.npz")!r}).values())
+part = Split(*np.load({str(tmp_path / "clips.npz")!r}).values())
 np.save({str(tmp_path / "found.npy")!r}, load_checkpoint(Path({str(moved)!r})).predict(part))
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=300)

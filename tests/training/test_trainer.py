@@ -231,6 +231,6 @@ def test_source_use_is_higher_where_the_backbone_hears_a_label(tiny_backbone, ti
         tiny_data.validation,
         tiny_data.mean,
         tiny_data.std,
-        tiny_data.front_end,
+        tiny_data.inputs,
     )
     assert np.allclose(source_use(tiny_backbone, flipped, device=CPU), -use, atol=1e-6)
