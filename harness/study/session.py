@@ -182,13 +182,13 @@ class Session:
 
 def checkpoint_header(task: TrialTask, config: TrialConfig, data: StudyData, record: EpochRecord) -> CheckpointHeader:
     """Return the header of a trial's checkpoint at an epoch."""
-    origin = task.provenance
+    origin, front_end = task.provenance, data.inputs.front_end if isinstance(data.inputs, LogMel) else None
     backbone = {name.removeprefix("backbone_"): value for name, value in origin.items() if name.startswith("backbone_")}
     return CheckpointHeader(
         config=config.to_paths(),
         labels=data.labels,
         input=data.inputs.name,
-        front_end=asdict(data.inputs.front_end) if isinstance(data.inputs, LogMel) else None,
+        front_end=asdict(front_end) if front_end else None,
         mean=data.mean,
         std=data.std,
         backbone={**backbone, "name": task.backbone, "digest": task.backbone_digest}

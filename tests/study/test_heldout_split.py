@@ -86,7 +86,7 @@ def test_an_unreadable_test_clip_is_left_out_on_demand(tmp_path, layout):
     spec = DataSpec(source=str(tmp_path / "data"), validation_fraction=0.4)
     with pytest.raises(ValueError, match=key):
         open_test_split(spec, open_dataset(spec), inputs=LogMel(FRONT_END))
-    _, _, test = open_parts(tmp_path / "data", FRONT_END, skips_corrupt=True)
+    _, _, test = open_parts(tmp_path / "data", LogMel(FRONT_END), skips_corrupt=True)
     assert test.rows.tolist() == [0, 9, 12, 15, 18]
 
 
