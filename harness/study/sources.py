@@ -4,6 +4,7 @@ import hashlib
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 from jaxtyping import Int
@@ -96,6 +97,8 @@ def features_of(
             return extract_features(spec, dataset, front_end, rows=rows, workers=workers, progress=progress)[0]
         case Vggish():
             return vggish_features(dataset, rows=rows, sound_digest=_rendered_digest(spec, dataset))
+        case _:
+            assert_never(inputs)
 
 
 def extract_features(

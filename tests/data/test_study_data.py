@@ -119,7 +119,7 @@ def test_a_data_set_without_vggish_is_refused_with_what_to_do(tmp_path):
     layout = make(tmp_path / "data")
     (tmp_path / "data/openmic-2018.npz").unlink()
     layout.write_csv(tmp_path / "data")
-    assert open_root(tmp_path / "data", FRONT_END)
+    assert open_root(tmp_path / "data")
     with pytest.raises(ValueError, match="no array 'X'"):
         open_root(tmp_path / "data", Vggish())
 
