@@ -221,7 +221,7 @@ def shrink(monkeypatch, fake_study):
     monkeypatch.setattr(
         bench,
         "measure_preparation",
-        lambda *, rounds: measure_preparation(clips=2, clip_seconds=1.0, rounds=rounds, with_ray=False),
+        lambda *, rounds: measure_preparation(clips=2, clip_seconds=1.0, rounds=rounds),
     )
     monkeypatch.setattr(
         bench, "measure_reading", lambda *, store_gb, rounds: measure_reading(store_gb=0.01, rounds=rounds)
