@@ -49,12 +49,12 @@ def test_from_the_archive_to_a_resumed_study_with_base384(tmp_path):
             here.module("harness.data", "fetch", "openmic", "--to", "to", "--mirror", server.url, "--md5", md5)
         )
     assert [asked.range for asked in server.log] == [None, "bytes=30000-", "bytes=80000-"]
-    assert "the connection broke (IncompleteRead(30000 bytes read" in said
+    assert "IncompleteRead(30000 bytes read" in said
     assert f"check it    python -m harness.data check {data}" in said
 
     said = here.run(here.module("harness.data", "check", data, "--audio"))
     assert "clips     40: 32 train, 8 test" in said
-    assert f"note: damaged, as is known of 10 tracks: {CORRUPTED}; studies leave them out" in said
+    assert re.search(f"damaged.*: {CORRUPTED}; studies leave them out", said)
     assert "usable: a study can read its tables, and each clip has a file" in said
 
     said = here.run(here.module("harness.data", "prepare", "--data", data, "--backbone", backbone))
