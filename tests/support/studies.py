@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -75,7 +76,8 @@ class Workshop:
 
     def refused(self, module: str, *flags: str) -> str:
         """Return what a command says that refuses its flags; it runs in this process, since an import takes seconds."""
-        app = importlib.import_module(module).app
+        is_package = importlib.util.find_spec(module).submodule_search_locations is not None
+        app = importlib.import_module(f"{module}.__main__" if is_package else module).app
         environment, on_sigterm = dict(os.environ), signal.getsignal(signal.SIGTERM)
         try:
             with contextlib.chdir(self.root):
