@@ -39,7 +39,7 @@ for number in range(40):
         time.sleep(0.03)
     print(number, flush=True)
 outbox.add(records.finish_study(outbox.study_key, status="FINISHED"))
-sys.exit(outbox.close(timeout_s=300))
+sys.exit(outbox.close(timeout_s=300) or 0)
 """
 
 
