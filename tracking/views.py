@@ -35,6 +35,7 @@ TITLES = {
 _AXES_PER_CHART = 4
 _MAX_RUNS = 100
 _MAX_TAG_CHARS = 20_000  # MLflow refuses longer ones
+_MAX_FOUND = 50_000  # MLflow's own limit
 _LOG = logging.getLogger(__name__)
 _ALWAYS_SHOWN = (names.SYSTEM_KIND, names.REPROGRAMMER, names.MAPPER, names.SCHEDULE)
 
@@ -130,15 +131,9 @@ class ViewKeeper:
             self._written[name] = value
 
     def _known_trials(self) -> dict[str, Mapping[str, str]]:
-        known: dict[str, Mapping[str, str]] = {}
-        token: str | None = ""
-        while token is not None:
-            page = self._client.search_runs(
-                [self._experiment_id], f"tags.{names.KIND} = '{names.TRIAL_KIND}'", page_token=token or None
-            )
-            known |= {run.info.run_id: run.data.params for run in page}
-            token = page.token or None
-        return known
+        condition = f"tags.{names.KIND} = '{names.TRIAL_KIND}'"
+        found = self._client.search_runs([self._experiment_id], condition, max_results=_MAX_FOUND)
+        return {run.info.run_id: run.data.params for run in found}
 
 
 _STATE: dict[str, Any] = {

@@ -202,6 +202,7 @@ def _announce(
             ("chosen by", f"validation {session.by}, the best {session.top} of each system of each study"),
             *(("", _choice(c, session.by)) for c in chosen),
             ("seeds", f"{session.seeds} for each, the same for all"),
+            *([("MLflow", spec.tracking_uri)] if spec.tracking_uri else []),
             *(("note", note) for note in notes),
         ]
     )
