@@ -129,7 +129,7 @@ class TestPositivesAgainstF1:
     def test_the_correlation_passed_in_ends_the_title(self, tmp_path):
         assert "none: r = 0.74" in words_in(DRAWINGS["scatter"](tmp_path / "scatter"))
 
-    def test_no_correlation_is_words_in(self, tmp_path):
+    def test_an_undefined_correlation_is_named_as_such(self, tmp_path):
         files = figures.positives_against_f1(
             tmp_path / "scatter", dict.fromkeys(POSITIVES, 5), f1=BASELINE, correlation=float("nan")
         )
