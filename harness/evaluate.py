@@ -12,14 +12,16 @@ from harness.common import cli as flags
 from harness.common.cli import (
     DEFAULT_STORAGE,
     DONE,
-    FELL_SHORT,
+    FAILED,
     INTERRUPTED,
+    announce,
+    check_storage,
     configure_logging,
     prepare_environment,
-    said_to_the_user,
+    report_errors,
 )
 from harness.config.literature import SYSTEMS, in_words
-from harness.config.study import Resources, StudyPlace
+from harness.config.study import Resources, StudyPlace, check_machine
 from harness.evaluation.request import Request
 from tracking.uris import checked_uri
 
@@ -53,8 +55,10 @@ def main(
     """Check the flags, evaluate, print the tables and exit."""
     configure_logging()
     prepare_environment(joins_cluster=address is not None)
-    with said_to_the_user(lambda: "type the same command again to continue"):
+    with report_errors(lambda: "type the same command again to continue"):
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
+        check_storage(storage)
+        check_machine(resources)
         request = Request(
             tuple(StudyPlace.of(storage, study) for study in dict.fromkeys(studies)),
             top=top,
@@ -65,6 +69,7 @@ def main(
             skips_corrupt=skip_corrupt,
         )
         request.read_sources()  # a mistyped name fails before the imports below, which take seconds
+        announce(f"evaluation of {', '.join(studies)}")
         # Ray reads the environment when it is imported
         from harness.evaluation.report import conclude  # noqa: PLC0415
         from harness.evaluation.run import evaluate  # noqa: PLC0415
@@ -81,7 +86,7 @@ def main(
         if result.is_interrupted:
             console.say("interrupted; type the same command again to continue")
             raise typer.Exit(INTERRUPTED)
-    raise typer.Exit(FELL_SHORT if result.has_failed else DONE)
+    raise typer.Exit(FAILED if result.has_failed else DONE)
 
 
 if __name__ == "__main__":

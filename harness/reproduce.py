@@ -9,12 +9,16 @@ from harness.common import cli as flags
 from harness.common.cli import (
     DEFAULT_STORAGE,
     absolute_place,
+    announce,
+    check_data,
+    check_storage,
     configure_logging,
     prepare_environment,
-    said_to_the_user,
+    report_errors,
 )
 from harness.config.literature import SYSTEMS, in_words
-from harness.config.study import DataSpec, Resources
+from harness.config.study import DataSpec, Resources, check_machine
+from harness.reproduction.spec import Reproduction
 from tracking.uris import checked_uri
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -58,11 +62,10 @@ def main(
     """Check the flags, run the remaining parts, write the report and exit."""
     configure_logging()
     prepare_environment(joins_cluster=address is not None)
-    with said_to_the_user(lambda: "type the same command again to continue"):
-        # Ray reads the environment when it is imported, and a wrong flag need not wait for it
-        from harness.reproduction.run import reproduce  # noqa: PLC0415
-        from harness.reproduction.spec import Reproduction  # noqa: PLC0415
-
+    with report_errors(lambda: "type the same command again to continue"):
+        resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
+        check_storage(storage)
+        check_machine(resources)
         reproduction = Reproduction.of(
             data=DataSpec(
                 source=absolute_place(data, flag="data"),
@@ -84,7 +87,12 @@ def main(
             tracking_uri=tracking_uri and checked_uri(tracking_uri),
             name=name,
         )
-        code = reproduce(reproduction, Resources(address, concurrent, gpus_per_trial, cpus_per_trial))
+        check_data(reproduction.data.source)
+        announce(f"reproduction {reproduction.name}")
+        # Ray reads the environment when it is imported
+        from harness.reproduction.run import reproduce  # noqa: PLC0415
+
+        code = reproduce(reproduction, resources)
     raise typer.Exit(code)
 
 

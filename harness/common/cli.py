@@ -1,38 +1,65 @@
-"""What the commands share: flags, environment, logging, exit codes and error messages."""
+"""Flags, environment, logging, exit codes and error messages that the commands share.
+
+Importing this module loads no framework: a command checks its flags before it loads torch, Ray and MLflow.
+"""
 
 import logging
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import optuna
 import typer
+
+from harness.common.text import first_line
 
 DEFAULT_STORAGE = "studies"
 
-
-DONE, FELL_SHORT, INTERRUPTED = 0, 1, 130
-
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes. A command that refuses its flags, or the files they name, changes nothing."""
 
 _RESERVED = ("demo", "openmic", "ast-nano", "ast-base384")
 
+_TRACEBACK = "REPROGRAMMING_TRACEBACK"
+
 
 @contextmanager
-def said_to_the_user(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """Turn errors of the user's and interruptions, SIGTERM among them, into a line on stderr and an exit code."""
+def report_errors(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+    """Turn errors and interruptions, SIGTERM included, into a line on stderr and an exit code.
+
+    A `ValueError`, or an `OSError` that this program raised, refuses the command. Every other error is a failure, and
+    its line ends with `how_to_go_on()`. With REPROGRAMMING_TRACEBACK set, errors pass with their traceback.
+    """
     signal.signal(signal.SIGTERM, interrupt)  # before the first trial, and between studies
     try:
         yield
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(FELL_SHORT) from None
+    except typer.Exit:
+        raise
     except KeyboardInterrupt:
         typer.echo(f"interrupted; nothing that was computed is lost: {how_to_go_on()}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        is_refusal = isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno is None)
+        typer.echo(f"error: {error}" if is_refusal else f"error: {_cause(error)}; {how_to_go_on()}", err=True)
+        raise typer.Exit(REFUSED if is_refusal else FAILED) from None
+
+
+def _cause(error: Exception) -> str:
+    """Return one line: the message of our own errors and the system's, and a library's with its type."""
+    message = first_line(error)
+    is_plain = isinstance(error, OSError) or type(error) is RuntimeError
+    return message if is_plain else f"{type(error).__name__}: {message}"
+
+
+def announce(text: str) -> None:
+    """Print a line while the frameworks load, which takes seconds."""
+    typer.echo(f"{text}: loading torch and Ray", err=True)
 
 
 def prepare_environment(*, joins_cluster: bool) -> None:
@@ -57,14 +84,24 @@ _ENVIRONMENT = {
 
 
 def configure_logging() -> None:
-    """Send our warnings to stderr, and leave the root's handlers to Ray."""
+    """Send our warnings to stderr, and leave the root's handlers to Ray. No character ends a command.
+
+    A stream that is not UTF-8 shows `?` for characters that it lacks.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     for package in ("harness", "tracking"):
         logging.getLogger(package).addHandler(handler)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("optuna").addFilter(_is_warning)  # Optuna sets its logger's level when it is imported
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "did not complete", of trials that later did
     logging.getLogger("ray.tune.execution.tune_controller").addFilter(_is_no_lost_worker)
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
 
 
 def _is_no_lost_worker(record: logging.LogRecord) -> bool:
@@ -87,6 +124,36 @@ def absolute_place(place: str, *, flag: str) -> str:
         return place if place in _RESERVED else str(path.absolute())
     found = re.fullmatch(r"(.+)(@[0-9]+)", place)
     return place if found is None else absolute_place(found[1], flag=flag) + found[2]
+
+
+def check_data(source: str) -> None:
+    """Check that a data set's directory exists, before anything is loaded that reads it.
+
+    Raises:
+        FileNotFoundError: it does not.
+    """
+    if source not in _RESERVED and not Path(source).is_dir():
+        what = "is not a directory" if Path(source).exists() else "no such directory"
+        raise FileNotFoundError(f"data={source}: {what}")
+
+
+def check_storage(storage: str) -> None:
+    """Check that a local storage can be made and written; a URI is left to those who open it.
+
+    Raises:
+        ValueError: a parent is no directory, or this process may not write there.
+    """
+    if "://" in storage:
+        return
+    try:
+        place = Path(storage).expanduser().absolute()
+        there = next(parent for parent in (place, *place.parents) if parent.exists())
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"storage={storage}: {first_line(error)}") from error
+    if not there.is_dir():
+        raise ValueError(f"storage={storage}: {there} is not a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"storage={storage}: {there} cannot be written; give another --storage")
 
 
 Data = Annotated[str, typer.Option(help="demo, openmic, or a directory in OpenMIC-2018's layout.")]

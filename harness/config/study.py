@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.files import read_with
+from harness.common.ray_start import check_address, check_fits
 from harness.config.checks import one_of
 from harness.config.settings import differing_digests, differing_fields, setting, settings_of, terms_in
 from tracking.uris import default_uri
@@ -208,6 +209,18 @@ class Resources:
             "--cpus-per-trial": self.cpus_per_trial,
         }
         return {flag: value for flag, value in values.items() if value is not None}
+
+
+def check_machine(resources: Resources) -> None:
+    """Check that a trial fits this machine, or that something answers at the cluster's address.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if resources.address is None:
+        check_fits(cpus=resources.cpus_per_trial, gpus=resources.gpus_per_trial)
+    else:
+        check_address(resources.address)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import typer
 from harness.common import cli as flags
 from harness.common.cli import (
     DONE,
-    FELL_SHORT,
+    FAILED,
     absolute_place,
     configure_logging,
     prepare_environment,
-    said_to_the_user,
+    report_errors,
 )
 from harness.common.files import make_directory
 from harness.config.checks import one_of
@@ -59,7 +59,7 @@ def fetch(
 
     It heeds HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
     """
-    with said_to_the_user(lambda: "run the same command again to go on"):
+    with report_errors(lambda: "run the same command again to go on"):
         _check_fetch(name, mirror=mirror, archive=archive, md5=md5, keep_archive=keep_archive)
         from harness.common.progress import track  # noqa: PLC0415
         from harness.data.fetch import OPENMIC_2018, Fetch  # noqa: PLC0415
@@ -103,7 +103,7 @@ def prepare(
     Otherwise the first study does it. With --address, every node of the cluster fills its cache.
     """
     prepare_environment(joins_cluster=address is not None)
-    with said_to_the_user(lambda: "run the same command again to go on"):
+    with report_errors(lambda: "run the same command again to go on"):
         _check_prepare(preset, fraction=fraction, split=split, seed=seed, cpus=cpus, address=address)
         spec = DataSpec(
             source=absolute_place(data, flag="data"),
@@ -136,7 +136,7 @@ def prepare(
         again |= {"--fraction": None if fraction == 1 else fraction, "--address": address}
         for line in lines_of(outcomes, [*as_flags(again), *(["--skip-corrupt"] if skip_corrupt else [])]):
             typer.echo(line)
-    raise typer.Exit(DONE if all(isinstance(outcome, Prepared) for _, outcome in outcomes) else FELL_SHORT)
+    raise typer.Exit(DONE if all(isinstance(outcome, Prepared) for _, outcome in outcomes) else FAILED)
 
 
 def _check_prepare(
@@ -186,7 +186,7 @@ def check(
 
     Exit status 1 if a study could not use it, 2 if nothing there looks like a data set.
     """
-    with said_to_the_user(lambda: "run the same command again"):
+    with report_errors(lambda: "run the same command again"):
         if figure is not None and figure.suffix != ".png":
             raise ValueError(f"figure={figure}: must end in .png")
         from harness.common.progress import track  # noqa: PLC0415
@@ -201,7 +201,7 @@ def check(
         if figure is not None and found.dataset is not None:
             _draw(figure, count_labels(found.dataset), title=found.root.name)
             typer.echo(f"figure    {figure}")
-    raise typer.Exit(DONE if found.is_usable else FELL_SHORT)
+    raise typer.Exit(DONE if found.is_usable else FAILED)
 
 
 def _draw(figure: Path, counts: "LabelCounts", *, title: str) -> None:
@@ -230,7 +230,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Seed of the clips and annotations.")] = 0,
 ) -> None:
     """Make a data set with the shape of OpenMIC-2018, to try its full size with 40 MB on disk."""
-    with said_to_the_user(lambda: "run the same command again"):
+    with report_errors(lambda: "run the same command again"):
         from harness.common.progress import track  # noqa: PLC0415
         from harness.synthetic.openmic_sized import write_stand_in  # noqa: PLC0415
 

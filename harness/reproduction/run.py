@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from optuna.trial import TrialState
 
-from harness.common.cli import DONE, FELL_SHORT, INTERRUPTED
+from harness.common.cli import DONE, FAILED, INTERRUPTED
 from harness.common.files import read_with, write_whole
 from harness.common.progress import track
 from harness.common.ray_start import cpu_count
@@ -79,7 +79,7 @@ def reproduce(reproduction: Reproduction, resources: Resources) -> int:
             return _interrupted(console)
         is_whole = _report(reproduction, result, dataset, console=console) and not result.has_failed
         console.say(f"took      {clock(time.monotonic() - began)}")
-    return DONE if is_whole else FELL_SHORT
+    return DONE if is_whole else FAILED
 
 
 def _interrupted(console: StudyConsole) -> int:

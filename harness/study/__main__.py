@@ -11,14 +11,17 @@ from harness.common import cli as flags
 from harness.common.cli import (
     DEFAULT_STORAGE,
     absolute_place,
+    announce,
+    check_data,
+    check_storage,
     configure_logging,
     prepare_environment,
-    said_to_the_user,
+    report_errors,
 )
 from harness.config.literature import in_words
 from harness.config.settings import settings_of
-from harness.config.space import papers_within
-from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, claim_name, parse_seconds
+from harness.config.space import hold_fixed, papers_within
+from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, check_machine, claim_name, parse_seconds
 from search_spaces import PRESETS, Space, load, names
 from tracking.uris import checked_uri
 
@@ -80,11 +83,13 @@ def main(
         has_begun = place is not None and place.has_begun()
         return f"resume by --resume {place.home.name}" if place and has_begun else "run the same command again"
 
-    with said_to_the_user(how_to_go_on):
+    with report_errors(how_to_go_on):
         _refuse_ignored(context)
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
         budget = parse_seconds(time_budget) if time_budget is not None else float("inf")
         tracking_uri = tracking_uri and checked_uri(tracking_uri)
+        check_storage(storage)
+        check_machine(resources)
         if resume is not None:
             place = StudyPlace.of(storage, resume)
             # a directory of studies may have moved since
@@ -116,9 +121,12 @@ def main(
                 precision=precision,
                 tracking_uri=tracking_uri,
             )
+            check_data(spec.data.source)
+            hold_fixed(spec, fix or [])
             spec = spec if name else replace(spec, name=claim_name(storage, space))
             place = StudyPlace.of(storage, spec.name)
-        # Ray reads the environment when it is imported, and a wrong flag need not wait for it
+        announce(f"study {spec.name}")
+        # Ray reads the environment when it is imported
         from harness.study.run import run_study  # noqa: PLC0415
 
         code = run_study(

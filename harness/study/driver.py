@@ -150,8 +150,7 @@ def run(
             with contextlib.suppress(*((Exception,) if searcher.error else ())):
                 requeue(study)
     if searcher.error:
-        again = "run the same command again" if plan.reads_test else f"resume by --resume {place.home.name}"
-        raise OSError(f"{place.home}: {searcher.error}; no finished epoch is lost: mend this and {again}")
+        raise RuntimeError(f"{place.home}: {searcher.error}; no finished epoch is lost")
     return time.monotonic() < deadline and has_remaining_trials(study, plan)
 
 

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.training.metrics import OF_RECORD
-from harness.training.trainer import EpochResult
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+
+    from harness.training.trainer import EpochResult
 
 REPORT = "report"
 """The key under which a Tune result holds a `TrialReport` as JSON: Tune flattens mappings."""
@@ -42,7 +43,7 @@ class EpochRecord:
         return self.figures[OF_RECORD]
 
     @classmethod
-    def of(cls, result: EpochResult) -> Self:
+    def of(cls, result: "EpochResult") -> Self:
         """Return the record of an epoch of a learner."""
         return cls(
             epoch=result.epoch,

@@ -12,7 +12,7 @@ import ray
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial
 
-from harness.common.cli import DEFAULT_STORAGE, DONE, FELL_SHORT, INTERRUPTED
+from harness.common.cli import DEFAULT_STORAGE, DONE, FAILED, INTERRUPTED
 from harness.common.files import unfinished, write_whole
 from harness.config.settings import held_digests
 from harness.config.space import hold_fixed
@@ -139,7 +139,7 @@ class Outcome:
         if self.is_interrupted:
             return INTERRUPTED
         has_failed = any(row.state == "failed" for row in self.rows)
-        return FELL_SHORT if has_failed or all(row.macro_f1 is None for row in self.rows) else DONE
+        return FAILED if has_failed or all(row.macro_f1 is None for row in self.rows) else DONE
 
 
 def run(prepared: Prepared, resources: Resources, *, time_budget: float = float("inf")) -> Outcome:

@@ -209,7 +209,7 @@ def test_the_tables_show_every_part_without_transformers_too(tiny_file, fake_stu
 )
 def test_an_unknown_choice_names_the_known_ones(flags, message):
     result = CliRunner().invoke(bench.app, flags)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in result.stderr
 
 

@@ -92,7 +92,7 @@ def test_another_backbone_is_not_compared_with_the_papers():
 
 def test_an_unknown_backbone_names_the_known_ones():
     result = CliRunner().invoke(app, ["--backbone", "ast-huge"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "backbone='ast-huge': must be one of ast-base384, " in result.stderr
     with pytest.raises(ValueError, match="must be one of ast-base384"):
         count_systems("ast-huge")

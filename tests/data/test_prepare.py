@@ -25,7 +25,7 @@ def refused(*flags):
         done = CliRunner().invoke(app, ["prepare", *flags], env=dict(os.environ))
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == 2, done.output
     return done.output
 
 

@@ -130,17 +130,17 @@ def test_a_killed_reproduction_continues_and_reads_no_test_split_twice(workshop)
         "fig4_macro_f1.png",
         "fig5_f1_by_label.png",
     }
-    refused = workshop.run(command(workshop, *flags, "--seed", "3"), expect=1)
+    refused = workshop.run(command(workshop, *flags, "--seed", "3"), expect=2)
     assert "seed=3: reproduction again in" in refused
 
 
 @pytest.mark.drill
 def test_wrong_data_and_a_taken_name_are_refused_before_any_training(workshop, tmp_path):
     for flags in ((), ("--seed", "3")):
-        wrong = workshop.run(command(workshop, "--name", "typo", "--data", str(tmp_path), *flags), expect=1)
+        wrong = workshop.run(command(workshop, "--name", "typo", "--data", str(tmp_path), *flags), expect=2)
         assert "class-map.json" in wrong
     (workshop.storage / "mine").mkdir(parents=True)
     (workshop.storage / "mine" / "notes.txt").write_text("kept")
-    refused = workshop.run(command(workshop, "--name", "mine"), expect=1)
+    refused = workshop.run(command(workshop, "--name", "mine"), expect=2)
     assert "holds something else; choose another --name" in refused
     assert (workshop.storage / "mine" / "notes.txt").read_text() == "kept"

@@ -89,7 +89,7 @@ def test_a_study_whose_driver_was_killed_goes_on(workshop):
     before = records(workshop, "killed")
     assert TrialState.RUNNING in {t.state for t in workshop.trials("killed")}
     with FileLock(workshop.storage / "killed" / "driver.lock"):  # as another driver would hold it
-        refused = workshop.run(workshop.command("--resume", "killed"), expect=1)
+        refused = workshop.run(workshop.command("--resume", "killed"), expect=2)
         assert "is being run by another process" in refused
     workshop.run(workshop.command("--resume", "killed"))
     check_whole(workshop, "killed", before=before)

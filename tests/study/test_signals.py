@@ -7,7 +7,7 @@ import pytest
 import typer
 from ray.tune.tune import _setup_signal_catching
 
-from harness.common.cli import INTERRUPTED, said_to_the_user, sigterm_ends_tune_in_order
+from harness.common.cli import INTERRUPTED, report_errors, sigterm_ends_tune_in_order
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def handlers_as_they_were():
 
 def test_before_tune_listens_sigterm_ends_the_command_with_its_exit_code_and_a_line(capsys):
     def command():
-        with said_to_the_user(lambda: "go on with --resume s"), sigterm_ends_tune_in_order():
+        with report_errors(lambda: "go on with --resume s"), sigterm_ends_tune_in_order():
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(typer.Exit) as ended:

@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_table_and_another_seed_another(workshop, f
 
 
 def test_a_name_that_exists_is_refused(workshop, first):
-    said = workshop.run(workshop.new("first", *QUICK), expect=1)
+    said = workshop.run(workshop.new("first", *QUICK), expect=2)
     assert "name=first: this study exists" in said
     assert "--resume first" in said
     assert "Traceback" not in said

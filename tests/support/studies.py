@@ -86,7 +86,7 @@ class Workshop:
             signal.signal(signal.SIGTERM, on_sigterm)
             os.environ.clear()
             os.environ.update(environment)
-        assert done.exit_code == 1, done.output
+        assert done.exit_code == 2, done.output
         assert isinstance(done.exception, SystemExit), done.exception
         return done.output
 
