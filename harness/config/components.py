@@ -3,7 +3,7 @@
 A field is a path, `component/field`, in search spaces, `--fix` and MLflow.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +17,8 @@ class Component:
 
     `build` and `learner` are paths for `resolve`, since a config needs no torch.
     A system that a `Trainer` does not train names its `learner` in place of `build`. The config is a frozen dataclass
-    whose class variable `kind` is its name in the registry.
+    whose class variable `kind` is its name in the registry. An optional one, `shown`, maps the fields that tables show
+    to their words there.
     """
 
     config: type[Any]
@@ -68,6 +69,7 @@ class CnnBaseline:
     """A small convolutional network without any backbone (the paper's CNN-BS): `width` channels in its first block."""
 
     kind: ClassVar[str] = "cnn_baseline"
+    shown: ClassVar[Mapping[str, str]] = {"width": "width"}
     inputs: ClassVar[str] = "log_mel"
     uses: ClassVar[tuple[str, ...]] = _LOG_MEL_PARTS
     width: int = 8
@@ -87,6 +89,7 @@ class Attention:
     """
 
     kind: ClassVar[str] = "attention"
+    shown: ClassVar[Mapping[str, str]] = {"depth": "depth"}
     inputs: ClassVar[str] = "vggish"
     uses: ClassVar[tuple[str, ...]] = ("teacher", "optimiser", "schedule", "training")
     depth: int = 3
@@ -103,6 +106,7 @@ class RandomForest:
     """A random forest for each label, on the mean over ten seconds of VGGish features (the paper's RF)."""
 
     kind: ClassVar[str] = "random_forest"
+    shown: ClassVar[Mapping[str, str]] = {"n_trees": "trees", "max_depth": "depth"}
     inputs: ClassVar[str] = "vggish"
     uses: ClassVar[tuple[str, ...]] = ()
     n_trees: int = 100
@@ -144,6 +148,7 @@ class NoiseReprogrammer:
     """
 
     kind: ClassVar[str] = "noise"
+    shown: ClassVar[Mapping[str, str]] = {"shape": ""}
     shape: str = "full"
     init_scale: float = 0.0
 
@@ -161,6 +166,7 @@ class CnnReprogrammer:
     """
 
     kind: ClassVar[str] = "cnn"
+    shown: ClassVar[Mapping[str, str]] = {"depth": "depth", "width": "width"}
     depth: int = 2
     width: int = 1
     kernel: int = 3
@@ -188,6 +194,7 @@ class UNetReprogrammer:
     """
 
     kind: ClassVar[str] = "unet"
+    shown: ClassVar[Mapping[str, str]] = {"depth": "depth", "width": "width"}
     depth: int = 3
     width: int = 4
     kernel: int = 3

@@ -95,14 +95,16 @@ def _words(paths: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-_SIZES = (("width", "width"), ("n_trees", "trees"), ("depth", "depth"), ("max_depth", "depth"))
+def _sizes(component: Any) -> list[str]:
+    """Return the fields of a component's config that a table shows, in words."""
+    shown = getattr(component, "shown", {})
+    return [f"{word} {getattr(component, field)}".strip() for field, word in shown.items()]
 
 
 def configuration_in_words(paths: Mapping[str, Any]) -> str:
     """Return a whole configuration in one line: the system, what comes before and behind it, schedule and rate."""
     config, words = TrialConfig.from_paths(paths), _words(paths)
-    sizes = [f"{name} {getattr(config.system, field)}" for field, name in _SIZES if hasattr(config.system, field)]
-    told = [" ".join([words["system"], *sizes])]
+    told = [" ".join([words["system"], *_sizes(config.system)])]
     if "normalisation" in config.system.uses:
         told.append(f"normalisation {config.normalisation.kind}")
     told += [f"{words['mapper']} mapper"] if words["mapper"] != "-" else []
@@ -111,10 +113,8 @@ def configuration_in_words(paths: Mapping[str, Any]) -> str:
 
 def system_in_words(config: TrialConfig) -> str:
     """Return the name of a configuration's system, with its sizes if it is a reprogrammer."""
-    paths, words = config.to_paths(), config.name
-    if "reprogrammer/depth" in paths:
-        return f"{words} depth {paths['reprogrammer/depth']} width {paths['reprogrammer/width']}"
-    return f"{words} {paths['reprogrammer/shape']}" if "reprogrammer/shape" in paths else words
+    is_reprogrammed = "reprogrammer" in config.system.uses
+    return " ".join([config.name, *(_sizes(config.reprogrammer) if is_reprogrammed else [])])
 
 
 Grid = Mapping[tuple[str, str], Sequence[float]]
