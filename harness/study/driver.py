@@ -106,7 +106,7 @@ def run(
     """Run the remaining trials of the plan; return whether a signal ended the run.
 
     Raises:
-        OSError: the study's storage, or a trial's, cannot be written.
+        RuntimeError: the study's storage, or a trial's, cannot be written.
     """
     deadline = time.monotonic() + time_budget
     progress = ProgressCallback(study, console, plan=plan, deadline=deadline, epochs=spec.epochs)
