@@ -57,6 +57,7 @@ def main(
     prepare_environment(joins_cluster=address is not None)
     with report_errors(lambda: "type the same command again to continue"):
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
+        tracking_uri = tracking_uri and checked_uri(tracking_uri)
         check_storage(storage)
         check_machine(resources)
         request = Request(
@@ -79,7 +80,7 @@ def main(
         result = evaluate(
             request,
             resources=resources,
-            tracking_uri=tracking_uri and checked_uri(tracking_uri),
+            tracking_uri=tracking_uri,
             console=console,
         )
         conclude(result, console)
