@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -23,11 +22,9 @@ from harness.config.checks import one_of
 from harness.config.literature import LABEL_COUNTS, PAPER_BACKBONE, SYSTEMS
 from harness.config.space import configuration_of
 from harness.config.trial import TrialConfig
-from harness.data.batches import Split, StudyData
-from harness.features.inputs import Vggish
 from harness.models.backbones.ast import GEOMETRIES, Ast
 from harness.models.backbones.checkpoints import RANDOM_SUFFIX
-from harness.models.build import Model, build_model
+from harness.models.build import Model, Target, build_model
 from search_spaces import load
 
 _META = torch.device("meta")
@@ -106,11 +103,8 @@ def paper_config(name: str) -> TrialConfig:
 
 def meta_model(config: TrialConfig, ast: Ast, *, n_labels: int) -> Model:
     """Return the modules that a trial of this configuration trains, without memory for their values."""
-    no_labels = np.empty((0, n_labels), np.float32)
-    nothing = Split(np.empty((0, 1, 1), np.float16), np.empty(0, np.int64), no_labels, no_labels > 0)
-    labels = tuple(map(str, range(n_labels)))
-    data = StudyData(labels, nothing, nothing, mean=0.0, std=1.0, inputs=Vggish())
-    return build_model(config, ast, data=data, seed=0, device=_META)
+    target = Target(tuple(map(str, range(n_labels))))
+    return build_model(config, ast, target, seed=0, device=_META)
 
 
 def _count(name: str, ast: Ast, *, n_labels: int, is_papers: bool) -> SystemCount:

@@ -83,7 +83,7 @@ def main(
         "versions": _versions(),
     }
     torch.manual_seed(seed)
-    model = Ast(GEOMETRIES[NAME])
+    model = Ast(GEOMETRIES[NAME], TAGS)
     for epoch in pretrain(model, train, epochs=epochs, seed=seed):
         if epoch % max(1, epochs // CHECKPOINTS) == 0 or epoch == epochs:
             score = write(output, model, held_out, {**provenance, "epochs_done": str(epoch)})
@@ -171,7 +171,7 @@ def write(output: Path, model: Ast, held_out: Corpus, metadata: dict[str, str]) 
         unfinished = Path(folder) / output.name
         save_ast(unfinished, model, metadata)
         score = held_out_map(load_ast(unfinished), held_out)
-        save_ast(unfinished, model, {**metadata, "held_out_map": f"{score:.4f}", "tags": "\n".join(TAGS)})
+        save_ast(unfinished, model, {**metadata, "held_out_map": f"{score:.4f}"})
         unfinished.replace(output)
     return score
 

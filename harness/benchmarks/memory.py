@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +68,11 @@ def _write_backbone(path: Path, name: str) -> tuple[int, int]:
     # imported here, since the process that only reads must not hold torch
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    from harness.models.backbones.checkpoints import load_backbone  # noqa: PLC0415
+    from harness.models.backbones import load_backbone  # noqa: PLC0415
 
     model = load_backbone(name)
-    save_file(dict(model.state_dict()), path, metadata={"geometry": json.dumps(asdict(model.geometry))})
-    return model.geometry.n_frames, model.geometry.n_mels
+    save_file(dict(model.state_dict()), path, metadata={"geometry": json.dumps(dict(model.settings))})
+    return model.input_shape
 
 
 def _run(*arguments: str) -> dict[str, float]:
@@ -112,8 +112,8 @@ def run_trial(rows: Rows, *, backbone_name: str, reprogrammer: str, batch: int) 
     import harness.study.worker  # noqa: F401, PLC0415 (for all that a worker imports)
     from harness.benchmarks.training import unread_data  # noqa: PLC0415
     from harness.config.trial import TrialConfig  # noqa: PLC0415
-    from harness.models.backbones.checkpoints import backbone_digest, load_backbone  # noqa: PLC0415
-    from harness.models.build import build_model  # noqa: PLC0415
+    from harness.models.backbones import backbone_digest, load_backbone  # noqa: PLC0415
+    from harness.models.build import Target, build_model  # noqa: PLC0415
     from harness.training.trainer import Trainer, evaluate  # noqa: PLC0415
 
     stages = {"imports": peak_mb()}
@@ -121,10 +121,10 @@ def run_trial(rows: Rows, *, backbone_name: str, reprogrammer: str, batch: int) 
     backbone_digest(backbone)
     stages["backbone"] = peak_mb()
     clips = np.random.default_rng(0).choice(rows.shape[0], _STEPS * batch + _VALIDATED, replace=False)
-    train, validation = (unread_data(backbone.geometry, rows, part) for part in np.split(clips, [_STEPS * batch]))
+    train, validation = (unread_data(backbone.front_end, rows, part) for part in np.split(clips, [_STEPS * batch]))
     config = TrialConfig.from_paths({"reprogrammer/kind": reprogrammer, "training/batch_size": batch})
     cpu = torch.device("cpu")
-    model = build_model(config, backbone, data=train, seed=0, device=cpu)
+    model = build_model(config, backbone, Target.of(train), seed=0, device=cpu)
     trainer = Trainer(model, backbone, data=train, config=config, epochs=1, seed=0, device=cpu)
     trainer._train_epoch()
     stages["training"] = peak_mb()

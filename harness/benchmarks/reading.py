@@ -21,9 +21,8 @@ from harness.common.files import cache_dir
 from harness.config.trial import TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.features.cache import Rows
-from harness.models.backbones.ast import GEOMETRIES
-from harness.models.backbones.checkpoints import load_backbone
-from harness.models.build import build_model
+from harness.models.backbones import front_end_of, load_backbone
+from harness.models.build import Target, build_model
 from harness.training.trainer import Trainer
 
 AHEAD = "ours, read ahead"
@@ -90,12 +89,12 @@ def measure_reading(*, store_gb: float, rounds: int = 5) -> list[ReadingSpeed]:
 
 def measure_waiting(*, backbone: str = "ast-nano", n_clips: int = _EPOCH_CLIPS, rounds: int = 5) -> list[Waiting]:
     """Train epochs without a reprogrammer, the fastest there are, from a cache that is warm and one that is cold."""
-    geometry, waiting = GEOMETRIES[backbone], []
+    front_end, waiting = front_end_of(backbone), []
     with tempfile.TemporaryDirectory(dir=_scratch()) as directory:
-        shape = (geometry.n_frames, geometry.n_mels)
+        shape = (front_end.n_frames, front_end.n_mels)
         place = Path(directory)
         write_cache(place, shape, n_clips=n_clips)
-        trainer = _trainer(backbone, unread_data(geometry, open_rows(place, OURS, shape), np.arange(n_clips)))
+        trainer = _trainer(backbone, unread_data(front_end, open_rows(place, OURS, shape), np.arange(n_clips)))
         for page_cache, before_each in (("warm", lambda: None), ("cold", lambda: forget(place))):
             shares: list[float] = []
             seconds = interleaved(_epochs(trainer, shares), rounds=rounds, before_each=before_each)
@@ -164,7 +163,7 @@ def _epochs(trainer: Trainer, shares: list[float]) -> dict[str, Callable[[], obj
 def _trainer(name: str, data: StudyData) -> Trainer:
     backbone = load_backbone(name)
     config = TrialConfig.from_paths({"reprogrammer/kind": "none", "training/batch_size": BATCH})
-    model = build_model(config, backbone, data=data, seed=0, device=_CPU)
+    model = build_model(config, backbone, Target.of(data), seed=0, device=_CPU)
     return Trainer(model, backbone, data=data, config=config, epochs=1, seed=0, device=_CPU)
 
 

@@ -5,16 +5,18 @@ in the backbone alone. Both backbones have the same geometry and frozen weights;
 the values of the weights. A test of the AST holds that both compute the same.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.benchmarks.timing import Ratio, interleaved, ratio, speed
 from harness.config.study import PRECISIONS
@@ -22,16 +24,15 @@ from harness.config.trial import REPROGRAMMERS, TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.features.cache import Rows
 from harness.features.inputs import LogMel
-from harness.models.backbones.ast import AstGeometry, Backbone
-from harness.models.backbones.checkpoints import load_backbone
-from harness.models.build import build_model
+from harness.features.log_mel import FrontEnd
+from harness.models.backbones import Backbone, load_backbone
+from harness.models.build import Target, build_model
 from harness.training.trainer import Trainer
 
 OURS, THEIRS = "ours", "transformers"
 BACKBONES = ("ast-nano", "ast-base384-random")
 _LABELS = tuple(f"label {index}" for index in range(20))
 _STEPS = 8
-_LARGE_TOKENS = 512
 _CASE_SECONDS = 60.0
 
 
@@ -67,12 +68,15 @@ class TrainingSpeed:
     ratio: Ratio | None
 
 
-class TransformersAst:
-    """transformers' AST with random weights, frozen, as a backbone of ours."""
+class TransformersAst(nn.Module):
+    """transformers' AST with random weights, frozen, in the geometry of a backbone of ours."""
 
-    def __init__(self, geometry: AstGeometry) -> None:
+    def __init__(self, ours: Backbone) -> None:
+        super().__init__()
         transformers: Any = import_module("transformers")  # a test dependency
-        self.geometry = geometry
+        self.settings, self.source_labels = ours.settings, ours.source_labels
+        self.input_shape, self.front_end, self.embed_dim = ours.input_shape, ours.front_end, ours.embed_dim
+        geometry = SimpleNamespace(**ours.settings)
         config = transformers.ASTConfig(
             hidden_size=geometry.embed_dim,
             num_hidden_layers=geometry.depth,
@@ -96,10 +100,18 @@ class TransformersAst:
         """Return False: it keeps all activations."""
         return False
 
-    def classify(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
+    def logits(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
         """Return the source head's logits of an embedding."""
         logits: Tensor = self.model.classifier(embedding)
         return logits
+
+    def freeze(self) -> Self:
+        """Return itself, which is frozen."""
+        return self
+
+    def trainable_copy(self) -> Self:
+        """Return a copy, all of whose parameters learn."""
+        return copy.deepcopy(self).requires_grad_(True)
 
 
 def measure_training(plan: TrainingPlan) -> Iterator[TrainingSpeed]:
@@ -109,9 +121,7 @@ def measure_training(plan: TrainingPlan) -> Iterator[TrainingSpeed]:
         ours = load_backbone(name).to(device)
         backbones: dict[str, Backbone] = {OURS: ours}
         if find_spec("transformers") is not None:
-            theirs = TransformersAst(ours.geometry)
-            theirs.model.to(device)
-            backbones[THEIRS] = theirs
+            backbones[THEIRS] = TransformersAst(ours).to(device)
         for precision in plan.precisions:
             for reprogrammer in plan.reprogrammers:
                 yield _compare(plan, name, backbones, precision=precision, reprogrammer=reprogrammer)
@@ -120,12 +130,11 @@ def measure_training(plan: TrainingPlan) -> Iterator[TrainingSpeed]:
 def _compare(
     plan: TrainingPlan, name: str, backbones: dict[str, Backbone], *, precision: str, reprogrammer: str
 ) -> TrainingSpeed:
-    geometry = backbones[OURS].geometry
-    device = torch.device(plan.device)
-    is_slow = device.type == "cpu" and geometry.grid[0] * geometry.grid[1] > _LARGE_TOKENS
+    ours, device = backbones[OURS], torch.device(plan.device)
+    is_slow = ours.saves_memory(torch.empty(1, *ours.input_shape, device=device))
     batch = plan.batch or (1 if is_slow else 8)
     steps = plan.steps or (1 if is_slow else _STEPS)
-    data = random_data(geometry, n_clips=batch * steps)
+    data = random_data(ours.front_end, n_clips=batch * steps)
     config = TrialConfig.from_paths({"reprogrammer/kind": reprogrammer, "training/batch_size": batch})
     ways = {
         way: _epoch(backbone, data, config, precision=precision, device=device) for way, backbone in backbones.items()
@@ -150,7 +159,7 @@ def _epoch(
 ) -> Callable[[], None]:
     """Return a function that trains for one epoch, without validation, and waits for the device."""
     trainer = Trainer(
-        build_model(config, backbone, data=data, seed=0, device=device),
+        build_model(config, backbone, Target.of(data), seed=0, device=device),
         backbone,
         data=data,
         config=config,
@@ -168,18 +177,18 @@ def _epoch(
     return train
 
 
-def random_data(geometry: AstGeometry, *, n_clips: int) -> StudyData:
+def random_data(front_end: FrontEnd, *, n_clips: int) -> StudyData:
     """Return clips of noise in memory, with random labels."""
     rng = np.random.default_rng(0)
-    features = rng.normal(-6, 3, (n_clips, geometry.n_frames, geometry.n_mels)).astype(np.float16)
-    return unread_data(geometry, features, np.arange(n_clips))
+    features = rng.normal(-6, 3, (n_clips, front_end.n_frames, front_end.n_mels)).astype(np.float16)
+    return unread_data(front_end, features, np.arange(n_clips))
 
 
-def unread_data(geometry: AstGeometry, features: Rows, rows: Int[np.ndarray, " clip"]) -> StudyData:
+def unread_data(front_end: FrontEnd, features: Rows, rows: Int[np.ndarray, " clip"]) -> StudyData:
     """Return clips of any features, with random labels of which one in ten, and one a clip, is observed."""
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 2, (len(rows), len(_LABELS))).astype(np.float32)
     observed = rng.random(targets.shape) < 0.1
     observed[np.arange(len(rows)), np.arange(len(rows)) % len(_LABELS)] = True
     part = Split(features, rows, targets, observed)
-    return StudyData(_LABELS, part, part, -6.0, 3.0, LogMel(geometry.front_end))
+    return StudyData(_LABELS, part, part, -6.0, 3.0, LogMel(front_end))

@@ -112,7 +112,7 @@ def _is_no_lost_worker(record: logging.LogRecord) -> bool:
 def absolute_place(place: str, *, flag: str) -> str:
     """Return a path that exists as an absolute one, since a worker has another working directory.
 
-    A backbone's `@FRAMES` stays behind it.
+    A backbone's family (`FAMILY:`) stays before it, and its geometry (`@512`, `@frames=512,stride=10x10`) behind it.
 
     Raises:
         ValueError: nothing was given for the flag, which a path would take for the current directory.
@@ -122,8 +122,10 @@ def absolute_place(place: str, *, flag: str) -> str:
     path = Path(place).expanduser()
     if place in _RESERVED or path.exists():
         return place if place in _RESERVED else str(path.absolute())
-    found = re.fullmatch(r"(.+)(@[0-9]+)", place)
-    return place if found is None else absolute_place(found[1], flag=flag) + found[2]
+    found = re.fullmatch(r"([\w-]+:)?(.+?)(@[\w=,]+)?", place)
+    if found is None or not (found[1] or found[3]):
+        return place
+    return (found[1] or "") + absolute_place(found[2], flag=flag) + (found[3] or "")
 
 
 def check_data(source: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.common.registry import resolve
+from harness.common.registry import Registry, resolve
 from harness.config.checks import above_zero, at_least, fraction, one_of
 
 
@@ -247,13 +247,21 @@ class FcMapper:
         one_of("mapper/reads", self.reads, ("logits", "probabilities"))
 
 
+_METHODS = "harness.models.label_mapping"
+
+ASSIGNMENTS: Registry[str | Callable[..., Any]] = Registry(
+    "label_mappings", {name: f"{_METHODS}:{name}" for name in ("contiguous", "random", "frequent", "semantic")}
+)
+"""Label-mapping methods by name: functions, or their dotted paths. Each takes a `MappingTask`."""
+
+
 @dataclass(frozen=True)
 class ManyToOneMapper:
     """Each label is the mean over the logits of the source labels assigned to it.
 
-    `sources_per_label` is how many those are at most: fewer where the backbone has not that many for every label.
-    `is_calibrated` learns a scale and a shift of each label's mean: source labels are rare, so that their logits
-    seldom cross the threshold of a label that is not.
+    `sources_per_label` is the most that each label gets; the backbone may not have that many for every label.
+    `is_calibrated` learns a scale and a shift of each label's mean: rare source labels have logits that seldom cross
+    the threshold of a frequent label.
     """
 
     kind: ClassVar[str] = "many_to_one"
@@ -263,7 +271,7 @@ class ManyToOneMapper:
 
     def __post_init__(self) -> None:
         """Refuse an assignment that is not one."""
-        one_of("mapper/assignment", self.assignment, ("contiguous", "random", "frequent"))
+        one_of("mapper/assignment", self.assignment, ASSIGNMENTS)
         at_least("mapper/sources_per_label", self.sources_per_label, 1)
 
 

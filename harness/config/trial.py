@@ -30,7 +30,7 @@ SYSTEMS = Registry(
         "random_forest": Component(components.RandomForest, learner="harness.training.forest:ForestLearner"),
     },
 )
-"""Builders take `(config: TrialConfig, backbone, *, data, seed, device)` and return what a `Trainer` trains."""
+"""Builders take `(config: TrialConfig, backbone, target, *, seed, device)` and return what a `Trainer` trains."""
 
 _REPROGRAMMERS = "harness.models.reprogrammers"
 
@@ -55,7 +55,8 @@ MAPPERS = Registry(
         "many_to_one": Component(components.ManyToOneMapper, f"{_MAPPERS}:build_many_to_one"),
     },
 )
-"""Builders take `embed_dim`, `n_sources`, `n_labels`, `seed`, `source_use` and the config's fields by name.
+"""Builders take `embed_dim`, `n_labels`, `n_sources`, the names `labels` and `source_labels`, `seed`, `label_affinity`
+and the config's fields by name.
 
 The module takes the embedding and the backbone, and returns one logit a label.
 """

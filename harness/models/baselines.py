@@ -1,6 +1,5 @@
-"""Fine-tuning: a backbone of the trial's own, all of which learns."""
+"""Systems to compare with: fine-tuning, a CNN without a backbone, and attention over VGGish features."""
 
-import copy
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -8,24 +7,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from harness.models.backbones.ast import Ast, Backbone
+from harness.models.backbones import Backbone
 from harness.models.mappers import Linear
 from harness.models.parameters import learned_counts, learned_parameters
 
 
 class FineTuned(nn.Module):
-    """`log-mel -> normalisation -> AST -> LayerNorm and linear layer -> logits`, from the weights of `start`.
+    """`log-mel -> normalisation -> backbone -> LayerNorm and linear layer -> logits`, from the weights of `start`.
 
-    The AST is a copy without the source head, so that `start` stays as it is. It has no dropout: training and
-    evaluation mode compute the same.
+    The backbone is a copy without the source head; `start` stays frozen. An AST has no dropout: training and evaluation
+    mode compute the same.
     """
 
-    def __init__(self, normalisation: nn.Module, start: Ast, *, n_labels: int) -> None:
+    def __init__(self, normalisation: nn.Module, start: Backbone, *, n_labels: int) -> None:
         super().__init__()
         self.normalisation = normalisation
-        self.backbone = copy.deepcopy(start).requires_grad_(True)
-        del self.backbone.head_norm, self.backbone.head
-        self.mapper = Linear(start.geometry.embed_dim, n_labels)
+        self.backbone = start.trainable_copy()
+        self.mapper = Linear(start.embed_dim, n_labels)
 
     def forward(
         self,
@@ -46,13 +44,13 @@ class FineTuned(nn.Module):
 
 
 class CnnModel(nn.Module):
-    """Four blocks of convolution and pooling, the mean and the maximum of what they give, a linear layer."""
+    """Four blocks of convolution and pooling, the mean and the maximum of their maps, and a linear layer."""
 
     def __init__(self, normalisation: nn.Module, n_labels: int, *, width: int, dropout: float) -> None:
         super().__init__()
         channels = [1, width, 2 * width, 4 * width, 4 * width]
         self.normalisation = normalisation
-        # few channels over many pixels, as in a reprogrammer: channels last is the faster order on a CPU
+        # few channels over many pixels, as in a reprogrammer: channels last is faster on a CPU
         self.blocks = nn.Sequential(*(_block(*pair) for pair in pairwise(channels))).to(
             memory_format=torch.channels_last
         )
@@ -123,11 +121,11 @@ class AttentionModel(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """Each label's probability is a weighted mean over time; how much a second weighs is learned by label.
+    """Each label's probability is a weighted mean over time; the weight of a second is learned for each label.
 
-    The mean is given as its logit, so that a loss on logits is the loss on the mean itself. The mean is first clamped
-    to 1e-7 from 0 and 1, where its logit is about 16 and a gradient ends. Cross-entropy on probabilities would end it
-    there too, in effect: a mean so extreme comes from sigmoids that have next to none left.
+    The output is the logit of the mean, so a loss on logits is the loss on the mean itself. The mean is clamped to 1e-7
+    from 0 and 1, where its logit is about 16 and passes no gradient. Cross-entropy on probabilities has almost no
+    gradient there either: such an extreme mean comes from saturated sigmoids.
     """
 
     def __init__(self, dim: int, n_labels: int) -> None:

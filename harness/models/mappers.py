@@ -1,26 +1,25 @@
-"""Mappers: from what the frozen backbone gives to one logit a label.
+"""Mappers: from the frozen backbone's output to one logit a label.
 
-A mapper is called with the embedding and the backbone, since some read the embedding and some the source logits.
+A mapper takes the embedding and the backbone: some read the embedding, others the source logits.
 
-Source: Chen and Lerch, MMM 2023, section 3.3; Yang, Tsai and Chen, "Voice2Series", ICML 2021, for many-to-one mapping.
+Source: Chen and Lerch, MMM 2023, section 3.3.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from harness.config.components import Mapper
 from harness.config.trial import MAPPERS
-from harness.models.backbones.ast import Backbone
+from harness.models.backbones import Backbone
+from harness.models.label_mapping import Affinity, MappingTask, method_of
 
 Embeddings = Float[Tensor, "clip dim"]
 Logits = Float[Tensor, "clip label"]
-SourceUse = Callable[[], Float[np.ndarray, "label source"]]
 
 
 class Linear(nn.Module):
@@ -47,7 +46,7 @@ class Fc(nn.Module):
 
     def forward(self, embedding: Embeddings, backbone: Backbone) -> Logits:
         """Return the labels' logits."""
-        source = backbone.classify(embedding)
+        source = backbone.logits(embedding)
         logits: Tensor = self.linear(source.sigmoid() if self.reads_probabilities else source)
         return logits
 
@@ -76,31 +75,8 @@ class ManyToOne(nn.Module):
 
     def forward(self, embedding: Embeddings, backbone: Backbone) -> Logits:
         """Return the labels' logits."""
-        logits: Tensor = self.calibrate(backbone.classify(embedding)[:, self.assignment].mean(dim=-1))
+        logits: Tensor = self.calibrate(backbone.logits(embedding)[:, self.assignment].mean(dim=-1))
         return logits
-
-
-def assign(
-    kind: str, *, n_sources: int, n_labels: int, per_label: int, seed: int, source_use: SourceUse
-) -> Int[np.ndarray, "label source"]:
-    """Return source labels for each label: `per_label`, or as many as there are to go round; none serves two labels.
-
-    `contiguous`: in index order. `random`: drawn with the seed. `frequent`: greedily by how much more often the
-    backbone hears a source label in the label's positive clips than in its negative ones.
-
-    Raises:
-        ValueError: there are fewer source labels than labels.
-    """
-    if n_sources < n_labels:
-        raise ValueError(
-            f"mapper/kind=many_to_one: each of the {n_labels} labels needs a source label of its own, the backbone has "
-            f"{n_sources}; choose linear or fc"
-        )
-    per_label = min(per_label, n_sources // n_labels)
-    if kind == "frequent":
-        return _greedy(source_use(), per_label)
-    order = np.arange(n_sources) if kind == "contiguous" else np.random.default_rng(seed).permutation(n_sources)
-    return order[: per_label * n_labels].reshape(n_labels, per_label)
 
 
 def build_linear(*, embed_dim: int, n_labels: int, **_: Any) -> Linear:
@@ -115,52 +91,41 @@ def build_fc(*, n_sources: int, n_labels: int, reads: str, **_: Any) -> Fc:
 
 def build_many_to_one(
     *,
-    n_sources: int,
-    n_labels: int,
+    labels: tuple[str, ...],
+    source_labels: tuple[str, ...],
     assignment: str,
     sources_per_label: int,
     is_calibrated: bool,
     seed: int,
-    source_use: SourceUse,
+    label_affinity: Callable[[], Affinity],
     **_: Any,
 ) -> ManyToOne:
-    """Return a mapper whose labels have source labels assigned."""
-    assigned = assign(
-        assignment,
-        n_sources=n_sources,
-        n_labels=n_labels,
-        per_label=sources_per_label,
-        seed=seed,
-        source_use=source_use,
-    )
+    """Return a mapper that averages the source labels assigned to each label."""
+    assigned = method_of(assignment)(MappingTask(labels, source_labels, sources_per_label, seed, label_affinity))
     return ManyToOne(torch.from_numpy(assigned), is_calibrated=is_calibrated)
 
 
 def build_mapper(
-    config: Mapper, *, embed_dim: int, n_sources: int, n_labels: int, seed: int, source_use: SourceUse
+    config: Mapper,
+    *,
+    embed_dim: int,
+    labels: tuple[str, ...],
+    source_labels: tuple[str, ...],
+    seed: int,
+    label_affinity: Callable[[], Affinity],
 ) -> nn.Module:
     """Return the mapper of a configuration, at its initial weights.
 
-    `source_use` is called only by the mapper that needs it, since it runs the backbone over training clips.
+    Only a mapper that needs it calls `label_affinity`, since that runs the backbone over training clips.
     """
     mapper: nn.Module = MAPPERS[config.kind].builder(
         embed_dim=embed_dim,
-        n_sources=n_sources,
-        n_labels=n_labels,
+        n_labels=len(labels),
+        n_sources=len(source_labels),
+        labels=labels,
+        source_labels=source_labels,
         seed=seed,
-        source_use=source_use,
+        label_affinity=label_affinity,
         **asdict(config),
     )
     return mapper
-
-
-def _greedy(use: Float[np.ndarray, "label source"], per_label: int) -> Int[np.ndarray, "label source"]:
-    """Assign the pairs of highest use first, each source label once, each label `per_label` times."""
-    chosen: list[list[int]] = [[] for _ in use]
-    taken: set[int] = set()
-    for flat in np.argsort(-use, axis=None, kind="stable"):
-        label, source = divmod(int(flat), use.shape[1])
-        if source not in taken and len(chosen[label]) < per_label:
-            chosen[label].append(source)
-            taken.add(source)
-    return np.array(chosen, dtype=np.int64)

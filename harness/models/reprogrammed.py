@@ -1,11 +1,11 @@
-"""The whole of what learns: normalisation, reprogrammer and mapper around a frozen backbone."""
+"""Everything that learns: normalisation, reprogrammer and mapper around a frozen backbone."""
 
 from collections.abc import Iterator
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from harness.models.backbones.ast import Backbone
+from harness.models.backbones import Backbone
 from harness.models.checkpointing import forgetting
 from harness.models.parameters import learned_counts, learned_parameters
 
@@ -13,8 +13,8 @@ from harness.models.parameters import learned_counts, learned_parameters
 class Reprogrammed(nn.Module):
     """`log-mel -> normalisation -> reprogrammer -> backbone -> mapper -> logits`.
 
-    The backbone is an argument of `forward`, not a part: it belongs to no trial, appears in no checkpoint, and cannot
-    be switched to training mode from here.
+    The backbone is an argument of `forward`, not a submodule: it belongs to no trial, appears in no checkpoint, and
+    cannot be switched to training mode from here.
     """
 
     def __init__(self, normalisation: nn.Module, reprogrammer: nn.Module, mapper: nn.Module) -> None:
@@ -24,7 +24,7 @@ class Reprogrammed(nn.Module):
         self.mapper = mapper
 
     def rewrite(self, log_mel: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip frame mel"]:
-        """Return what the backbone hears."""
+        """Return the spectrogram that enters the backbone."""
         rewritten: Tensor = self.reprogrammer(self.normalisation(log_mel))
         return rewritten
 
@@ -38,7 +38,7 @@ class Reprogrammed(nn.Module):
         return logits
 
     def learned(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that learn: all there are, since the backbone is none of them."""
+        """Yield the parameters that learn: all of them, since the backbone is not a submodule."""
         return learned_parameters(self)
 
     def parameter_counts(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ from harness.data.dataset import ClipDataset
 from harness.data.splits import study_split
 from harness.features.inputs import Input
 from harness.features.log_mel import FrontEnd
-from harness.models.backbones.checkpoints import backbone_digest, load_backbone, origin_of
+from harness.models.backbones import backbone_digest, load_backbone, origin_of
 from harness.study.console import StudyConsole
 from harness.study.sources import features_of, inputs_of, open_dataset, open_study_data
 from harness.training.metrics import majority_floor, one_sided_labels
@@ -54,7 +54,7 @@ def prepare_for(
     """Load the backbone, and extract the inputs of these configurations, of test clips too if they will be read."""
     backbone = load_backbone(spec.backbone)
     dataset = open_dataset(spec.data, workers=cpu_count(), progress=track)
-    wanted = _inputs_of(backbone.geometry.front_end, configs)
+    wanted = _inputs_of(backbone.front_end, configs)
     opened = _open_all(spec, dataset, wanted)
     test_digests = _extract_test_clips(spec, dataset, wanted) if reads_test else {}
     data = next(iter(opened.values()))

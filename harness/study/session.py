@@ -23,8 +23,7 @@ from harness.config.study import DataSpec
 from harness.config.trial import TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.features.inputs import Input, LogMel, Vggish
-from harness.models.backbones.ast import Ast
-from harness.models.backbones.checkpoints import backbone_digest, load_backbone
+from harness.models.backbones import Backbone, backbone_digest, load_backbone
 from harness.study.files import BEST, LAST, TrialFiles
 from harness.study.heldout import open_test_split, read_test_once
 from harness.study.records import EpochRecord, TrialFailure, TrialReport, best_of
@@ -161,7 +160,7 @@ class Session:
             files.save(LAST, {"trainer": learner.state(), "records": [asdict(record) for record in records]})
             yield report()
 
-    def _test_result(self, backbone: Ast | None, data: StudyData, device: torch.device) -> dict[str, Any]:
+    def _test_result(self, backbone: Backbone | None, data: StudyData, device: torch.device) -> dict[str, Any]:
         """Return the figures of the best weights on the test clips.
 
         Raises:
@@ -238,16 +237,16 @@ def _set_random_state(state: tuple[Any, ...]) -> None:
         torch.cuda.set_rng_state(cuda)
 
 
-def _backbone_and_inputs(task: TrialTask, config: TrialConfig, device: torch.device) -> tuple[Ast | None, Input]:
+def _backbone_and_inputs(task: TrialTask, config: TrialConfig, device: torch.device) -> tuple[Backbone | None, Input]:
     """Return the inputs of a system, and the backbone unless the system takes VGGish features."""
     if config.system.inputs == Vggish.name:
         return None, Vggish()
     backbone = _backbone(task.backbone, task.backbone_digest, str(device))
-    return backbone, inputs_of(config, backbone.geometry.front_end)
+    return backbone, inputs_of(config, backbone.front_end)
 
 
 @lru_cache(maxsize=1)
-def _backbone(name: str, digest: str, device: str) -> Ast:
+def _backbone(name: str, digest: str, device: str) -> Backbone:
     backbone = load_backbone(name)
     found = backbone_digest(backbone)
     if found != digest:
@@ -264,7 +263,7 @@ def _data(spec: DataSpec, digest: str, inputs: Input) -> StudyData:
     return data
 
 
-def _check_untouched(backbone: Ast | None, versions: list[int]) -> None:
+def _check_untouched(backbone: Backbone | None, versions: list[int]) -> None:
     """Refuse the results of a trial that wrote to the backbone; the next trial loads the backbone again.
 
     Raises:
@@ -277,7 +276,7 @@ def _check_untouched(backbone: Ast | None, versions: list[int]) -> None:
         raise RuntimeError("backbone: the trial changed the frozen backbone; its results cannot be trusted")
 
 
-def _versions(backbone: Ast | None) -> list[int]:
+def _versions(backbone: Backbone | None) -> list[int]:
     """Return how often each tensor of the backbone has been written to, as torch counts it."""
     if backbone is None:
         return []

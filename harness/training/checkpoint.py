@@ -23,8 +23,7 @@ from harness.config.trial import TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.features.inputs import LogMel, Vggish
 from harness.features.log_mel import FrontEnd
-from harness.models.backbones.ast import Ast
-from harness.models.backbones.checkpoints import backbone_digest, load_backbone
+from harness.models.backbones import Backbone, backbone_digest, load_backbone
 from harness.training.learner import Learner, make_learner
 
 VERSION = 1
@@ -103,7 +102,7 @@ def read_header(source: Path | bytes) -> CheckpointHeader:
 
 
 def load_checkpoint(
-    source: Path | bytes, *, backbone: Ast | str | None = None, device: torch.device | None = None
+    source: Path | bytes, *, backbone: Backbone | str | None = None, device: torch.device | None = None
 ) -> Checkpoint:
     """Load a checkpoint file, or its content, with the backbone that it names.
 
@@ -135,9 +134,9 @@ def load_checkpoint(
     return Checkpoint(header, learner)
 
 
-def _checked_backbone(header: CheckpointHeader, given: Ast | str | None, device: torch.device) -> Ast:
+def _checked_backbone(header: CheckpointHeader, given: Backbone | str | None, device: torch.device) -> Backbone:
     name = given if isinstance(given, str) else header.backbone["name"]
-    backbone = given if isinstance(given, Ast) else load_backbone(name).to(device)
+    backbone = load_backbone(name).to(device) if given is None or isinstance(given, str) else given
     found, expected = backbone_digest(backbone), header.backbone["digest"]
     if found != expected:
         raise ValueError(

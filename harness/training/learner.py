@@ -9,8 +9,8 @@ from jaxtyping import Float
 
 from harness.config.trial import SYSTEMS, TrialConfig
 from harness.data.batches import Split, StudyData
-from harness.models.backbones.ast import Backbone
-from harness.models.build import build_model
+from harness.models.backbones import Backbone
+from harness.models.build import Target, build_model
 from harness.training.trainer import EpochResult, Trainer
 
 
@@ -66,7 +66,7 @@ def make_learner(
         learner: Learner = system.builder(config, data=data, epochs=epochs, seed=seed)
         return learner
     return Trainer(
-        build_model(config, backbone, data=data, seed=seed, device=device),
+        build_model(config, backbone, Target.of(data), seed=seed, device=device),
         backbone,
         data=data,
         config=config,

@@ -19,7 +19,7 @@ from harness.config.recipe import MeanTeacher as Teaching
 from harness.config.study import PRECISIONS
 from harness.config.trial import TrialConfig
 from harness.data.batches import Batch, Split, StudyData, to_device
-from harness.models.backbones.ast import Backbone
+from harness.models.backbones import Backbone
 from harness.models.build import Model
 from harness.training.augmentation import build_augmentation
 from harness.training.losses import binarised, consistency, masked_bce

@@ -130,7 +130,7 @@ def test_the_ast_of_transformers_is_frozen_and_of_our_size(tiny_backbone):
     assert not any(p.requires_grad for p in theirs.model.parameters())
     embedding = theirs.embed(torch.randn(2, TINY.n_frames, TINY.n_mels))
     assert embedding.shape == (2, TINY.embed_dim)
-    assert theirs.classify(embedding).shape == (2, TINY.n_source_labels)
+    assert theirs.logits(embedding).shape == (2, TINY.n_source_labels)
 
 
 def test_the_overhead_is_the_wall_time_less_the_training(fake_study):

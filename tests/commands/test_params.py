@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from harness.config.literature import SYSTEMS
 from harness.models.backbones.ast import GEOMETRIES, Ast
-from harness.models.build import build_model
+from harness.models.build import Target, build_model
 from harness.params import app, count_systems, meta_model, paper_config
 from harness.training.mean_teacher import MeanTeacher
 from tests.conftest import LABELS, TINY
@@ -70,7 +70,7 @@ def test_the_released_cnn_baseline_is_one_linear_layer():
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "random_forest"])
 def test_what_is_counted_is_what_a_trial_trains(name, tiny_backbone, tiny_data):
     config = paper_config(name)
-    model = build_model(config, tiny_backbone, data=tiny_data, seed=0, device=torch.device("cpu"))
+    model = build_model(config, tiny_backbone, Target.of(tiny_data), seed=0, device=torch.device("cpu"))
     with torch.device("meta"):
         counted = meta_model(config, Ast(TINY).freeze(), n_labels=len(LABELS))
     assert all(p.is_meta for p in counted.parameters())

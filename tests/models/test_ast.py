@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from harness.common.cli import absolute_place
+from harness.models.backbones import backbone_digest, load_backbone
 from harness.models.backbones.ast import GEOMETRIES, Ast, AstGeometry
-from harness.models.backbones.checkpoints import backbone_digest, load_ast, load_backbone, metadata_of, save_ast
+from harness.models.backbones.checkpoints import load_ast, metadata_of, save_ast
 from tests.conftest import TINY
 from tests.support.ast_files import SMALL, check_equal, quiet, random_ast, set_eps
 

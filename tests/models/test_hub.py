@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from harness.models.backbones import backbone_digest
 from harness.models.backbones.ast import GEOMETRIES
-from harness.models.backbones.checkpoints import backbone_digest, load_ast
+from harness.models.backbones.checkpoints import load_ast
 from harness.models.backbones.hub import CHECKPOINTS
 from tests.support.ast_files import SMALL, random_ast
 
@@ -35,7 +36,8 @@ except (ValueError, OSError) as error:
 """
 LOAD = """
 import json, sys
-from harness.models.backbones.checkpoints import backbone_digest, geometry_of, load_backbone, origin_of
+from harness.models.backbones import backbone_digest, load_backbone, origin_of
+from harness.models.backbones.checkpoints import geometry_of
 from harness.models.backbones.hub import CHECKPOINTS, Checkpoint
 names = json.loads(sys.argv[1])
 CHECKPOINTS.update({name: Checkpoint(f"MIT/{name}") for name in names})

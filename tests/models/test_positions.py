@@ -7,8 +7,9 @@ import torch
 from transformers import ASTForAudioClassification
 
 from harness.common.cli import absolute_place
+from harness.models.backbones import backbone_digest, load_backbone
 from harness.models.backbones.ast import Ast, AstGeometry
-from harness.models.backbones.checkpoints import backbone_digest, geometry_of, load_ast, load_backbone, save_ast
+from harness.models.backbones.checkpoints import geometry_of, load_ast, save_ast
 from harness.models.backbones.positions import fit_positions, refitted
 from tests.support.ast_files import SMALL, check_equal, random_ast
 

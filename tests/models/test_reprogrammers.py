@@ -21,8 +21,8 @@ from harness.config.components import (
 from harness.config.recipe import NORMALISATIONS
 from harness.config.trial import MAPPERS, REPROGRAMMERS, TrialConfig
 from harness.models.backbones.ast import GEOMETRIES
-from harness.models.build import build_model
-from harness.models.mappers import assign, build_mapper
+from harness.models.build import Target, build_model
+from harness.models.mappers import build_linear, build_mapper
 from harness.models.reprogrammers import build_reprogrammer
 from harness.training.losses import masked_bce
 from tests.conftest import LABELS, TINY
@@ -45,9 +45,7 @@ def count(module):
 )
 def test_parameter_counts_at_base384_are_the_papers(config, total):
     reprogrammer = build_reprogrammer(config, n_frames=BASE.n_frames, n_mels=BASE.n_mels)
-    mapper = build_mapper(
-        MAPPERS["linear"].config(), embed_dim=BASE.embed_dim, n_sources=527, n_labels=20, seed=0, source_use=dict
-    )
+    mapper = build_linear(embed_dim=BASE.embed_dim, n_labels=20)
     assert count(reprogrammer) + count(mapper) == total
 
 
@@ -222,73 +220,31 @@ MAPPER_CONFIGS = [mapper.config() for mapper in MAPPERS.values()] + [
 ]
 
 
-@pytest.mark.parametrize("config", MAPPER_CONFIGS, ids=repr)
-def test_every_mapper_gives_one_logit_a_label_and_passes_a_gradient(config, tiny_backbone):
-    use = np.random.default_rng(0).random((len(LABELS), TINY.n_source_labels))
-    mapper = build_mapper(
+def mapper_of(config, *, labels=LABELS, affinity=None):
+    return build_mapper(
         config,
         embed_dim=TINY.embed_dim,
-        n_sources=TINY.n_source_labels,
-        n_labels=len(LABELS),
+        labels=labels,
+        source_labels=tuple(map(str, range(TINY.n_source_labels))),
         seed=0,
-        source_use=lambda: use,
+        label_affinity=lambda: affinity,
     )
+
+
+@pytest.mark.parametrize("config", MAPPER_CONFIGS, ids=repr)
+def test_every_mapper_gives_one_logit_a_label_and_passes_a_gradient(config, tiny_backbone):
+    affinity = np.random.default_rng(0).random((len(LABELS), TINY.n_source_labels))
     embedding = torch.randn(3, TINY.embed_dim, requires_grad=True)
-    logits = mapper(embedding, tiny_backbone)
+    logits = mapper_of(config, affinity=affinity)(embedding, tiny_backbone)
     assert logits.shape == (3, len(LABELS))
     logits.sum().backward()
     assert embedding.grad.abs().sum() > 0
 
 
-class TestAssignment:
-    def assign(self, kind, *, use=None, per_label=2):
-        return assign(kind, n_sources=9, n_labels=4, per_label=per_label, seed=3, source_use=lambda: use)
-
-    @pytest.mark.parametrize("kind", ["contiguous", "random", "frequent"])
-    def test_no_source_label_serves_two_labels(self, kind):
-        assigned = self.assign(kind, use=np.random.default_rng(1).random((4, 9)))
-        assert assigned.shape == (4, 2)
-        assert len(set(assigned.ravel())) == 8
-
-    def test_contiguous_runs_in_order(self):
-        assert self.assign("contiguous").tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
-
-    def test_frequent_gives_each_label_what_it_uses_most(self):
-        use = np.zeros((4, 9))
-        use[[0, 1, 2, 3], [8, 6, 4, 2]] = 1
-        assert self.assign("frequent", use=use, per_label=1).ravel().tolist() == [8, 6, 4, 2]
-
-    def test_frequent_settles_a_conflict_for_the_higher_use(self):
-        use = np.zeros((4, 9))
-        use[0, 5], use[1, 5], use[0, 7] = 0.5, 0.9, 0.1
-        assigned = self.assign("frequent", use=use, per_label=1).ravel()
-        assert assigned[1] == 5
-        assert assigned[0] == 7
-
-    @pytest.mark.parametrize("kind", ["contiguous", "random", "frequent"])
-    def test_more_sources_a_label_than_there_are_give_what_there_is(self, kind):
-        use = np.random.default_rng(1).random((4, 9))
-        most = self.assign(kind, use=use, per_label=2)
-        assert np.array_equal(self.assign(kind, use=use, per_label=3), most)
-
-    def test_fewer_source_labels_than_labels_are_refused(self):
-        with pytest.raises(
-            ValueError, match="each of the 10 labels needs a source label of its own, the backbone has 9"
-        ):
-            assign("contiguous", n_sources=9, n_labels=10, per_label=1, seed=3, source_use=dict)
-
-
 def test_many_to_one_is_the_mean_over_the_assigned_logits(tiny_backbone):
-    mapper = build_mapper(
-        ManyToOneMapper(assignment="contiguous", sources_per_label=3),
-        embed_dim=TINY.embed_dim,
-        n_sources=TINY.n_source_labels,
-        n_labels=2,
-        seed=0,
-        source_use=dict,
-    )
+    mapper = mapper_of(ManyToOneMapper(assignment="contiguous", sources_per_label=3), labels=LABELS[:2])
     embedding = torch.randn(5, TINY.embed_dim)
-    source = tiny_backbone.classify(embedding)
+    source = tiny_backbone.logits(embedding)
     expected = torch.stack([source[:, :3].mean(dim=1), source[:, 3:6].mean(dim=1)], dim=1)
     assert torch.allclose(mapper(embedding, tiny_backbone), expected)
     assert count(mapper) == 0
@@ -324,7 +280,7 @@ def test_exactly_the_reprogrammer_and_the_mapper_learn(reprogrammer, mapper, tin
     if mapper == "many_to_one":
         paths |= {"mapper/is_calibrated": True}
     model = build_model(
-        TrialConfig.from_paths(paths), tiny_backbone, data=tiny_data, seed=0, device=torch.device("cpu")
+        TrialConfig.from_paths(paths), tiny_backbone, Target.of(tiny_data), seed=0, device=torch.device("cpu")
     )
     frozen = {key: tensor.clone() for key, tensor in tiny_backbone.state_dict().items()}
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

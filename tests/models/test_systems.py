@@ -8,7 +8,7 @@ from harness.config.literature import SYSTEMS as NAMES
 from harness.config.trial import SYSTEMS
 from harness.data.batches import StudyData
 from harness.models.backbones.ast import GEOMETRIES, Ast
-from harness.models.build import build_model
+from harness.models.build import Target, build_model
 from harness.training.trainer import Trainer
 from tests.conftest import LABELS
 from tests.support.systems import config_of, data_of, figures, learner_of
@@ -35,7 +35,7 @@ def test_parameter_counts_at_base384_are_the_papers(name):
         backbone = Ast(GEOMETRIES["ast-base384"]).freeze()
     data = data_of(name)
     of_20 = StudyData(tuple(map(str, range(20))), data.train, data.validation, data.mean, data.std, data.inputs)
-    model = build_model(config_of(name), backbone, data=of_20, seed=0, device=torch.device("meta"))
+    model = build_model(config_of(name), backbone, Target.of(of_20), seed=0, device=torch.device("meta"))
     assert sum(model.parameter_counts().values()) == PARAMETERS[name]
     assert sum(p.numel() for p in model.learned()) == PARAMETERS[name]
 

@@ -11,8 +11,8 @@ import torch
 from harness.config.literature import SYSTEMS
 from harness.config.study import DataSpec
 from harness.features.inputs import LogMel, Vggish
+from harness.models.backbones import backbone_digest
 from harness.models.backbones.ast import Ast
-from harness.models.backbones.checkpoints import backbone_digest
 from harness.study import session as session_module
 from harness.study.artifacts import FIGURES
 from harness.study.files import BEST, LAST, TrialFiles

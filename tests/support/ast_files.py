@@ -103,4 +103,4 @@ def check_equal(ours, theirs, spectrogram):
             torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
         pooled = theirs.base_model.layernorm(expected.hidden_states[-1])[:, :2].mean(dim=1)
         torch.testing.assert_close(embedding, pooled, atol=TOLERANCE, rtol=0)
-        torch.testing.assert_close(ours.classify(embedding), expected.logits, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(ours.logits(embedding), expected.logits, atol=TOLERANCE, rtol=0)

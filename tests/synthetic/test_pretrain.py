@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from harness import pretrain
 from harness.common.progress import quiet
+from harness.models.backbones import load_backbone
 from harness.models.backbones.ast import GEOMETRIES, Ast
-from harness.models.backbones.checkpoints import load_ast, load_backbone, metadata_of
+from harness.models.backbones.checkpoints import load_ast, metadata_of
 from harness.synthetic import corpus as pretraining
 from harness.synthetic.corpus import Corpus, draw_clip, prepare_corpus
 from harness.synthetic.general_midi import PERCUSSION, TAGS

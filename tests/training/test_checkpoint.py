@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load, save
 
 from harness.config.study import DataSpec
+from harness.models.backbones import backbone_digest, load_backbone
 from harness.models.backbones.ast import Ast
-from harness.models.backbones.checkpoints import backbone_digest, load_backbone, save_ast
+from harness.models.backbones.checkpoints import save_ast
 from harness.study.files import BEST, TrialFiles
 from harness.study.session import Session, TrialTask
 from harness.training.checkpoint import load_checkpoint, read_header

@@ -9,7 +9,7 @@ import torch
 
 from harness.config.trial import TrialConfig
 from harness.models.baselines import AttentionModel
-from harness.models.build import build_model
+from harness.models.build import Target, build_model
 from harness.training import trainer
 from harness.training.losses import consistency
 from harness.training.mean_teacher import MeanTeacher
@@ -28,7 +28,7 @@ def without_teacher():
     taught = mean_teacher().config.to_paths()
     config = TrialConfig.from_paths({path: taught[path] for path in taught if not path.startswith("teacher/")})
     data = make_vggish_data(seed=0)
-    model = build_model(config, None, data=data, seed=0, device=CPU)
+    model = build_model(config, None, Target.of(data), seed=0, device=CPU)
     return Trainer(model, None, data=data, config=config, epochs=3, seed=0, device=CPU)
 
 

@@ -10,7 +10,7 @@ import torch
 from harness.config.trial import TrialConfig
 from harness.data import batches as study_data
 from harness.data.batches import StudyData
-from harness.models.build import _sample, build_model, source_use
+from harness.models.build import Target, _sample, build_model, label_affinity
 from harness.training.trainer import DivergedError, Trainer, _logits, evaluate
 from tests.conftest import LABELS, make_data
 
@@ -26,7 +26,7 @@ PATHS = {
 
 def trainer(backbone, data, *, epochs=4, seed=0, **paths):
     config = TrialConfig.from_paths({**PATHS, **paths})
-    model = build_model(config, backbone, data=data, seed=seed, device=CPU)
+    model = build_model(config, backbone, Target.of(data), seed=seed, device=CPU)
     return Trainer(model, backbone, data=data, config=config, epochs=epochs, seed=seed, device=CPU)
 
 
@@ -38,7 +38,7 @@ def figures(results):
 def test_every_reprogrammer_learns_what_can_be_heard(reprogrammer, tiny_backbone, tiny_data):
     paths = {"reprogrammer/kind": reprogrammer, "normalisation/kind": "dataset", "optimiser/lr": 2e-2}
     config = TrialConfig.from_paths(paths)
-    model = build_model(config, tiny_backbone, data=tiny_data, seed=0, device=CPU)
+    model = build_model(config, tiny_backbone, Target.of(tiny_data), seed=0, device=CPU)
     training = Trainer(model, tiny_backbone, data=tiny_data, config=config, epochs=10, seed=0, device=CPU)
     results = list(training.run())
     assert results[-1].train_loss < 0.7 * results[0].train_loss
@@ -169,7 +169,7 @@ def test_hidden_labels_change_nothing_in_training(tiny_backbone):
 def test_bfloat16_training_stays_near_float32(tiny_backbone, tiny_data):
     def last(precision):
         config = TrialConfig.from_paths(PATHS)
-        model = build_model(config, tiny_backbone, data=tiny_data, seed=0, device=CPU)
+        model = build_model(config, tiny_backbone, Target.of(tiny_data), seed=0, device=CPU)
         training = Trainer(
             model, tiny_backbone, data=tiny_data, config=config, epochs=1, seed=0, device=CPU, precision=precision
         )
@@ -197,13 +197,13 @@ def data_of_two_kinds():
     return data
 
 
-def test_source_use_hears_the_labels_that_only_a_few_late_clips_are_annotated_for(tiny_backbone, data_of_two_kinds):
-    use = source_use(tiny_backbone, data_of_two_kinds, device=CPU)
+def test_label_affinity_hears_the_labels_that_only_a_few_late_clips_are_annotated_for(tiny_backbone, data_of_two_kinds):
+    use = label_affinity(tiny_backbone, Target.of(data_of_two_kinds), device=CPU)
     assert (np.abs(use).max(axis=1) > 0).all()
-    assert np.array_equal(use, source_use(tiny_backbone, data_of_two_kinds, device=CPU))
+    assert np.array_equal(use, label_affinity(tiny_backbone, Target.of(data_of_two_kinds), device=CPU))
 
 
-def test_source_use_takes_enough_clips_of_each_answer_and_no_more_than_it_needs(data_of_two_kinds):
+def test_label_affinity_takes_enough_clips_of_each_answer_and_no_more_than_it_needs(data_of_two_kinds):
     part = data_of_two_kinds.train
     clips = _sample(part, LABELS)
     assert np.array_equal(clips, np.unique(clips))
@@ -214,14 +214,14 @@ def test_source_use_takes_enough_clips_of_each_answer_and_no_more_than_it_needs(
 
 
 @pytest.mark.parametrize(("value", "answer"), [(0.0, "positive"), (1.0, "negative")])
-def test_source_use_names_a_label_without_an_answer(tiny_backbone, tiny_data, value, answer):
+def test_label_affinity_names_a_label_without_an_answer(tiny_backbone, tiny_data, value, answer):
     tiny_data.train.targets[:, 2] = value
     with pytest.raises(ValueError, match=f"no training clip is annotated as {answer} for 'bass'"):
-        source_use(tiny_backbone, tiny_data, device=CPU)
+        label_affinity(tiny_backbone, Target.of(tiny_data), device=CPU)
 
 
-def test_source_use_is_higher_where_the_backbone_hears_a_label(tiny_backbone, tiny_data):
-    use = source_use(tiny_backbone, tiny_data, device=CPU)
+def test_label_affinity_is_higher_where_the_backbone_hears_a_label(tiny_backbone, tiny_data):
+    use = label_affinity(tiny_backbone, Target.of(tiny_data), device=CPU)
     assert use.shape == (len(LABELS), tiny_backbone.geometry.n_source_labels)
     flipped = StudyData(
         LABELS,
@@ -233,4 +233,4 @@ def test_source_use_is_higher_where_the_backbone_hears_a_label(tiny_backbone, ti
         tiny_data.std,
         tiny_data.inputs,
     )
-    assert np.allclose(source_use(tiny_backbone, flipped, device=CPU), -use, atol=1e-6)
+    assert np.allclose(label_affinity(tiny_backbone, Target.of(flipped), device=CPU), -use, atol=1e-6)

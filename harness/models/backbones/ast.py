@@ -6,11 +6,12 @@ frequency, after the class token and the distillation token.
 Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021.
 """
 
+import copy
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,8 @@ from harness.models.checkpointing import clip_by_clip, forgetting, is_large_on_c
 
 PATCH = 16
 
+N_TOKENS = 2
+"""The class and the distillation token, before the patches."""
 
 _WHOLE = {
     "embed_dim": (1, 2**14),
@@ -34,13 +37,14 @@ _WHOLE = {
     "n_frames": (PATCH, 2**16),
     "n_source_labels": (1, 10**6),
 }
-
+"""The least and the largest value. A larger one comes from a damaged file and would fill the memory before it fails."""
 
 _REAL = {"window_ms": 10_000, "hop_ms": 10_000, "layer_norm_eps": 1, "head_eps": 1}
+"""The largest value of numbers above 0."""
 
 
 def check_geometry(values: Mapping[str, Any], *, called: Mapping[str, str] | None = None) -> None:
-    """Refuse what no AST can have. `called` holds other names of the fields than ours, as the user knows them.
+    """Refuse values that no AST can have. `called` maps our field names to those that the user knows.
 
     Raises:
         ValueError: the message gives a number's name, its value and the rule.
@@ -55,7 +59,7 @@ def check_geometry(values: Mapping[str, Any], *, called: Mapping[str, str] | Non
 
 
 def _broken_rule(field: str, value: object) -> str:
-    """Return the rule that the value breaks, or nothing. A boolean is no number here, NaN and infinity neither."""
+    """Return the rule that the value breaks, or "". Booleans, NaN and infinity are no numbers."""
     if field in _WHOLE:
         least, most = _WHOLE[field]
         if type(value) is int and least <= value <= most:
@@ -88,7 +92,7 @@ class AstGeometry:
     head_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Refuse a geometry that no AST can have, or whose front end none can be."""
+        """Refuse a geometry that no AST or no front end can have."""
         check_geometry(asdict(self))
         _ = self.front_end
 
@@ -126,43 +130,28 @@ GEOMETRIES: dict[str, AstGeometry] = {
 }
 
 
-class Backbone(Protocol):
-    """A frozen network that turns a batch of spectrograms into features; it belongs to no trial."""
-
-    @property
-    def geometry(self) -> AstGeometry:
-        """Return the shape of the network."""
-        ...
-
-    def embed(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip dim"]:
-        """Return one embedding a clip."""
-        ...
-
-    def saves_memory(self, spectrogram: Float[Tensor, "clip frame mel"]) -> bool:
-        """Return whether `embed` saves memory on this batch, at the cost of time."""
-        ...
-
-    def classify(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
-        """Return the logits of the labels the backbone was pre-trained on."""
-        ...
-
-
 def _call(block: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
     return block(hidden)
 
 
 class Ast(nn.Module):
-    """An AST with its source head; random weights until a checkpoint is loaded."""
+    """An AST with its source head; random weights until a checkpoint is loaded.
 
-    def __init__(self, geometry: AstGeometry) -> None:
+    `source_labels` names the labels of the source head; their indices by default.
+    """
+
+    def __init__(self, geometry: AstGeometry, source_labels: Sequence[str] = ()) -> None:
         super().__init__()
         self.geometry = geometry
+        self.source_labels = tuple(source_labels or map(str, range(geometry.n_source_labels)))
+        if len(self.source_labels) != geometry.n_source_labels:
+            raise ValueError(f"{len(self.source_labels)} label names: must be {geometry.n_source_labels}")
         dim = geometry.embed_dim
         self.patch = nn.Conv2d(1, dim, PATCH, stride=(geometry.frequency_stride, geometry.time_stride))
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.distillation_token = nn.Parameter(torch.zeros(1, 1, dim))
         rows, columns = geometry.grid
-        self.position = nn.Parameter(torch.zeros(1, rows * columns + 2, dim))
+        self.position = nn.Parameter(torch.zeros(1, rows * columns + N_TOKENS, dim))
         norm: Any = partial(nn.LayerNorm, eps=geometry.layer_norm_eps)
         self.blocks = nn.ModuleList(
             Block(
@@ -179,15 +168,34 @@ class Ast(nn.Module):
         for parameter in (self.class_token, self.distillation_token, self.position):
             nn.init.trunc_normal_(parameter, std=0.02)
 
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Return the frames and mels of a spectrogram."""
+        return self.geometry.n_frames, self.geometry.n_mels
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """Return the front end that computes its spectrograms."""
+        return self.geometry.front_end
+
+    @property
+    def embed_dim(self) -> int:
+        """Return the size of an embedding."""
+        return self.geometry.embed_dim
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Return the geometry's numbers by name."""
+        return asdict(self.geometry)
+
     def tokens(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip token dim"]:
         """Return the tokens that enter the first block.
 
         Raises:
             ValueError: the spectrogram is not of the geometry's size.
         """
-        expected = (self.geometry.n_frames, self.geometry.n_mels)
-        if tuple(spectrogram.shape[1:]) != expected:
-            raise ValueError(f"spectrogram of frames x mels {tuple(spectrogram.shape[1:])}: this AST takes {expected}")
+        if (found := tuple(spectrogram.shape[1:])) != self.input_shape:
+            raise ValueError(f"spectrogram of frames x mels {found}: this AST takes {self.input_shape}")
         geometry = self.geometry
         views = spectrogram.transpose(1, 2).unfold(1, PATCH, geometry.frequency_stride)
         views = views.unfold(2, PATCH, geometry.time_stride)
@@ -218,23 +226,29 @@ class Ast(nn.Module):
         normed: Tensor = self.norm(hidden)
         return normed.mean(dim=1)
 
-    def classify(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
+    def logits(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
         """Return the source head's logits of an embedding."""
         logits: Tensor = self.head(self.head_norm(embedding))
         return logits
 
     def source_logits(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip source"]:
         """Return the logits of the labels this AST was pre-trained on."""
-        return self.classify(self.embed(spectrogram))
+        return self.logits(self.embed(spectrogram))
 
     def freeze(self) -> "Ast":
-        """Put the network in evaluation mode for good: no parameter asks for a gradient. Returns itself."""
+        """Switch to evaluation mode and take the gradients away from all parameters; return itself."""
         self.eval().requires_grad_(False)
         return self
 
+    def trainable_copy(self) -> "Ast":
+        """Return a copy without the source head, all of whose parameters learn."""
+        copied = copy.deepcopy(self).requires_grad_(True)
+        del copied.head_norm, copied.head
+        return copied
+
 
 def _first_two(block: Any, hidden: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip 2 dim"]:
-    """Return what `block(hidden)` holds for its first two tokens: nothing reads the others of the last block."""
+    """Return the first two tokens of `block(hidden)`: nothing reads the others of the last block."""
     attention, dim = block.attn, hidden.shape[-1]
     normed = block.norm1(hidden)
     weight, bias = attention.qkv.weight, attention.qkv.bias
@@ -245,7 +259,3 @@ def _first_two(block: Any, hidden: Float[Tensor, "clip token dim"]) -> Float[Ten
     kept: Tensor = hidden[:, :2] + attention.proj(attended)
     mixed: Tensor = block.mlp(block.norm2(kept))
     return kept + mixed
-
-
-"""The least and the largest value. More is no AST but a damaged file, and would fill the memory before it fails."""
-"""The largest value of numbers above 0."""

@@ -1,12 +1,12 @@
 """The published AudioSet checkpoints of AST, by name: fetched from the Hugging Face hub once, then read from its cache.
 
-`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are the hub's own and are heeded by it.
+The hub's own variables apply: `HF_HOME`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`.
 
-Source: https://huggingface.co/MIT, converted there from the original release. The revision and the checksum of
-`ast-base384` are those that several public projects pin, those of `ast-base384-0.448` those that one does
-(TimbrosaField, which verifies them); the revision of `ast-base384-stride16` is the conversion to safetensors that its
-`main` took over (https://huggingface.co/MIT/ast-finetuned-audioset-16-16-0.442/tree/refs%2Fpr%2F1). Of the others we
-know none: they follow `main`, and the commit and the checksum that they came from go with every study.
+Source: https://huggingface.co/MIT, converted there from the original release. Several public projects pin the revision
+and the checksum of `ast-base384`; one (TimbrosaField) pins and verifies those of `ast-base384-0.448`. The revision of
+`ast-base384-stride16` is the conversion to safetensors that its `main` merged
+(https://huggingface.co/MIT/ast-finetuned-audioset-16-16-0.442/tree/refs%2Fpr%2F1). The others follow `main`; every
+study records their commit and checksum.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ WEIGHTS, PICKLED, CONFIG = "model.safetensors", "pytorch_model.bin", "config.jso
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One published checkpoint; `sha256` is that of its weights, None where we know none to hold it to."""
+    """One published checkpoint; `sha256` is the checksum of its weights, None where none is known."""
 
     repo: str
     revision: str = "main"
@@ -54,11 +54,11 @@ CHECKPOINTS = {
 def fetch(name: str, checkpoint: Checkpoint) -> Path:
     """Return a directory with the checkpoint's weights and config, from the hub's cache or the hub.
 
-    Its name is the commit that they are of. Weights that were never converted to safetensors, as those of
-    `ast-base384-stride12` were not when last seen, come as `pytorch_model.bin`.
+    The directory is named after their commit. Weights that were never converted to safetensors, such as those of
+    `ast-base384-stride12`, come as `pytorch_model.bin`.
 
     Raises:
-        ValueError: the weights are not those that were published.
+        ValueError: the weights are not the published ones.
         FileNotFoundError: they are not in the cache, and the hub cannot be reached or does not have them.
     """
     place = fetch_config(name, checkpoint).parent
@@ -106,11 +106,11 @@ def _fetch_weights(checkpoint: Checkpoint, *, commit: str) -> Path:
 
 def _not_fetched(name: str, checkpoint: Checkpoint, error: Exception) -> FileNotFoundError:
     pinned = "" if checkpoint.revision == "main" else f" --revision {checkpoint.revision}"
-    # `hf download` passes over names that the repository lacks; a checksum is that of the safetensors
+    # `hf download` skips names that the repository lacks; a known checksum is that of the safetensors
     weights = WEIGHTS if checkpoint.sha256 is not None else f"{WEIGHTS} {PICKLED}"
     return FileNotFoundError(
-        f"backbone={name}: {checkpoint.repo} is not in the Hugging Face cache, and could not be fetched "
-        f"({first_line(error)}). Where there is a network, `hf download {checkpoint.repo}{pinned} {CONFIG} "
-        f"{weights} --local-dir DIR` brings it; then give --backbone DIR. Or bring the cache of a "
-        f"machine that has it: HF_HOME says where it is, and HF_HUB_OFFLINE=1 that the hub need not be asked"
+        f"backbone={name}: {checkpoint.repo} is not in the Hugging Face cache and could not be fetched "
+        f"({first_line(error)}). On a machine with a network, run `hf download {checkpoint.repo}{pinned} {CONFIG} "
+        f"{weights} --local-dir DIR` and give --backbone DIR, or copy the cache of another machine and set HF_HOME "
+        f"to it and HF_HUB_OFFLINE=1"
     )

@@ -1,4 +1,4 @@
-"""AST as Hugging Face's files hold it: other names, query, key and value apart, and a `config.json` beside the weights.
+"""AST in Hugging Face's files: other names, separate query, key and value, and a `config.json` beside the weights.
 
 Source: the names that `transformers.ASTForAudioClassification` writes, and the defaults of its `ASTConfig`. Its one
 `layer_norm_eps`, 1e-12 in the published files, holds for every LayerNorm, that of the head too.
@@ -7,7 +7,7 @@ Source: the names that `transformers.ASTForAudioClassification` writes, and the 
 import json
 import re
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from harness.models.backbones.ast import PATCH, AstGeometry, check_geometry
-from harness.models.backbones.weight_files import check_fit
 
 _PREFIX = "audio_spectrogram_transformer."
 
@@ -69,14 +68,14 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "patch_size": (PATCH, [PATCH, PATCH]),
     "qkv_bias": (True,),
 }
-"""What `Ast` builds and no other: a file that says otherwise means another network."""
+"""`Ast` builds these values only: a file with others holds another network."""
 
 
 def is_hugging_face(file: Path, names: Collection[str]) -> bool:
     """Return whether a file with tensors of these names is one of Hugging Face's.
 
     Raises:
-        ValueError: it is, but of a network without a source head.
+        ValueError: it is one, of a network without a source head.
     """
     if _NAMES["distillation_token"].removeprefix(_PREFIX) in names:
         raise ValueError(
@@ -86,19 +85,20 @@ def is_hugging_face(file: Path, names: Collection[str]) -> bool:
     return any(name.startswith(_PREFIX) for name in names)
 
 
-def read_config(config_file: Path) -> AstGeometry:
-    """Return the geometry that a `config.json` tells of; what it does not say is as in `ASTConfig`.
+def read_config(config_file: Path) -> tuple[AstGeometry, tuple[str, ...]]:
+    """Return the geometry in a `config.json` and the names of its labels; missing keys take `ASTConfig`'s defaults.
 
-    Dropout and how weights were initialised decide nothing here, and are not read.
+    Dropout and initialisation are not read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no JSON object, or tells of a network that `Ast` cannot be; the message names the key.
+        ValueError: it is no JSON object, or describes a network that `Ast` cannot build; the message names the key.
     """
     if not config_file.is_file():
         raise FileNotFoundError(f"{config_file}: a file of this name is needed beside the weights, for the geometry")
     try:
-        return _geometry(parse_object(config_file.read_bytes()))
+        config = parse_object(config_file.read_bytes())
+        return _geometry(config), _labels(config)
     except ValueError as error:
         raise ValueError(f"{config_file}: {error}") from error
 
@@ -109,50 +109,54 @@ def _geometry(config: Mapping[str, Any]) -> AstGeometry:
         if not any(type(found) is type(value) and found == value for value in valid):
             rule = " or ".join(map(repr, valid))
             raise ValueError(f"{key}={reprlib.repr(found)}: must be {rule}; no other AST can be built here")
-    told = {**_DEFAULTS, **config}
-    values = {field: told[key] for field, key in _GEOMETRY.items()}
-    values["n_source_labels"] = _n_labels(config)
+    given = {**_DEFAULTS, **config}
+    values = {field: given[key] for field, key in _GEOMETRY.items()}
+    values["n_source_labels"] = len(_labels(config)) or given["num_labels"]
     check_geometry(values, called={**_GEOMETRY, "n_source_labels": "num_labels"})
-    inner, wanted = told["intermediate_size"], 4 * told["hidden_size"]
+    inner, wanted = given["intermediate_size"], 4 * given["hidden_size"]
     if type(inner) is not int or inner != wanted:
         raise ValueError(f"intermediate_size={reprlib.repr(inner)}: must be 4 times hidden_size, {wanted}")
     return AstGeometry(**values)
 
 
-def _n_labels(config: Mapping[str, Any]) -> Any:
-    """Return how many labels there are: as many as `id2label` names, else what `num_labels` says, right or wrong."""
-    names, number = config.get("id2label"), config.get("num_labels", _DEFAULTS["num_labels"])
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names in `id2label`, by index; none if it is missing."""
+    names, number = config.get("id2label"), config.get("num_labels")
     if names is None:
-        return number
-    if not isinstance(names, dict) or not names:
-        raise ValueError(f"id2label={reprlib.repr(names)}: must be an object that names each label")
-    if "num_labels" in config and (type(number) is not int or number != len(names)):
-        raise ValueError(f"num_labels={reprlib.repr(number)}: must be {len(names)}, as many as id2label names")
-    return len(names)
+        return ()
+    if not isinstance(names, dict) or set(names) != set(map(str, range(len(names)))) or not names:
+        raise ValueError(f"id2label={reprlib.repr(names)}: must be an object that names labels 0, 1, ...")
+    if number is not None and number != len(names):
+        raise ValueError(f"num_labels={reprlib.repr(number)}: must be {len(names)}, the number of names in id2label")
+    return tuple(str(names[str(index)]) for index in range(len(names)))
 
 
-def from_hugging_face(file: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under our names, with query, key and value fused; `expected` are those that an AST has.
+def from_hugging_face(
+    ours: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], Callable[[Mapping[str, Tensor]], dict[str, Tensor]]]:
+    """Return the tensors that a file of this AST holds, and the function that renames and fuses those it does hold.
 
-    Raises:
-        ValueError: tensors are missing, unknown or of another shape; they are named as the file does. Query, key and
-            value of other shapes might fit all the same once they are fused, each in the place of another.
+    Check the file's tensors against the first before calling the second: a query and a key of wrong shapes might have
+    the right one once they are fused.
     """
-    names = {ours: _names_of(ours) for ours in expected}
-    parts = {
-        theirs: part
-        for ours, tensor in expected.items()
-        for theirs, part in zip(names[ours], tensor.chunk(len(names[ours])), strict=True)
+    names = {key: _names_of(key) for key in ours}
+    theirs = {
+        name: part
+        for key, tensor in ours.items()
+        for name, part in zip(names[key], tensor.chunk(len(names[key])), strict=True)
     }
-    check_fit(file, tensors, parts)
-    return {
-        ours: tensors[first] if not others else torch.cat([tensors[key] for key in (first, *others)])
-        for ours, (first, *others) in names.items()
-    }
+
+    def fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            key: tensors[first] if not others else torch.cat([tensors[name] for name in (first, *others)])
+            for key, (first, *others) in names.items()
+        }
+
+    return theirs, fused
 
 
 def _names_of(ours: str) -> list[str]:
-    """Return what their files call one of our tensors; query, key and value, of ours one, are three of theirs."""
+    """Return the names in their files of one of our tensors; our fused query, key and value are three of theirs."""
     if block := re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", ours):
         index, stem, kind = block.groups()
         return [f"{_PREFIX}encoder.layer.{index}.{name}.{kind}" for name in _NAMES_IN_BLOCK[stem]]
@@ -161,16 +165,14 @@ def _names_of(ours: str) -> list[str]:
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
-    """Return the JSON object that a text, or its UTF-8 bytes, holds.
+    """Return the JSON object in a text or its UTF-8 bytes.
 
     Raises:
-        ValueError: it holds none; the message says why.
+        ValueError: there is none.
     """
     try:
-        found = json.loads(text if isinstance(text, str) else text.decode())
-    except RecursionError as error:
-        raise ValueError("not a JSON object (nested too deeply)") from error
-    except ValueError as error:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not a JSON object ({error})") from error
     if not isinstance(found, dict):
         raise ValueError(f"not a JSON object (a {type(found).__name__})")

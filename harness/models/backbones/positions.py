@@ -1,8 +1,7 @@
 """An AST for spectrograms of another length than those it was trained on, or with other strides.
 
-Only its position embeddings depend on the grid of patches. They are fitted as the original release fits those of its
-AudioSet checkpoint (along time) and those of ImageNet's (along both axes): fewer patches take theirs from the middle of
-the grid, more patches interpolate.
+Only the position embeddings depend on the grid of patches. A smaller grid takes the middle of the table, a larger one
+interpolates. The original release does the same to its AudioSet checkpoint (along time) and to ImageNet's (both axes).
 
 Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021, section 2.2, and its code.
 """
@@ -14,32 +13,21 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.models.backbones.ast import Ast
-
-N_TOKENS = 2
-"""The class and the distillation token come before the patches."""
+from harness.models.backbones.ast import N_TOKENS, Ast
 
 
-def refitted(
-    model: Ast, *, n_frames: int | None = None, frequency_stride: int | None = None, time_stride: int | None = None
-) -> Ast:
-    """Return the AST for another grid of patches, its weights the same; itself if the grid is the same.
+def refitted(model: Ast, **changes: int) -> Ast:
+    """Return the AST with these numbers of its geometry changed (frames, strides), its weights kept.
 
     Raises:
         ValueError: there can be no such geometry.
     """
-    before = model.geometry
-    geometry = replace(
-        before,
-        n_frames=before.n_frames if n_frames is None else n_frames,
-        frequency_stride=before.frequency_stride if frequency_stride is None else frequency_stride,
-        time_stride=before.time_stride if time_stride is None else time_stride,
-    )
-    if geometry == before:
+    geometry = replace(model.geometry, **changes)
+    if geometry == model.geometry:
         return model
     with torch.device("meta"):
-        fitted = Ast(geometry)
-    position = fit_positions(model.position.detach(), before.grid, wanted=geometry.grid)
+        fitted = Ast(geometry, model.source_labels)
+    position = fit_positions(model.position.detach(), model.geometry.grid, wanted=geometry.grid)
     fitted.load_state_dict({**model.state_dict(), "position": position}, assign=True)
     return fitted
 
