@@ -78,6 +78,12 @@ class ManyToOne(nn.Module):
         logits: Tensor = self.calibrate(backbone.logits(embedding)[:, self.assignment].mean(dim=-1))
         return logits
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """Take an assignment of any width from a state: a checkpoint may come from another method."""
+        if (found := state_dict.get(f"{prefix}assignment")) is not None and found.ndim == 2:
+            self.assignment = torch.empty_like(found, device=self.assignment.device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
 
 def build_linear(*, embed_dim: int, n_labels: int, **_: Any) -> Linear:
     """Return a linear mapper."""

@@ -92,7 +92,13 @@ def test_bfloat16_is_computed_again_in_bfloat16(backbone, all_is_large):
 def reprogrammed():
     """Return a U-Net with BatchNorm around the backbone, at the same weights each time."""
     torch.manual_seed(2)
-    settings = {"kernel": 3, "norm": "batch", "output_activation": "none", "has_input_skip": True}
+    settings = {
+        "kernel": 3,
+        "norm": "batch",
+        "output_activation": "none",
+        "has_input_skip": True,
+        "align_corners": True,
+    }
     unet = UNet(32, 32, depth=2, width=2, is_residual=False, init_scale=1.0, **settings)
     return Reprogrammed(nn.Identity(), unet, Linear(GEOMETRY.embed_dim, 3)).train()
 

@@ -248,6 +248,9 @@ def test_many_to_one_is_the_mean_over_the_assigned_logits(tiny_backbone):
     expected = torch.stack([source[:, :3].mean(dim=1), source[:, 3:6].mean(dim=1)], dim=1)
     assert torch.allclose(mapper(embedding, tiny_backbone), expected)
     assert count(mapper) == 0
+    other = mapper_of(ManyToOneMapper(assignment="random", sources_per_label=5), labels=LABELS[:2])
+    other.load_state_dict(mapper.state_dict())
+    assert torch.allclose(other(embedding, tiny_backbone), expected)
 
 
 @pytest.mark.parametrize("kind", NORMALISATIONS)
