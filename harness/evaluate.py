@@ -60,6 +60,7 @@ def main(
         tracking_uri = tracking_uri and checked_uri(tracking_uri)
         check_storage(storage)
         check_machine(resources)
+        tracking_uri = tracking_uri and checked_uri(tracking_uri)
         request = Request(
             tuple(StudyPlace.of(storage, study) for study in dict.fromkeys(studies)),
             top=top,
