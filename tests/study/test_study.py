@@ -179,6 +179,14 @@ def test_without_a_tracking_server_a_study_ends_well_and_delivers_later(workshop
     assert re.search(r"MLflow +http://127\.0\.0\.1:9$", said[said.index("rank ") :], re.MULTILINE)
     assert "tracking.sync" in said
     store = f"sqlite:///{workshop.storage / 'mlflow.db'}"
-    sync = [sys.executable, "-m", "tracking.sync", str(workshop.storage / "offline"), "--tracking-uri", store]
+    sync = [
+        sys.executable,
+        "-m",
+        "tracking.sync",
+        str(workshop.storage / "offline"),
+        "--tracking-uri",
+        store,
+        "--create",
+    ]
     subprocess.run(sync, check=True, env=workshop.environment, cwd=workshop.root, timeout=120)
     assert len(workshop.runs("offline")) == 3
