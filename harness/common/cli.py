@@ -31,13 +31,14 @@ _TRACEBACK = "REPROGRAMMING_TRACEBACK"
 def report_errors(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     """Turn errors and interruptions, SIGTERM included, into a line on stderr and an exit code.
 
-    A `ValueError`, or an `OSError` that this program raised, refuses the command. Every other error is a failure, and
-    its line ends with `how_to_go_on()`. With REPROGRAMMING_TRACEBACK set, errors pass with their traceback.
+    A `ValueError`, or a place that this program finds missing, refuses the command. Every other error is a failure. The
+    line of an error that this program did not word itself ends with `how_to_go_on()`. With REPROGRAMMING_TRACEBACK set,
+    errors pass with their traceback.
     """
     signal.signal(signal.SIGTERM, interrupt)  # before the first trial, and between studies
     try:
         yield
-    except typer.Exit:
+    except (typer.Exit, typer.BadParameter):
         raise
     except KeyboardInterrupt:
         typer.echo(f"interrupted; nothing that was computed is lost: {how_to_go_on()}", err=True)
@@ -45,8 +46,9 @@ def report_errors(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     except Exception as error:
         if os.environ.get(_TRACEBACK):
             raise
-        is_refusal = isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno is None)
-        typer.echo(f"error: {error}" if is_refusal else f"error: {_cause(error)}; {how_to_go_on()}", err=True)
+        is_ours = isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno is None)
+        is_refusal = is_ours and isinstance(error, ValueError | FileNotFoundError | NotADirectoryError)
+        typer.echo(f"error: {error}" if is_ours else f"error: {_cause(error)}; {how_to_go_on()}", err=True)
         raise typer.Exit(REFUSED if is_refusal else FAILED) from None
 
 

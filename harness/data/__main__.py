@@ -192,10 +192,7 @@ def check(
         from harness.common.progress import track  # noqa: PLC0415
         from harness.data.check import check_directory, count_labels, lines_of  # noqa: PLC0415
 
-        try:
-            found = check_directory(place.expanduser(), decodes_all=audio, progress=track)
-        except FileNotFoundError as error:
-            raise typer.BadParameter(str(error), param_hint="DIR") from None
+        found = check_directory(place.expanduser(), decodes_all=audio, progress=track)
         for line in lines_of(found, lists_all=everything):
             typer.echo(line)
         if figure is not None and found.dataset is not None:

@@ -11,7 +11,8 @@ has another SHA-256, so it alone is computed again, and studies that are reading
 synced: a reader detects by the checksum what a power cut or a bad disk has spoiled, and computes it again.
 
 Measured with arrays of 1024 x 128 in float16 and batches of 8 in random order, beside one packed file read by `preadv`
-in the same minutes: 0.95 to 1.03 of its speed from a cold page cache and 0.84 to 0.91 from a warm one. Blobs in SQLite
+in the same minutes, one reader: 0.87 to 1.03 of its speed from a cold page cache (two readers 0.77 to 0.97) and 0.84 to
+0.93 from a warm one. Blobs in SQLite
 (256 x 128) came to 0.55 and 0.32. `python -m harness.bench --only reading` measures reading again.
 """
 

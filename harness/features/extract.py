@@ -157,7 +157,7 @@ class _Filling:
         """Compute what is missing, and remember the digest of each file that was read."""
         if not self._requested:
             return
-        fingerprints = Fingerprints(self._store.folder, list(self._requested.values()))
+        fingerprints = Fingerprints(self._store.folder)
         stamps = {position: stamp_of(path) for position, path in self._requested.items()}
         known = {i: fingerprints.get(path, stamps[i]) for i, path in self._requested.items()}
         arrays, reasons = self._store.stored()

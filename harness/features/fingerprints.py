@@ -1,15 +1,13 @@
 """The SHA-256 of audio files, remembered until a file's size or times change.
 
-    CACHE/features/audio-0123456789abcdef.json    the files below one folder
+    CACHE/features/audio-0123456789abcdef.json    the files of one folder
 
-Hashing OpenMIC-2018 takes seconds, and comparing sizes and times a tenth of one. Where this file is lost, as when the
-process that was to write it is killed, the audio is hashed again.
+Hashing OpenMIC-2018 takes seconds, and comparing sizes and times a tenth of one. Where this file is lost, such as
+by a kill before it is written, the audio is hashed again.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,19 +30,22 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 class Fingerprints:
-    """The remembered SHA-256, in hex, of audio files below their common folder."""
+    """The remembered SHA-256, in hex, of audio files: one file below `cache` for each folder of audio."""
 
-    def __init__(self, cache: Path, paths: Sequence[Path]) -> None:
-        self._root = os.path.commonpath([str(path.parent.absolute()) for path in paths])
-        self._file = cache / f"audio-{hashlib.sha256(self._root.encode()).hexdigest()[:16]}.json"
-        self._known, self._new = self._load(), dict[str, tuple[int, int, int, str]]()
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._known: dict[Path, dict[str, tuple[int, int, int, str]]] = {}
+        self._new: dict[Path, dict[str, tuple[int, int, int, str]]] = {}
 
     def get(self, path: Path, stamp: Stamp | None) -> str:
         """Return the SHA-256 of a file, or "" if it is unknown or the file has changed.
 
         An older ctime is no change: machines that share the cache may have each its own copy of the audio.
         """
-        known = self._known.get(self._name(path))
+        folder = path.parent.absolute()
+        if folder not in self._known:
+            self._known[folder] = self._load(folder)
+        known = self._known[folder].get(path.name)
         if known is None or stamp is None:
             return ""
         size, modified, changed, digest = known
@@ -52,22 +53,21 @@ class Fingerprints:
 
     def put(self, path: Path, stamp: Stamp, digest: str) -> None:
         """Remember the SHA-256 of a file whose stamp was taken before it was read."""
-        self._new[self._name(path)] = (*stamp, digest)
+        self._new.setdefault(path.parent.absolute(), {})[path.name] = (*stamp, digest)
 
     def save(self) -> None:
-        """Add what is new to the file, unless this process may not write there."""
-        if not self._new:
-            return
-        content = {"folder": self._root, "files": self._load() | self._new}
-        with suppress(OSError):
-            write_atomically(self._file, json.dumps(content).encode())
+        """Add what is new to the files, unless this process may not write there."""
+        for folder, new in self._new.items():
+            content = {"folder": str(folder), "files": self._load(folder) | new}
+            with suppress(OSError):
+                write_atomically(self._file(folder), json.dumps(content).encode())
 
-    def _name(self, path: Path) -> str:
-        return str(path.absolute()).removeprefix(f"{self._root}/")
+    def _file(self, folder: Path) -> Path:
+        return self._cache / f"audio-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.json"
 
-    def _load(self) -> dict[str, tuple[int, int, int, str]]:
+    def _load(self, folder: Path) -> dict[str, tuple[int, int, int, str]]:
         try:
-            files = json.loads(self._file.read_text(encoding="utf-8"))["files"]
+            files = json.loads(self._file(folder).read_text(encoding="utf-8"))["files"]
             return {name: (int(a), int(b), int(c), str(digest)) for name, (a, b, c, digest) in files.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}  # none yet, or damaged
