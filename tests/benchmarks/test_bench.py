@@ -123,7 +123,7 @@ def test_each_combination_is_measured_beside_transformers(tiny_file):
 
 
 def test_the_ast_of_transformers_is_frozen_and_of_our_size(tiny_backbone):
-    theirs = TransformersAst(TINY)
+    theirs = TransformersAst(tiny_backbone)
     counts = [sum(p.numel() for p in model.parameters()) for model in (theirs.model, tiny_backbone)]
     assert counts[0] == counts[1]
     assert not theirs.model.training

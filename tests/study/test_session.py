@@ -165,7 +165,7 @@ def test_a_trial_that_writes_to_the_backbone_is_found_out(tmp_path, on_tiny, tin
 
 def test_a_fine_tuning_that_writes_to_the_workers_backbone_is_found_out(tmp_path, on_tiny, tiny_backbone, monkeypatch):
     # as if the copy were none
-    monkeypatch.setattr("harness.models.baselines.copy.deepcopy", lambda backbone: backbone)
+    monkeypatch.setattr("harness.models.backbones.ast.copy.deepcopy", lambda backbone: backbone)
     monkeypatch.setattr(type(tiny_backbone), "__delattr__", lambda *_: None)
     kept = {key: tensor.clone() for key, tensor in tiny_backbone.state_dict().items()}
     try:
