@@ -47,7 +47,9 @@ def report_errors(how_to_go_on: Callable[[], str]) -> Iterator[None]:
         if os.environ.get(_TRACEBACK):
             raise
         is_ours = isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno is None)
-        is_refusal = is_ours and isinstance(error, ValueError | FileNotFoundError | NotADirectoryError)
+        is_refusal = is_ours and isinstance(
+            error, ValueError | FileExistsError | FileNotFoundError | NotADirectoryError
+        )
         typer.echo(f"error: {error}" if is_ours else f"error: {_cause(error)}; {how_to_go_on()}", err=True)
         raise typer.Exit(REFUSED if is_refusal else FAILED) from None
 

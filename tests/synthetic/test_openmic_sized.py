@@ -125,9 +125,9 @@ def test_the_command_refuses_a_place_that_is_taken_and_too_few_clips(tmp_path):
     for flags, message in (
         (["--to", str(tmp_path)], "openmic-2018-stand-in: is there already; remove it, or choose another directory"),
         (["--to", str(tmp_path / "new"), "--clips", "199"], "clips=199: must be at least 200"),
-        (["--to", str(tmp_path / "file")], f"{tmp_path}/file: it, or what is above it, is a file; give a directory"),
+        (["--to", str(tmp_path / "file")], f"{tmp_path}/file: it or one of its parents is a file; give a directory"),
     ):
         done = CliRunner().invoke(app, ["generate", *flags])
-        assert (done.exit_code, message in done.stderr) == (1, True), done.output
+        assert (done.exit_code, message in done.stderr) == (2, True), done.output
     assert not (tmp_path / "new").exists()
     assert "How many clips, at least 200." in " ".join(CliRunner().invoke(app, ["generate", "--help"]).stdout.split())

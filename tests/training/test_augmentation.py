@@ -84,7 +84,7 @@ def test_seconds_become_frames_through_the_front_ends_hop(hop_ms, frames):
 def test_the_released_recipe_masks_up_to_24_mels_and_96_frames():
     """The bounds are those that the recipe names, both inclusive; an independent count of widths, not of our draws."""
     recipe = {path: value for path, value in PRESETS["released"].paths.items() if path.startswith("augmentation/")}
-    augment = build_augmentation(TrialConfig.from_paths(recipe).augmentation, front_end=FrontEnd())
+    augment = build_augmentation(TrialConfig.from_paths(recipe).augmentation, inputs=LogMel(FrontEnd()))
     torch.manual_seed(0)
     masked = augment(torch.zeros(1500, 200, 40)) == torch.tensor(SILENCE)
     assert sorted(set(masked.all(dim=1).sum(1).tolist())) == list(range(25))
