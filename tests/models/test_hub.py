@@ -136,12 +136,14 @@ def test_it_is_fetched_once_and_then_read_without_a_network(tmp_path, hub):
     assert handler.asked == []
 
 
+@pytest.mark.drill
 def test_weights_that_were_not_published_are_refused(tmp_path, hub):
     said = fetch(tmp_path, hub[0], sha256="0" * 64)
     assert said.startswith("ValueError: backbone=ast-base384: ")
     assert f"has SHA-256 {SHA256}, the published weights have {'0' * 64}" in said
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize(
     ("offline", "repo", "endpoint"), [(True, "MIT/ast", None), (False, "MIT/gone", None), (False, "MIT/ast", "dead")]
 )
@@ -173,6 +175,7 @@ def published(hub, tmp_path):
     return endpoint, handler, hashlib.sha256(weights).hexdigest()
 
 
+@pytest.mark.drill
 def test_a_checkpoint_without_a_pinned_revision_is_recorded_by_commit_and_checksum(tmp_path, published):
     endpoint, handler, sha256 = published
     names = ["whole", "pickled", "mixed", "deeper", "empty"]
@@ -194,6 +197,7 @@ def test_a_checkpoint_without_a_pinned_revision_is_recorded_by_commit_and_checks
     assert handler.asked == []
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize(("name", "files"), [("whole", ["model.safetensors"]), ("pickled", ["pytorch_model.bin"])])
 def test_the_command_that_is_said_brings_the_weights_whichever_file_they_are_in(tmp_path, published, name, files):
     endpoint, _, _ = published
