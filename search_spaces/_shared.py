@@ -14,7 +14,7 @@ RECIPE: Mapping[str, Any] = {
 """The part of the paper's recipe that every space of a log-mel system draws; `recipe` draws the rest too."""
 
 PAPER: Mapping[str, Any] = {"mapper/kind": "linear", **RECIPE}
-"""What the paper's reprogrammed systems have in common (section 4.2)."""
+"""The settings that the paper's reprogrammed systems share (section 4.2)."""
 
 
 def suggest_mapper(trial: BaseTrial, *, must_learn: bool = False) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""No reprogramming (the paper's AST-BS): only a mapper learns, on what the frozen AST hears.
+"""No reprogramming (the paper's AST-BS): only a mapper learns, behind the frozen AST.
 
     python -m harness.study --space none
 

@@ -1,4 +1,4 @@
-"""U-Net reprogramming (the paper's AST-URP): a small U-Net rewrites the spectrogram before the frozen AST hears it.
+"""U-Net reprogramming (the paper's AST-URP): a small U-Net rewrites the input spectrogram of the frozen AST.
 
     python -m harness.study --space unet
 

@@ -39,7 +39,7 @@ _LOG_MEL_PARTS = ("normalisation", "front_end", "augmentation", "optimiser", "sc
 class Reprogramming:
     """A frozen backbone between a learned reprogrammer and a learned mapper (the paper's AST-BS, -NRP, -CNNRP, -URP).
 
-    `uses` are the parts of a trial that mean something for a system, `inputs` the features that it hears.
+    `uses` are the parts of a trial that mean something for a system, `inputs` the features that it takes.
     """
 
     kind: ClassVar[str] = "reprogramming"

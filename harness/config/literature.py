@@ -1,4 +1,4 @@
-"""What others published: the paper's systems, their parameter counts and F1, and the label counts of OpenMIC-2018.
+"""Published facts: the paper's systems, their parameter counts and F1, and the label counts of OpenMIC-2018.
 
 Nothing here was measured by this project. Conventions: F1 are percent, the mean of both classes' F1, on the official
 test split of OpenMIC-2018; systems go by the name of their search space.

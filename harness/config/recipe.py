@@ -18,7 +18,7 @@ NORMALISATIONS = {
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What happens to log-mel before the reprogrammer."""
+    """The normalisation of log-mel before the reprogrammer."""
 
     kind: str = "none"
 
@@ -29,7 +29,7 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class FrontEndOptions:
-    """What a configuration sets in the backbone's front end.
+    """The settings of the backbone's front end that a configuration may change.
 
     `via_hz`: the rate in Hz that samples are resampled to before the front end's own; 0 is no detour.
     `is_peak_normalised`: a clip is divided by its loudest sample, before the last resampling; silence stays silence.
@@ -50,7 +50,7 @@ class FrontEndOptions:
 
 @dataclass(frozen=True)
 class NoAugmentation:
-    """A clip is heard alike in every epoch."""
+    """Every epoch presents the same spectrogram of a clip."""
 
     kind: ClassVar[str] = "none"
 

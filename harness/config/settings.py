@@ -14,7 +14,7 @@ _DIGEST = "_digest"
 
 @dataclass(frozen=True)
 class Setting:
-    """What one setting decides.
+    """The effects of one setting.
 
     `may_change_on_resume`: a study that is resumed may have another value.
     `pairs_runs`: it decides which clips are scored and what reads them, so only runs with the same value are compared.

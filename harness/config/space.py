@@ -20,7 +20,7 @@ _SYSTEMS = ("system/kind", "reprogrammer/kind")
 
 @dataclass(frozen=True)
 class Axes:
-    """What a space was seen to give: the distributions of its parameters and the values of its constants, by path.
+    """The observed axes of a space: distributions of its parameters and values of its constants, by path.
 
     `draws` are the parameters and the constants of every configuration seen.
     """

@@ -1,4 +1,4 @@
-"""What a study is: everything that decides its result, written beside the results and read again on resume."""
+"""The specification of a study: all settings that decide its result, stored beside the results."""
 
 import contextlib
 import itertools
@@ -54,7 +54,7 @@ def _backbone_in_words(study: "StudySpec") -> str:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which clips a study sees.
+    """The clips of a study.
 
     `source` is `demo`, `openmic` or a directory in OpenMIC-2018's layout. `demo_clips` and `demo_seed` apply to the
     demo alone, `validation_fraction` to the random and the artist-disjoint split. `fraction` is the share of the
@@ -184,7 +184,7 @@ class StudySpec:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a study may use. `concurrent` and `gpus_per_trial` are chosen by what the cluster has if None."""
+    """The resources of a study. `concurrent` and `gpus_per_trial` are chosen by what the cluster has if None."""
 
     address: str | None = None
     concurrent: int | None = None

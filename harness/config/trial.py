@@ -1,4 +1,4 @@
-"""What one trial is: its parts, read from and written to a flat mapping of paths.
+"""The configuration of one trial, read from and written to a flat mapping of paths.
 
 A path is what a search space draws and what `--fix` takes: `reprogrammer/depth`, `optimiser/lr`. The system decides
 which of the other parts mean something; a path of any other part is refused, and none is written.

@@ -111,7 +111,7 @@ def vggish_features(
 ) -> Features:
     """Return the data set's VGGish features. All are available: a clip whose audio is damaged has them nevertheless.
 
-    `rows` are those in use (None: all), which the digest tells; `sound_digest` stands for what all the clips sound
+    `rows` are those in use (None: all), which the digest covers; `sound_digest` stands for what all the clips sound
     like, if the data set knows better than the array does.
 
     Raises:
@@ -119,8 +119,8 @@ def vggish_features(
     """
     values = read_vggish(dataset)
     values.setflags(write=False)
-    heard = sound_digest or hashlib.sha256(values.astype("<f4", copy=False).tobytes()).hexdigest()
-    digest = _sha256(["vggish", dataset.digest, heard, *_some_keys(dataset, rows)])
+    content = sound_digest or hashlib.sha256(values.astype("<f4", copy=False).tobytes()).hexdigest()
+    digest = _sha256(["vggish", dataset.digest, content, *_some_keys(dataset, rows)])
     return Features(values, np.ones(len(values), np.bool_), Vggish(), digest)
 
 

@@ -64,7 +64,7 @@ class Found:
 
     @property
     def is_usable(self) -> bool:
-        """Whether a study can use it."""
+        """Return whether a study can use it."""
         return self.dataset is not None and not len(self.problems)
 
 

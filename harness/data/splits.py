@@ -190,7 +190,7 @@ class _Drawing:
 
     @property
     def has_all_strata(self) -> bool:
-        """Whether a clip of each stratum has been taken."""
+        """Return whether a clip of each stratum has been taken."""
         return all(self._counts)
 
     def take_next(self) -> None:

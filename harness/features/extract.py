@@ -219,7 +219,7 @@ class _Filling:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What happened to one file: its SHA-256, or why it cannot be opened."""
+    """The outcome for one file: its SHA-256, or the reason why it cannot be opened."""
 
     digest: str = ""
     is_computed: bool = False

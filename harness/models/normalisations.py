@@ -1,4 +1,4 @@
-"""Input normalisations: from raw log-mel to what the reprogrammer and the backbone hear."""
+"""Input normalisations: from raw log-mel to the input of reprogrammer and backbone."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""What of a model learns: the same two questions of every model."""
+"""The learned parameters of a model, and their counts."""
 
 from collections.abc import Iterator
 

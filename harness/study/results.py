@@ -104,11 +104,11 @@ def _sizes(component: Any) -> list[str]:
 def configuration_in_words(paths: Mapping[str, Any]) -> str:
     """Return a whole configuration in one line: the system, what comes before and behind it, schedule and rate."""
     config, words = TrialConfig.from_paths(paths), _words(paths)
-    told = [" ".join([words["system"], *_sizes(config.system)])]
+    parts = [" ".join([words["system"], *_sizes(config.system)])]
     if "normalisation" in config.system.uses:
-        told.append(f"normalisation {config.normalisation.kind}")
-    told += [f"{words['mapper']} mapper"] if words["mapper"] != "-" else []
-    return ", ".join(told + ([words["schedule"]] if words["schedule"] != "-" else []))
+        parts.append(f"normalisation {config.normalisation.kind}")
+    parts += [f"{words['mapper']} mapper"] if words["mapper"] != "-" else []
+    return ", ".join(parts + ([words["schedule"]] if words["schedule"] != "-" else []))
 
 
 def system_in_words(config: TrialConfig) -> str:

@@ -36,7 +36,7 @@ _KEY, _VERSION_KEY = "checkpoint", "checkpoint_version"
 
 @dataclass(frozen=True)
 class CheckpointHeader:
-    """What a checkpoint holds, and where it comes from.
+    """The header of a checkpoint: its content and origin.
 
     `config` is by path. `labels` are in the order of the outputs. `front_end` is None for VGGish features; `mean` and
     `std` are those of the training clips' features. `backbone` has the name, the digest and, where known, the file and

@@ -1,4 +1,4 @@
-"""What a trial runs: networks that a `Trainer` trains, or forests."""
+"""Learners of a trial: networks that a `Trainer` trains, and forests."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -56,7 +56,7 @@ def make_learner(
     device: torch.device,
     precision: str,
 ) -> Learner:
-    """Return what learns a configuration, at its start; `backbone` is None for a system that hears VGGish features.
+    """Return what learns a configuration, at its start; `backbone` is None for a system on VGGish features.
 
     Raises:
         ValueError: the configuration does not fit the backbone's sizes.

@@ -38,7 +38,7 @@ class DivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch did. `epoch` counts from 1; losses are in nats; `seconds` hold training and validation.
+    """The result of one epoch. `epoch` counts from 1; losses are in nats; `seconds` hold training and validation.
 
     `train_loss` is the one on the annotated labels: it can be compared with `validation_loss`.
     """

@@ -43,7 +43,7 @@ def load_ast_backbone(name: str) -> Ast:
     published geometry with random weights (`ast-base384-random`), a file of safetensors or PyTorch, or a directory with
     `model.safetensors` or `pytorch_model.bin`. A suffix sets frames and strides (frequency x time): `@512`,
     `@frames=512`, `@stride=12x16`, `@frames=512,stride=10`. Positions that do not fit are cut or interpolated. For a
-    `.pth` of the original release, which records no geometry, the suffix also tells which one the file has.
+    `.pth` of the original release, which records no geometry, the suffix also names the file's own geometry.
 
     Raises:
         ValueError: the name is none of these, or the file does not hold an AST of its geometry.
