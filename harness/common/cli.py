@@ -99,13 +99,10 @@ def configure_logging() -> None:
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     for package in ("harness", "tracking"):
         logging.getLogger(package).addHandler(handler)
-    logging.getLogger("optuna").addFilter(_is_warning)  # Optuna sets its logger's level when it is imported
+    for part in ("optuna.storages", "optuna.study"):  # Optuna sets the level of `optuna` itself when it is imported
+        logging.getLogger(part).setLevel(logging.WARNING)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "did not complete", of trials that later did
     logging.getLogger("ray.tune.execution.tune_controller").addFilter(_is_no_lost_worker)
-
-
-def _is_warning(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING
 
 
 def _is_no_lost_worker(record: logging.LogRecord) -> bool:
