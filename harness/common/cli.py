@@ -137,7 +137,7 @@ def check_data(source: str) -> None:
     """
     if source not in _RESERVED and not Path(source).is_dir():
         what = "is not a directory" if Path(source).exists() else "no such directory"
-        raise FileNotFoundError(f"data={source}: {what}")
+        raise FileNotFoundError(f"data={source}: {what}; give demo, openmic or a directory with clips")
 
 
 def check_storage(storage: str) -> None:
