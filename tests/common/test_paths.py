@@ -52,9 +52,9 @@ SPOILT = pytest.mark.parametrize(
 
 
 def refused(file, read):
-    with pytest.raises(ValueError, match="restore a whole copy") as told:
+    with pytest.raises(ValueError, match="restore a whole copy") as error:
         read()
-    assert str(told.value).startswith(f"{file}: cut short")
+    assert str(error.value).startswith(f"{file}: cut short")
 
 
 @SPOILT

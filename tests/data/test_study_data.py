@@ -187,11 +187,11 @@ def test_every_front_end_gives_the_same_digest_and_vggish_another(tmp_path):
         replace(FRONT_END, is_peak_normalised=True),
     )
     ways = [LogMel(front_end) for front_end in front_ends]
-    heard = [open_root(tmp_path / "data", way)[1] for way in ways]
-    assert [data.inputs for data in heard] == ways
-    assert len({data.digest for data in heard}) == 1
-    assert len({data.train.features[:].tobytes() for data in heard}) == len(ways)
-    assert open_root(tmp_path / "data", Vggish())[1].digest != heard[0].digest
+    opened = [open_root(tmp_path / "data", way)[1] for way in ways]
+    assert [data.inputs for data in opened] == ways
+    assert len({data.digest for data in opened}) == 1
+    assert len({data.train.features[:].tobytes() for data in opened}) == len(ways)
+    assert open_root(tmp_path / "data", Vggish())[1].digest != opened[0].digest
 
 
 def test_noise_in_place_of_the_music_gives_another_digest(tmp_path):
