@@ -18,7 +18,7 @@ from rich import filesize
 from torch import Tensor
 
 from harness.common.progress import Progress, quiet
-from harness.common.text import few
+from harness.common.text import summarise
 from harness.features.audio import (
     FRONT_END_VERSION,
     decode_bytes,
@@ -194,7 +194,7 @@ class _Filling:
         self.unopened[position] = outcome.unopened
         self._n_failed_in_a_row += 1
         if self._n_failed_in_a_row == self._most_failed:
-            named = few((f"{self._requested[i]}: {why}" for i, why in self.unopened.items()), limit=_N_NAMED)
+            named = summarise((f"{self._requested[i]}: {why}" for i, why in self.unopened.items()), limit=_N_NAMED)
             raise OSError(
                 f"{self._most_failed} audio files in a row cannot be opened, so the others were not tried: {named}; "
                 "what was computed is cached; mend this and run the same command again"
