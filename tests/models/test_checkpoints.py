@@ -15,6 +15,7 @@ from harness.common.cli import absolute_place
 from harness.models.backbones import backbone_digest, load_backbone
 from harness.models.backbones.ast import GEOMETRIES, AstGeometry
 from harness.models.backbones.checkpoints import load_ast, save_ast
+from harness.models.backbones.hub import CHECKPOINTS
 from harness.models.backbones.huggingface import read_config
 from harness.models.backbones.release import read_state
 from tests.conftest import TINY
@@ -125,6 +126,16 @@ def test_a_model_without_a_source_head_is_refused(file):
     save_file({key.removeprefix(PREFIX): value for key, value in tensors.items() if key.startswith(PREFIX)}, file)
     with pytest.raises(ValueError, match=r"model\.safetensors: not an AST.* lacks the source head"):
         load_ast(file)
+
+
+def test_known_checkpoints_are_pinned_and_the_others_follow_their_branch():
+    checkpoint = CHECKPOINTS["ast-base384"]
+    assert checkpoint.repo == "MIT/ast-finetuned-audioset-10-10-0.4593"
+    assert checkpoint.sha256 is not None
+    for name, published in CHECKPOINTS.items():
+        assert published.revision == "main" or re.fullmatch("[0-9a-f]{40}", published.revision), name
+        assert published.sha256 is None or re.fullmatch("[0-9a-f]{64}", published.sha256), name
+    assert set(GEOMETRIES) - {"ast-nano"} <= set(CHECKPOINTS)
 
 
 # Names of the source labels

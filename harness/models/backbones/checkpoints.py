@@ -125,9 +125,10 @@ def _check_fit(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, T
         ValueError: the message counts all that do not fit, and names the first few.
     """
     problems = [f"missing {key}" for key in expected if key not in found]
-    problems += [f"unknown {key}" for key in found if key not in expected]
-    for key in expected.keys() & found.keys():
-        tensor = found[key]
+    for key, tensor in found.items():
+        if key not in expected:
+            problems.append(f"unknown {key}")
+            continue
         if tensor.shape != expected[key].shape:
             problems.append(f"{key} is {tuple(tensor.shape)}, must be {tuple(expected[key].shape)}")
         if not tensor.is_floating_point() or not tensor.float().isfinite().all():
