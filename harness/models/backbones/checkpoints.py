@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.common.text import few
+from harness.common.text import summarise
 from harness.models.backbones.ast import GEOMETRIES, Ast, AstGeometry, refitted
 from harness.models.backbones.hub import CHECKPOINTS, CONFIG, PICKLED, WEIGHTS, fetch, sha256_of
 from harness.models.backbones.huggingface import from_hugging_face, is_hugging_face, read_config
@@ -134,7 +134,7 @@ def _check_fit(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, T
         if not tensor.is_floating_point() or not tensor.float().isfinite().all():
             problems.append(f"{key} holds {str(tensor.dtype).removeprefix('torch.')} that are no finite floats")
     if problems:
-        raise ValueError(f"{file}: {len(problems)} tensors do not fit the geometry: {few(problems)}")
+        raise ValueError(f"{file}: {len(problems)} tensors do not fit the geometry: {summarise(problems)}")
 
 
 def _split(name: str) -> tuple[str, dict[str, int]]:
