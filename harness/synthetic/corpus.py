@@ -2,8 +2,7 @@
 
 Clip `index` of a split is composed from the seed (seed, split, index) alone. So a larger corpus begins with the
 clips of a smaller one, and the held-out split shares no piece with the training split. Features are stored in
-shards of `SHARD_CLIPS` clips. A complete shard is renamed into place, so an interrupted
-preparation continues there.
+shards of `SHARD_CLIPS` clips, each renamed into place when it is complete, so an interrupted preparation resumes.
 """
 
 import hashlib
@@ -27,18 +26,12 @@ from harness.synthetic.render import SAMPLE_RATE, map_in_processes, render
 
 CORPUS_VERSION = 1
 """Increases when the same seed gives other clips."""
-
 SHARD_CLIPS = 64
-
 CLIPS_PER_RENDERING = 16  # parsing a big SoundFont takes as long as rendering three clips
-
 _CROWD_ODDS = (0.2, 0.35, 0.3, 0.15)  # of 1 to 4 melodic programs
-
 _PERCUSSION_ODDS = 0.3
 
-
 Split = Literal["train", "held-out"]
-
 _SPLIT_SEEDS: dict[Split, int] = {"train": 0, "held-out": 1}
 
 

@@ -51,17 +51,18 @@ INSTRUMENTS: dict[str, tuple[Voice, ...]] = {
 }
 
 LABELS = tuple(INSTRUMENTS)
-
 MIN_CLIPS = 4 * len(LABELS)
 """With fewer clips some instrument would lead in no test clip: a quarter of the clips are test clips."""
 
+DEMO_VERSION = 1
+"""Increases when the same size and seed give other clips or labels."""
+DEFAULT_CLIPS = 480
+DEMO_SAMPLE_RATE = 16_000
 CLIP_SECONDS = 10.0
-
 _CROWD_ODDS = (0.15, 0.35, 0.3, 0.2)  # of 1 to 4 instruments
-
 _CLIPS_PER_ARTIST = 8
-
 _OBSERVED_SHARE, _POSITIVE_SHARE = 0.1, 0.44  # of all labels, of the observed ones; as in OpenMIC-2018
+_LOG_MEL_FLOOR, _LOG_MEL_CEILING = -16.0, 8.0  # stored as 0 and 255 in X
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,10 @@ def truth(plans: Sequence[ClipPlan]) -> Bool[np.ndarray, "clip label"]:
 
 
 def annotate(plans: Sequence[ClipPlan], seed: int) -> Annotations:
-    """Draw which labels are observed, and the answers.
+    """Draw the observed labels and their answers, which are soft and on the right side of 0.5.
 
     In each part about one label in ten of every instrument is observed, both positive and negative. Every clip has
-    at least one observed label. Answers are soft, on the right side of 0.5.
+    at least one observed label.
     """
     rng = np.random.default_rng((seed, 1))
     plays = truth(plans)
@@ -150,13 +151,8 @@ def annotate(plans: Sequence[ClipPlan], seed: int) -> Annotations:
 
 def _draw_artist(rng: np.random.Generator, name: str, *, is_test: bool) -> Artist:
     odds = rng.dirichlet(np.full(len(LABELS), 0.7)) + 0.01
-    return Artist(
-        name=name,
-        odds=odds / odds.sum(),
-        tilt=float(rng.uniform(-0.5, 0.5)),
-        noise_db=float(rng.uniform(-70, -40)),
-        is_test=is_test,
-    )
+    tilt, noise_db = float(rng.uniform(-0.5, 0.5)), float(rng.uniform(-70, -40))
+    return Artist(name, odds / odds.sum(), tilt, noise_db, is_test)
 
 
 def _draw_clip(rng: np.random.Generator, row: int, *, artist: Artist, leader: int, seed: int) -> ClipPlan:
@@ -173,16 +169,6 @@ def _top_up(
     """Mark further clips `among` those given as observed, in place, until `n` of them are."""
     lacking = n - int((among & observed).sum())
     observed[rng.permutation(np.flatnonzero(among & ~observed))[: max(0, lacking)]] = True
-
-
-DEMO_VERSION = 1
-"""Increases when the same size and seed give other clips or labels."""
-
-DEFAULT_CLIPS = 480
-
-DEMO_SAMPLE_RATE = 16_000
-
-_LOG_MEL_FLOOR, _LOG_MEL_CEILING = -16.0, 8.0  # stored as 0 and 255 in X
 
 
 _README = """\
@@ -257,7 +243,10 @@ def write_demo(root: Path, plans: Sequence[ClipPlan], *, seed: int, workers: int
     for folder in sorted({_audio_path(root, plan).parent for plan in plans}):
         folder.mkdir(parents=True)
     annotations = annotate(plans, seed)
-    digest = hashlib.sha256(_labels_in_bytes(plans, annotations))
+    keys, artists = [plan.key for plan in plans], [plan.artist for plan in plans]
+    labelled = "\n".join(f"{plan.key},{plan.artist.name},{plan.artist.is_test}" for plan in plans)
+    digest = hashlib.sha256(labelled.encode())
+    digest.update(annotations.targets.astype("<f8").tobytes() + annotations.observed.tobytes())
     seconds = []
     written = map_in_processes(partial(_write_audio, root), plans, workers=workers, at_once=4)
     for pcm in progress(written, total=len(plans), label="rendering the demo set"):
@@ -268,9 +257,17 @@ def write_demo(root: Path, plans: Sequence[ClipPlan], *, seed: int, workers: int
         X=np.stack(seconds),
         Y_true=annotations.targets,
         Y_mask=annotations.observed,
-        sample_key=np.array([plan.key for plan in plans]),
+        sample_key=np.array(keys),
     )
-    _write_tables(root, plans, annotations)
+    write_tables(
+        root,
+        LABELS,
+        keys,
+        targets=annotations.targets,
+        observed=annotations.observed,
+        is_test=[artist.is_test for artist in artists],
+        artists=[artist.name for artist in artists],
+    )
     _write_notes(root, n_clips=len(plans), seed=seed, digest=digest.hexdigest())
 
 
@@ -301,7 +298,7 @@ def default_soundfont() -> bytes:
 
 def _mean_log_mel(samples: Float[np.ndarray, " sample"]) -> np.ndarray:
     """Return the mean of 128 log-mel bands over each second, as bytes (second, band)."""
-    # imported here, since the rendering processes need no torch, which takes seconds to import
+    # rendering processes import this file and need no torch, which takes seconds to import
     from harness.features.log_mel import FrontEnd, log_mel  # noqa: PLC0415
 
     front_end = FrontEnd(window_ms=50, hop_ms=40, n_frames=250)
@@ -314,23 +311,6 @@ def _mean_log_mel(samples: Float[np.ndarray, " sample"]) -> np.ndarray:
 
 def _audio_path(root: Path, plan: ClipPlan) -> Path:
     return root / "audio" / plan.key[:3] / f"{plan.key}.ogg"
-
-
-def _labels_in_bytes(plans: Sequence[ClipPlan], annotations: Annotations) -> bytes:
-    clips = "\n".join(f"{plan.key},{plan.artist.name},{plan.artist.is_test}" for plan in plans)
-    return clips.encode() + annotations.targets.astype("<f8").tobytes() + annotations.observed.tobytes()
-
-
-def _write_tables(root: Path, plans: Sequence[ClipPlan], annotations: Annotations) -> None:
-    write_tables(
-        root,
-        LABELS,
-        [plan.key for plan in plans],
-        targets=annotations.targets,
-        observed=annotations.observed,
-        is_test=[plan.artist.is_test for plan in plans],
-        artists=[plan.artist.name for plan in plans],
-    )
 
 
 def _write_notes(root: Path, *, n_clips: int, seed: int, digest: str) -> None:

@@ -28,8 +28,8 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     (
         "chords arpeggio melody",
         "Acoustic Grand Piano 36 88|Bright Acoustic Piano 40 90|Electric Grand Piano 38 86"
-        "|Honky-tonk Piano 43 86"
-        "|Electric Piano 1 40 84|Electric Piano 2 40 84|Harpsichord 41 84|Clavinet 36 79:arpeggio chords",
+        "|Honky-tonk Piano 43 86|Electric Piano 1 40 84|Electric Piano 2 40 84|Harpsichord 41 84"
+        "|Clavinet 36 79:arpeggio chords",
     ),
     (
         "melody arpeggio",
@@ -65,8 +65,8 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     (
         "melody",
         "Trumpet 55 84|Trombone 40 72|Tuba 28 55:bass melody|Muted Trumpet 55 82|French Horn 41 77"
-        "|Brass Section 43 82:chords melody"
-        "|Synth Brass 1 41 84:chords melody|Synth Brass 2 41 84:chords melody",
+        "|Brass Section 43 82:chords melody|Synth Brass 1 41 84:chords melody"
+        "|Synth Brass 2 41 84:chords melody",
     ),
     (
         "melody",
@@ -86,8 +86,7 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     (
         "pad chords",
         "Pad 1 (new age) 43 84|Pad 2 (warm) 43 84|Pad 3 (polysynth) 43 84|Pad 4 (choir) 43 84"
-        "|Pad 5 (bowed) 43 84"
-        "|Pad 6 (metallic) 43 84|Pad 7 (halo) 43 84|Pad 8 (sweep) 43 84",
+        "|Pad 5 (bowed) 43 84|Pad 6 (metallic) 43 84|Pad 7 (halo) 43 84|Pad 8 (sweep) 43 84",
     ),
     (
         "pad arpeggio",
@@ -102,8 +101,7 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     (
         "hits arpeggio",
         "Tinkle Bell 72 98|Agogo 60 84|Steel Drums 52 84:melody arpeggio|Woodblock 60 84"
-        "|Taiko Drum 36 60:hits"
-        "|Melodic Tom 40 72|Synth Drum 40 72|Reverse Cymbal 48 72:hits",
+        "|Taiko Drum 36 60:hits|Melodic Tom 40 72|Synth Drum 40 72|Reverse Cymbal 48 72:hits",
     ),
     (
         "hits",

@@ -12,23 +12,13 @@ _TRIAD, _SEVENTH = (0, 2, 4), (0, 2, 4, 6)
 
 # How one beat may be divided: the onsets, as fractions of the beat.
 _DIVISIONS: tuple[tuple[float, ...], ...] = (
-    (0.0,),
-    (0.0,),
-    (0.0, 0.5),
-    (0.0, 0.75),
-    (0.0, 0.25, 0.5, 0.75),
-    (0.5,),
-    (),
-)
+    (0.0,), (0.0,), (0.0, 0.5), (0.0, 0.75), (0.0, 0.25, 0.5, 0.75), (0.5,), (),
+)  # fmt: skip
 
 _KICK, _SNARE, _SIDE_STICK, _CLAP = 36, 38, 37, 39
-
 _TOMS = (41, 43, 45, 47, 48, 50)
-
 _CLOSED_HAT, _OPEN_HAT, _RIDE, _RIDE_BELL, _SPLASH, _CHINA = 42, 46, 51, 53, 55, 52
-
 _CRASHES = (49, 57)
-
 _HAND = (54, 56, 60, 61, 62, 63, 64, 69, 70, 75, 76, 77, 67, 68)
 
 
@@ -210,19 +200,9 @@ def _pattern(rng: np.random.Generator, song: Song, odds: dict[int, Sequence[floa
 
 def _drums(rng: np.random.Generator, song: Song, voice: Voice) -> list[Event]:
     del voice
-    odds: dict[int, Sequence[float]] = {
-        _KICK: (0.95, 0.0, 0.2, 0.15, 0.2, 0.0, 0.3, 0.1, 0.7, 0.0, 0.3, 0.1, 0.2, 0.0, 0.3, 0.1),
-        int(rng.choice((_SNARE, _SNARE, 40, _SIDE_STICK, _CLAP))): (
-            0.0,
-            0.05,
-            0.0,
-            0.1,
-            0.95,
-            0.0,
-            0.05,
-            0.15,
-        ),
-    }
+    kick = (0.95, 0.0, 0.2, 0.15, 0.2, 0.0, 0.3, 0.1, 0.7, 0.0, 0.3, 0.1, 0.2, 0.0, 0.3, 0.1)
+    snare = int(rng.choice((_SNARE, _SNARE, 40, _SIDE_STICK, _CLAP)))
+    odds: dict[int, Sequence[float]] = {_KICK: kick, snare: (0.0, 0.05, 0.0, 0.1, 0.95, 0.0, 0.05, 0.15)}
     for tom in rng.choice(_TOMS, int(rng.integers(0, 4)), replace=False).tolist():
         odds[tom] = (0.05, 0.02, 0.15, 0.1)
     return _pattern(rng, song, odds)
@@ -253,7 +233,6 @@ ROLES: dict[str, Role] = {
     "hand": _hand,
 }  # fmt: skip
 """The roles that a voice can take, by name."""
-
 
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 5, 7, 9, 10))
 

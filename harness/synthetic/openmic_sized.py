@@ -26,33 +26,20 @@ from harness.synthetic.demo import LABELS, MIN_CLIPS, ClipPlan, default_soundfon
 from harness.synthetic.render import SAMPLE_RATE, map_in_processes, render
 
 NAME = "openmic-2018-stand-in"
-
 FULL_SIZE = 20_000
-
-POOL_SIZE = MIN_CLIPS
-
 _N_TEST = 5_085
-
 _LAST_TRACK = 155_000
-
 _CLIPS_PER_ARTIST = 4
-
 _KINDS = ((44_100, 2), (44_100, 2), (48_000, 2), (22_050, 1))
 """Sample rates and channels of the pool's clips, in turn. OpenMIC-2018 does not document its own."""
-
-
 _ANSWERS = {label: astuple(counts) for label, counts in LABEL_COUNTS.items()}
-
-
-Answers = Int[np.ndarray, "clip label"]
-
-
 _MARKER = "STAND-IN.txt"
-
 _MARKER_TEXT = """\
 This is a stand-in of OpenMIC-2018: its clips are synthetic, its annotations random. No result on it is comparable with
 anything published. Leave this file here: it keeps reports from comparing them.
 """
+
+Answers = Int[np.ndarray, "clip label"]
 
 
 def is_stand_in(root: Path) -> bool:
@@ -61,7 +48,7 @@ def is_stand_in(root: Path) -> bool:
 
 
 def write_stand_in(
-    to: Path, *, n_clips: int = FULL_SIZE, pool_size: int = POOL_SIZE, seed: int, workers: int, progress: Progress
+    to: Path, *, n_clips: int = FULL_SIZE, pool_size: int = MIN_CLIPS, seed: int, workers: int, progress: Progress
 ) -> Path:
     """Write the data set as `to/openmic-2018-stand-in`, whole or not at all; return where it is.
 
@@ -78,14 +65,17 @@ def write_stand_in(
     with tempfile.TemporaryDirectory(dir=to, prefix=f".unfinished-{NAME}-") as scratch:
         unfinished = Path(scratch) / NAME
         pool = plan_clips(max(pool_size, MIN_CLIPS), seed)[:pool_size]
-        sounds = _render_pool(Path(scratch), pool, workers=workers, progress=progress)
+        sounds = [Path(scratch) / f"{row}.ogg" for row in range(len(pool))]
+        rendered = map_in_processes(_render, list(zip(pool, sounds, strict=True)), workers=workers, at_once=4)
+        for _ in progress(rendered, total=len(pool), label="rendering the pool"):
+            pass
         _write(unfinished, sounds, truth(pool), n_clips=n_clips, seed=seed, progress=progress)
         unfinished.rename(root)
     return root
 
 
 def draw_keys(n_clips: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Draw keys as the Free Music Archive's tracks give them, in order: those of the corrupted tracks among them."""
+    """Draw keys like those of the Free Music Archive's tracks, in order, the corrupted tracks among them."""
     corrupted = sorted(int(track) for track in CORRUPTED_TRACKS)
     others = np.setdiff1d(np.arange(1, _LAST_TRACK), corrupted)
     tracks = np.sort(np.concatenate([corrupted, rng.choice(others, n_clips - len(corrupted), replace=False)]))
@@ -96,7 +86,7 @@ def draw_keys(n_clips: int, rng: np.random.Generator) -> tuple[str, ...]:
 def draw_answers(is_test: Bool[np.ndarray, " clip"], rng: np.random.Generator) -> Answers:
     """Draw the answers: 1 for a positive, -1 for a negative, 0 where the label is not observed.
 
-    Each split has its share of OpenMIC-2018's answers of each kind, and each clip one answer at least.
+    Each split has its share of OpenMIC-2018's answers of each kind, and each clip at least one answer.
     """
     answers = np.zeros((len(is_test), len(LABELS)), np.int64)
     for rows, first in ((np.flatnonzero(~is_test), 0), (np.flatnonzero(is_test), 2)):
@@ -125,7 +115,10 @@ def _write(
     keys = draw_keys(n_clips, rng)
     is_test = rng.permutation(n_clips) < round(_N_TEST * n_clips / FULL_SIZE)
     answers = draw_answers(is_test, rng)
-    targets, artists = _soft(answers, rng), _draw_artists(is_test, rng)
+    doubt = np.maximum(0, rng.uniform(-0.49, 0.49, answers.shape))  # half of the answers are certain
+    targets: Float[np.ndarray, "clip label"] = 0.5 + answers * (0.5 - doubt)
+    artist = rng.integers(0, max(1, n_clips // _CLIPS_PER_ARTIST), n_clips)
+    artists = [f"Artist {2 * number + side:06}" for number, side in zip(artist, is_test, strict=True)]  # of one split
     root.mkdir()
     (root / _MARKER).write_text(_MARKER_TEXT)
     write_tables(root, LABELS, keys, targets=targets, observed=answers != 0, is_test=is_test.tolist(), artists=artists)
@@ -139,35 +132,14 @@ def _write(
     fits = answers @ plays.T + rng.random((n_clips, len(sounds)))
     chosen = [sounds[index] for index in fits.argmax(axis=1)]
     for key, sound in progress(zip(keys, chosen, strict=True), total=n_clips, label="clips"):
-        _place(root / "audio" / audio_name(key), sound)
+        _link(root / "audio" / audio_name(key), sound)
     for row, key in enumerate(key for key in keys if key[:6] in CORRUPTED_TRACKS):
         if row % 2:
             _damage(root / "audio" / audio_name(key), is_cut=row % 4 == 1)
 
 
-def _soft(answers: Answers, rng: np.random.Generator) -> Float[np.ndarray, "clip label"]:
-    """Return probabilities on the answers' sides of 0.5, half of them certain; 0.5 where a label is not observed."""
-    doubt = np.maximum(0, rng.uniform(-0.49, 0.49, answers.shape))
-    soft: Float[np.ndarray, "clip label"] = 0.5 + answers * (0.5 - doubt)
-    return soft
-
-
-def _draw_artists(is_test: Bool[np.ndarray, " clip"], rng: np.random.Generator) -> list[str]:
-    """Name an artist for each clip: about four clips an artist, all in the same split."""
-    artist = rng.integers(0, max(1, len(is_test) // _CLIPS_PER_ARTIST), len(is_test))
-    return [f"Artist {2 * number + side:06}" for number, side in zip(artist, is_test, strict=True)]
-
-
-def _render_pool(folder: Path, pool: Sequence[ClipPlan], *, workers: int, progress: Progress) -> list[Path]:
-    """Write each planned clip as OGG Vorbis; return the files."""
-    paths = [folder / f"{row}.ogg" for row in range(len(pool))]
-    rendered = map_in_processes(_render, list(zip(pool, paths, strict=True)), workers=workers, at_once=4)
-    for _ in progress(rendered, total=len(pool), label="rendering the pool"):
-        pass
-    return paths
-
-
 def _render(task: tuple[ClipPlan, Path]) -> None:
+    """Write one planned clip as OGG Vorbis."""
     plan, path = task
     (music,) = render(default_soundfont(), [plan.piece()])
     sample_rate, channels = _KINDS[plan.seed[-1] % len(_KINDS)]
@@ -177,7 +149,7 @@ def _render(task: tuple[ClipPlan, Path]) -> None:
     soundfile.write(path, loud.astype(np.float32), sample_rate, format="OGG", subtype="VORBIS")
 
 
-def _place(path: Path, sound: Path) -> None:
+def _link(path: Path, sound: Path) -> None:
     """Give the sound one more name; copy it where the file system refuses another link."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

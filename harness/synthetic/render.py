@@ -5,6 +5,7 @@ several pieces in turn, since each call parses the whole SoundFont. The same pie
 same samples. A piece after others differs slightly from the piece alone: chorus and reverberation run on.
 """
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -18,22 +19,13 @@ from harness.synthetic.general_midi import PERCUSSION
 from harness.synthetic.music import Part, Piece
 
 SAMPLE_RATE = 48_000
-
 _GAP_SECONDS = 1.0  # lets the reverberation of one piece die before the next
-
 _TAIL_SECONDS = 0.02  # the synthesiser works in blocks and drops an unfinished one
-
 _TICKS_PER_SECOND = 1000
-
 _PERCUSSION_CHANNEL = 9
-
 _MELODIC_CHANNELS = tuple(channel for channel in range(16) if channel != _PERCUSSION_CHANNEL)
-
 _PROGRAM, _PAN, _LEVEL, _REVERB, _ALL_SOUND_OFF = 0xC0, 10, 7, 91, 120
-
 _BEND_RANGE_CENTS = 200.0  # of the General MIDI default, two semitones
-
-
 _WAVE_HEADER_BYTES = 44
 
 _Message = tuple[int, bytes]  # tick, MIDI bytes
@@ -64,8 +56,7 @@ def midi_file(pieces: Sequence[Piece]) -> bytes:
     messages.append((end + _tick(_TAIL_SECONDS), bytes((0xFF, 0x2F, 0x00))))
     tempo = bytes((0x00, 0xFF, 0x51, 0x03)) + (1_000_000).to_bytes(3, "big")  # a quarter note is a second
     track = tempo + b"".join(_delta_coded(messages))
-    header = b"MThd" + (6).to_bytes(4, "big") + b"".join(n.to_bytes(2, "big") for n in (0, 1, _TICKS_PER_SECOND))
-    return header + b"MTrk" + len(track).to_bytes(4, "big") + track
+    return struct.pack(">4sI3H4sI", b"MThd", 6, 0, 1, _TICKS_PER_SECOND, b"MTrk", len(track)) + track
 
 
 def map_in_processes(
@@ -80,11 +71,7 @@ def map_in_processes(
 
     Processes are spawned and take `at_once` items at a time. A single worker is this process.
 
-    Raises:
-        ValueError: `workers` is below 1.
     """
-    if workers < 1:
-        raise ValueError(f"workers={workers}: must be at least 1")
     if workers == 1 or not items:
         yield from map(function, items)
         return

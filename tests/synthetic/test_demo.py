@@ -70,15 +70,6 @@ def test_the_reader_takes_the_demo_set_for_openmic(dataset):
     )
 
 
-def test_the_csv_holds_the_labels_that_the_npz_holds(root, dataset, tmp_path):
-    for entry in root.iterdir():
-        if entry.name != "openmic-2018.npz":
-            (tmp_path / entry.name).symlink_to(entry)
-    from_csv = openmic.read_dataset(tmp_path)
-    np.testing.assert_array_equal(from_csv.observed, dataset.observed)
-    np.testing.assert_array_equal(from_csv.targets[from_csv.observed], dataset.targets[dataset.observed])
-
-
 def test_audio_is_ten_seconds_of_music_that_does_not_clip(dataset):
     for row in range(0, MIN_CLIPS, 10):
         samples, sample_rate = soundfile.read(dataset.paths[row], dtype="float32")
@@ -87,13 +78,7 @@ def test_audio_is_ten_seconds_of_music_that_does_not_clip(dataset):
         assert 0.2 < np.abs(samples).max() <= 1.0
         seconds = samples.reshape(10, -1).std(axis=1)
         assert (seconds > 1e-4).sum() >= 5
-
-
-def test_x_holds_a_spectrum_for_each_second(dataset):
-    features = openmic.read_vggish(dataset)
-    assert features.shape == (MIN_CLIPS, 10, 128)
-    assert features.min() >= 0
-    assert features.max() <= 255
+    features = openmic.read_vggish(dataset)  # a spectrum for each second
     assert features.std(axis=(1, 2)).min() > 10
 
 
@@ -103,13 +88,7 @@ def test_an_artist_plays_in_one_part_of_the_partition(dataset):
     assert train.isdisjoint(test)
 
 
-def test_the_readme_file_names_what_differs_from_openmic(root):
-    text = (root / "README.md").read_text()
-    for word in ("not VGGish", "mandolin", "ukulele", "TimGM6mb", "GPL-2.0", f"{MIN_CLIPS} clips"):
-        assert word in text
-
-
-@pytest.mark.parametrize("n_clips", [MIN_CLIPS, 203, 800])
+@pytest.mark.parametrize("n_clips", [MIN_CLIPS, 203])
 def test_every_instrument_has_positive_and_negative_labels_in_each_part(n_clips):
     plans = plan_clips(n_clips, seed=3)
     annotations = annotate(plans, seed=3)
@@ -145,12 +124,6 @@ def test_a_clip_has_a_part_for_each_of_its_instruments():
         assert 1 <= len(plan.instruments) == len(set(plan.instruments)) <= 4
 
 
-def test_a_clip_renders_to_the_same_samples_each_time():
-    plan = plan_clips(MIN_CLIPS, seed=0)[5]
-    first, second = (render_clip(plan, default_soundfont()) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-
-
 @pytest.mark.drill
 def test_the_same_seed_gives_the_same_digest_in_one_process_and_in_two(tmp_path):
     one, two = (ensure_demo(tmp_path / str(n), n_clips=MIN_CLIPS, workers=n, progress=quiet) for n in (1, 2))
@@ -158,7 +131,8 @@ def test_the_same_seed_gives_the_same_digest_in_one_process_and_in_two(tmp_path)
 
 
 def test_another_seed_gives_other_music_and_other_labels(tmp_path, without_audio):
-    first, other = (render_clip(plan_clips(MIN_CLIPS, seed)[0], default_soundfont()) for seed in (0, 1))
+    first, again, other = (render_clip(plan_clips(MIN_CLIPS, seed)[0], default_soundfont()) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     made = [ensure_demo(tmp_path, n_clips=MIN_CLIPS, seed=seed, workers=1, progress=quiet) for seed in (0, 1)]
     assert demo_digest(made[0]) != demo_digest(made[1])
@@ -176,10 +150,10 @@ def test_a_set_in_the_cache_is_not_rendered_again(root, monkeypatch):
 
 
 def test_a_rendering_that_breaks_off_leaves_nothing_behind(tmp_path, monkeypatch, without_audio):
-    def break_off(*_):
+    def break_off(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr(demo, "_write_tables", break_off)
+    monkeypatch.setattr(demo, "write_tables", break_off)
     with pytest.raises(OSError, match="disk full"):
         ensure_demo(tmp_path, n_clips=MIN_CLIPS, workers=1, progress=quiet)
     assert list((tmp_path / "demo").iterdir()) == []

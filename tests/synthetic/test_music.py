@@ -31,11 +31,11 @@ def test_there_is_one_tag_for_each_program_and_one_for_percussion():
     assert [program.number for program in PROGRAMS] == list(range(128))
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
-def test_every_program_has_a_register_and_roles_that_exist(program):
-    assert 0 <= program.low <= program.high - 12 <= 127 - 12
-    assert program.roles
-    assert set(program.roles) <= set(ROLES)
+def test_every_program_has_a_register_and_roles_that_exist():
+    for program in PROGRAMS:
+        assert 0 <= program.low <= program.high - 12 <= 127 - 12
+        assert program.roles
+        assert set(program.roles) <= set(ROLES)
 
 
 def test_the_same_seed_composes_the_same_piece_and_another_seed_another():
@@ -113,12 +113,6 @@ def test_a_rendered_a_is_heard_at_440_hz():
     (sound,) = render(default_soundfont(), [Piece((Part(73, (Note(0.0, 1.9, 69, 100),), 100, 64, 0),), 2.0)])
     spectrum = np.abs(np.fft.rfft(sound[SAMPLE_RATE // 2 : SAMPLE_RATE * 3 // 2]))
     assert spectrum[400:480].argmax() + 400 == pytest.approx(440, abs=3)
-
-
-def test_rendering_is_deterministic():
-    pieces = [piece_of(PIANO, DRUMS, seconds=2.0), piece_of(PIANO, seed=3, seconds=2.0)]
-    for once, again in zip(*(render(default_soundfont(), pieces) for _ in range(2)), strict=True):
-        np.testing.assert_array_equal(once, again)
 
 
 def test_sixteen_melodic_parts_are_refused():

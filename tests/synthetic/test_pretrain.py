@@ -12,12 +12,11 @@ from harness import pretrain
 from harness.common.progress import quiet
 from harness.models.backbones import load_backbone
 from harness.models.backbones.ast import GEOMETRIES, Ast
-from harness.models.backbones.checkpoints import load_ast
+from harness.models.backbones.checkpoints import load_ast, metadata_of
 from harness.synthetic import corpus as pretraining
 from harness.synthetic.corpus import Corpus, draw_clip, prepare_corpus
 from harness.synthetic.general_midi import PERCUSSION, TAGS
 from harness.synthetic.render import SAMPLE_RATE
-from tests.support.ast_files import metadata_of
 
 NANO = GEOMETRIES["ast-nano"]
 N_FRAMES = 249  # frames of 10 s
@@ -70,21 +69,18 @@ def test_a_clip_s_tags_name_exactly_the_programs_of_its_parts():
 
 
 def test_every_tag_occurs_about_as_often_as_the_others_and_percussion_more_often():
-    counts = sum(draw_clip(np.random.default_rng((0, 0, row)))[1].astype(int) for row in range(750))
-    assert counts[:PERCUSSION].min() >= 3
-    assert counts[:PERCUSSION].max() <= 40
-    assert counts[PERCUSSION] / 750 == pytest.approx(0.3, abs=0.05)
+    counts = sum(draw_clip(np.random.default_rng((0, 0, row)))[1].astype(int) for row in range(500))
+    assert counts[:PERCUSSION].min() >= 2
+    assert counts[:PERCUSSION].max() <= 30
+    assert counts[PERCUSSION] / 500 == pytest.approx(0.3, abs=0.05)
 
 
-def test_a_larger_corpus_begins_with_the_clips_of_a_smaller_one(soundfont):
+def test_a_larger_corpus_begins_with_the_clips_of_a_smaller_one_and_held_out_clips_are_others(soundfont):
     small, large = prepare(soundfont, n_clips=2), prepare(soundfont, n_clips=4)
     np.testing.assert_array_equal(large.features[:2], small.features)
     assert large.digest != small.digest
-
-
-def test_the_held_out_split_shares_no_clip_with_the_training_part(soundfont):
-    train, held_out = prepare(soundfont), prepare(soundfont, split="held-out")
-    assert not any(np.array_equal(a, b) for a in train.features for b in held_out.features)
+    held_out, other = prepare(soundfont, split="held-out"), prepare(soundfont, seed=1)
+    assert not any(np.array_equal(a, b) for a in large.features for b in (*held_out.features, *other.features))
 
 
 def test_a_stored_shard_is_not_rendered_again(soundfont):
@@ -94,15 +90,6 @@ def test_a_stored_shard_is_not_rendered_again(soundfont):
         pytest.fail("rendered again")
 
     assert prepare(soundfont, progress=fail).digest == first.digest
-
-
-def test_another_seed_and_another_soundfont_make_another_corpus(soundfont):
-    first = prepare(soundfont)
-    assert prepare(soundfont, seed=1).digest != first.digest
-    soundfont.write_bytes(b"another")
-    made = []
-    prepare(soundfont, progress=lambda clips, **_: made.append(1) or iter(clips))
-    assert made
 
 
 def test_features_end_in_padding_and_are_finite(soundfont):
