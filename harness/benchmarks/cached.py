@@ -32,7 +32,7 @@ def open_rows(place: Path, way: str, shape: tuple[int, int]) -> Rows:
         mapped: np.ndarray = np.load(place / _PACKED, mmap_mode="r")
         return mapped
     cache = _cache(place, shape)
-    return CachedRows(cache, [_digest(clip) for clip in range(len(cache.stored()[0]))], _lost)
+    return CachedRows(cache, [_digest(clip) for clip in range(len(cache.stored()))], _lost)
 
 
 def forget(place: Path) -> None:

@@ -13,8 +13,8 @@ import typer
 
 from harness.common import cli as flags
 from harness.common.cli import (
-    EXIT_FAILURE,
-    EXIT_OK,
+    DONE,
+    FAILED,
     absolute_place,
     configure_logging,
     prepare_environment,
@@ -29,11 +29,7 @@ if TYPE_CHECKING:
     from harness.data.check import LabelCounts
     from harness.features.log_mel import FrontEnd
 
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
-
-
-PUBLISHED = ("openmic",)
 
 
 @app.callback(help=__doc__)
@@ -57,7 +53,7 @@ def fetch(
 ) -> None:
     """Download a data set, verify and unpack it. Run the command again to resume after an interruption.
 
-    It heeds HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+    HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply.
     """
     with report_errors(lambda: "run the same command again to go on"):
         _check_fetch(name, mirror=mirror, archive=archive, md5=md5, keep_archive=keep_archive)
@@ -77,11 +73,32 @@ def fetch(
             say=typer.echo,
             progress=track,
         ).run()
-        where = shlex.quote(str(place))
-        typer.echo(f"{place}\ncheck it    python -m harness.data check {where}")
-        typer.echo(f"prepare it  python -m harness.data prepare --data {where} --backbone ast-base384")
-        typer.echo(f"use it      python -m harness.study --data {where} --backbone ast-base384 --space unet")
-        typer.echo(f"or once     export OPENMIC_2018={where}, and then --data openmic")
+        _say_what_next(place, prepare="--backbone ast-base384", study="--backbone ast-base384 --space unet")
+        typer.echo(f"or once     export OPENMIC_2018={shlex.quote(str(place))}, and then --data openmic")
+
+
+def _check_fetch(name: str, *, mirror: str | None, archive: Path | None, md5: str | None, keep_archive: bool) -> None:
+    """Refuse arguments that cannot work, before anything else happens.
+
+    Raises:
+        ValueError: the message names the flag.
+    """
+    if name != "openmic":
+        raise ValueError(f"{name}: no data set that can be fetched; there is openmic")
+    ignored = [flag for flag, is_given in (("--mirror", mirror), ("--keep-archive", keep_archive)) if is_given]
+    if archive is not None and ignored:
+        raise ValueError(f"archive: cannot go with {', '.join(ignored)}; the given file is used where it lies")
+    if mirror is not None and (urlsplit(mirror).scheme not in {"http", "https"} or not urlsplit(mirror).netloc):
+        raise ValueError(f"mirror={mirror}: must be a URL that begins with http:// or https://")
+    if md5 is not None and not re.fullmatch("[0-9a-fA-F]{32}", md5):
+        raise ValueError(f"md5={md5}: must be 32 hexadecimal digits")
+
+
+def _say_what_next(place: Path, *, prepare: str, study: str) -> None:
+    where = shlex.quote(str(place))
+    typer.echo(f"{place}\ncheck it    python -m harness.data check {where}")
+    typer.echo(f"prepare it  python -m harness.data prepare --data {where} {prepare}".rstrip())
+    typer.echo(f"use it      python -m harness.study --data {where} {study}")
 
 
 @app.command()
@@ -136,7 +153,7 @@ def prepare(
         again |= {"--fraction": None if fraction == 1 else fraction, "--address": address}
         for line in lines_of(outcomes, [*as_flags(again), *(["--skip-corrupt"] if skip_corrupt else [])]):
             typer.echo(line)
-    raise typer.Exit(EXIT_OK if all(isinstance(outcome, Prepared) for _, outcome in outcomes) else EXIT_FAILURE)
+    raise typer.Exit(DONE if all(isinstance(outcome, Prepared) for _, outcome in outcomes) else FAILED)
 
 
 def _check_prepare(
@@ -165,14 +182,14 @@ def _check_prepare(
 
 
 def _front_end(backbone: str, preset: str | None) -> "FrontEnd":
-    """Return the front end of a backbone, whose weights are not read, with what a preset changes in it."""
-    from harness.models.backbones import load_backbone  # noqa: PLC0415
+    """Return the front end of a backbone, without reading its weights, as a preset changes it."""
+    from harness.models.backbones import front_end_of  # noqa: PLC0415
 
     recipe = PRESETS[preset].paths if preset is not None else {}
     changes = {
         path.removeprefix("front_end/"): value for path, value in recipe.items() if path.startswith("front_end/")
     }
-    return replace(load_backbone(backbone).front_end, **changes)
+    return replace(front_end_of(backbone), **changes)
 
 
 @app.command()
@@ -198,7 +215,7 @@ def check(
         if figure is not None and found.dataset is not None:
             _draw(figure, count_labels(found.dataset), title=found.root.name)
             typer.echo(f"figure    {figure}")
-    raise typer.Exit(EXIT_OK if found.is_usable else EXIT_FAILURE)
+    raise typer.Exit(DONE if found.is_usable else FAILED)
 
 
 def _draw(figure: Path, counts: "LabelCounts", *, title: str) -> None:
@@ -233,27 +250,7 @@ def generate(
 
         workers = len(os.sched_getaffinity(0))
         place = write_stand_in(to.expanduser().absolute(), n_clips=clips, seed=seed, workers=workers, progress=track)
-        where = shlex.quote(str(place))
-        typer.echo(f"{place}\ncheck it    python -m harness.data check {where}")
-        typer.echo(f"prepare it  python -m harness.data prepare --data {where}")
-        typer.echo(f"use it      python -m harness.study --data {where} --space unet --fraction 0.01")
-
-
-def _check_fetch(name: str, *, mirror: str | None, archive: Path | None, md5: str | None, keep_archive: bool) -> None:
-    """Refuse arguments that cannot work, before anything else happens.
-
-    Raises:
-        ValueError: the message names the flag.
-    """
-    if name not in PUBLISHED:
-        raise ValueError(f"{name}: no data set that can be fetched; there is {', '.join(PUBLISHED)}")
-    ignored = [flag for flag, is_given in (("--mirror", mirror), ("--keep-archive", keep_archive)) if is_given]
-    if archive is not None and ignored:
-        raise ValueError(f"archive: cannot go with {', '.join(ignored)}; the given file is used where it lies")
-    if mirror is not None and (urlsplit(mirror).scheme not in {"http", "https"} or not urlsplit(mirror).netloc):
-        raise ValueError(f"mirror={mirror}: must be a URL that begins with http:// or https://")
-    if md5 is not None and not re.fullmatch("[0-9a-fA-F]{32}", md5):
-        raise ValueError(f"md5={md5}: must be 32 hexadecimal digits")
+        _say_what_next(place, prepare="", study="--space unet --fraction 0.01")
 
 
 if __name__ == "__main__":

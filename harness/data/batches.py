@@ -24,27 +24,22 @@ from harness.features.inputs import Input, LogMel, Vggish
 from harness.features.log_mel import FrontEnd
 
 T = TypeVar("T")
-
-Wanted = TypeVar("Wanted")
-
-DEPTH = 2
+Request = TypeVar("Request")
 
 
 class ReadAhead(Generic[T]):
-    """Yields `read(x)` for each `x` of `wanted`, in order, while a thread reads up to `depth` of the next ones.
+    """Yields `read(x)` for each `x` of `requests`, in order, while a thread reads up to `depth` of the next ones.
 
-        with ReadAhead(read, wanted) as batches:
+        with ReadAhead(read, requests) as batches:
             for batch in batches: ...
 
-    What `read` raises is raised in the place of the batch that it was to give. The thread lives inside `with`: however
-    that is left, it is gone, and of what was still to be read nothing has been but what was begun.
-
-    `seconds_waited` is how long who uses the batches has waited for them.
+    An error of `read` is raised in the place of its batch. Leaving `with` ends the thread, and drops all reads that
+    have not begun. `seconds_waited` is the time that the loop has waited for batches.
     """
 
-    def __init__(self, read: Callable[[Wanted], T], wanted: Iterable[Wanted], *, depth: int = DEPTH) -> None:
+    def __init__(self, read: Callable[[Request], T], requests: Iterable[Request], *, depth: int = 2) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading ahead")
-        self._reads: Iterator[Future[T]] = (self._thread.submit(read, each) for each in wanted)
+        self._reads: Iterator[Future[T]] = (self._thread.submit(read, request) for request in requests)
         self._begun: deque[Future[T]] = deque()
         self._depth = depth
         self.seconds_waited = 0.0
@@ -58,7 +53,7 @@ class ReadAhead(Generic[T]):
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[T]:
-        """Yield what is read."""
+        """Yield the batches."""
         self._begin()
         while self._begun:
             before = time.perf_counter()
@@ -75,7 +70,7 @@ class ReadAhead(Generic[T]):
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """One row of `values` for each key of the data set; it means nothing where `available` is False.
+    """One row of `values` for each key of the data set; rows where `available` is False mean nothing.
 
     `digest` identifies labels, partition and sound on any machine; front ends share it.
     """
@@ -109,10 +104,10 @@ def log_mel_features(
 def vggish_features(
     dataset: ClipDataset, *, rows: Int[np.ndarray, " row"] | None = None, sound_digest: str | None = None
 ) -> Features:
-    """Return the data set's VGGish features. All are available: a clip whose audio is damaged has them nevertheless.
+    """Return the data set's VGGish features. All are available, also those of clips whose audio is damaged.
 
-    `rows` are those in use (None: all), which the digest covers; `sound_digest` stands for what all the clips sound
-    like, if the data set knows better than the array does.
+    `rows` are those in use (None: all), which the digest covers. `sound_digest` identifies the sound of all clips, if
+    the data set has a better one than its array gives.
 
     Raises:
         ValueError: the data set has none, or they do not fit its keys.
@@ -135,7 +130,6 @@ def _sha256(content: object) -> str:
 
 
 Clips = Int[np.ndarray, " batch"]
-
 Batch = tuple[Float[Tensor, "batch time feature"], Float[Tensor, "batch label"], Bool[Tensor, "batch label"]]
 """Inputs, targets and mask of some clips."""
 
@@ -144,9 +138,9 @@ Batch = tuple[Float[Tensor, "batch time feature"], Float[Tensor, "batch label"],
 class Split:
     """The clips of one split: rows of all clips' features, with their labels.
 
-    `features` is log-mel, (stored, frame, mel) in float16, of which a batch is read at a time from its file, or VGGish,
-    (stored, second, feature) in float32 from 0 to 255. `digest` is that of all the features that were opened with them;
-    "" for clips that were made in memory.
+    `features` is log-mel, (stored, frame, mel) in float16, whose batches are read from files, or VGGish, (stored,
+    second, feature) in float32 from 0 to 255. `digest` covers all features that were opened with them; it is "" for
+    clips made in memory.
     """
 
     features: Rows
@@ -160,26 +154,22 @@ class Split:
         return len(self.rows)
 
     def batch(self, clips: Clips, device: torch.device) -> Batch:
-        """Return float32 inputs, targets and mask of the clips at these positions of the part."""
+        """Return float32 inputs, targets and mask of the clips at these positions of the split."""
         return to_device(self.read(clips), device)
 
     def read(self, clips: Clips, *, is_pinned: bool = False) -> Batch:
-        """Return what `to_device` makes a batch of: on the CPU, the inputs as they are stored.
+        """Return a batch for `to_device`: on the CPU, with inputs as they are stored.
 
-        Copies out of pinned memory do not hold up who orders them.
+        Pinned memory lets the copy to a GPU run in the background.
         """
-        found = (
-            torch.from_numpy(self.features[self.rows[clips]]),
-            torch.from_numpy(self.targets[clips]),
-            torch.from_numpy(self.observed[clips]),
-        )
-        if not is_pinned:
-            return found
-        inputs, targets, observed = (tensor.pin_memory() for tensor in found)
+        arrays = (self.features[self.rows[clips]], self.targets[clips], self.observed[clips])
+        inputs, targets, observed = map(torch.from_numpy, arrays)
+        if is_pinned:
+            return inputs.pin_memory(), targets.pin_memory(), observed.pin_memory()
         return inputs, targets, observed
 
     def read_ahead(self, batches: Iterable[Clips], device: torch.device) -> ReadAhead[Batch]:
-        """Read batches of clips in the background, each to be given `to_device`."""
+        """Read batches of clips in the background, each for `to_device`."""
         is_pinned = device.type == "cuda"
         return ReadAhead(lambda clips: self.read(clips, is_pinned=is_pinned), batches)
 
@@ -235,9 +225,9 @@ def select_split(dataset: ClipDataset, features: Features, rows: Int[np.ndarray,
     return Split(features.values, kept, dataset.targets[kept], observed, features.digest)
 
 
-def _statistics(part: Split, *, clips: int = 500) -> tuple[float, float]:
-    """Return mean and standard deviation over evenly spaced training clips, padding included."""
-    chosen = np.unique(np.linspace(0, len(part) - 1, min(clips, len(part))).astype(np.int64))
+def _statistics(part: Split) -> tuple[float, float]:
+    """Return mean and standard deviation over 500 evenly spaced training clips, padding included."""
+    chosen = np.unique(np.linspace(0, len(part) - 1, min(500, len(part))).astype(np.int64))
     count, total, squares = 0, 0.0, 0.0
     for position in chosen:
         values = part.features[part.rows[position]].astype(np.float64)

@@ -13,12 +13,12 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from harness.common.progress import Progress, quiet
-from harness.common.text import summarise
+from harness.common.text import few
 from harness.data.dataset import POSITIVE, ClipDataset, Problems
 from harness.data.fetch import read_marker
 from harness.data.formats import FORMATS, find_format
-from harness.data.openmic import CORRUPTED_TRACKS, vggish_blocks
-from harness.features.audio import decode, mixes_to_silence, regular_size, why_unopened
+from harness.data.openmic import CORRUPTED_TRACKS, read_vggish
+from harness.features.audio import decode, mixes_to_silence, why_unopened
 
 LabelCounts = Mapping[str, Mapping[str, tuple[int, int]]]
 """By split and label: the number of clips annotated as positive, and as negative."""
@@ -105,36 +105,37 @@ def count_labels(dataset: ClipDataset) -> LabelCounts:
 
 def _check_audio(dataset: ClipDataset, problems: Problems, *, decodes_all: bool, progress: Progress) -> Audio:
     """Look for every file, and decode all of them, or a few and those that are empty or known to be damaged."""
+    names = {key: _name(path, dataset.root) for key, path in zip(dataset.keys, dataset.paths, strict=True)}
     paths, sizes = dict(zip(dataset.keys, dataset.paths, strict=True)), dict[str, int]()
     for key, path in paths.items():
         try:
-            sizes[key] = regular_size(path)
+            sizes[key] = path.stat().st_size
         except FileNotFoundError:
-            problems.add(MISSING, _name(path, dataset.root))
+            problems.add(MISSING, names[key])
         except OSError as error:
-            problems.add(UNOPENED, f"{_name(path, dataset.root)}: {why_unopened(path, error)}")
+            problems.add(UNOPENED, f"{names[key]}: {why_unopened(path, error)}")
     sample = [*sizes] if decodes_all else _sample([*sizes], sizes)
+    decoded, damaged = dict[str, _Clip](), []
     with ThreadPoolExecutor(_THREADS) as pool:
         clips = pool.map(_examine, [paths[key] for key in sample])
-        examined = dict(zip(sample, progress(clips, total=len(sample), label="decoding"), strict=True))
-    damaged = []
-    for key, clip in examined.items():
-        if isinstance(clip, OSError):
-            problems.add(UNOPENED, f"{_name(paths[key], dataset.root)}: {why_unopened(paths[key], clip)}")
-        elif isinstance(clip, str) and key[:6] in CORRUPTED_TRACKS:
-            damaged.append(key)
-        elif isinstance(clip, str):
-            problems.add(UNREADABLE, f"{_name(paths[key], dataset.root)}: {clip}")
-    decoded = {key: clip for key, clip in examined.items() if isinstance(clip, _Clip)}
+        for key, clip in zip(sample, progress(clips, total=len(sample), label="decoding"), strict=True):
+            if isinstance(clip, _Clip):
+                decoded[key] = clip
+            elif isinstance(clip, OSError):
+                problems.add(UNOPENED, f"{names[key]}: {why_unopened(paths[key], clip)}")
+            elif key[:6] in CORRUPTED_TRACKS:
+                damaged.append(key)
+            else:
+                problems.add(UNREADABLE, f"{names[key]}: {str(clip).removeprefix(f'{paths[key]}: ')}")
     seconds = [clip.seconds for clip in decoded.values()]
     return Audio(
         n_files=len(sizes),
         n_bytes=sum(sizes.values()),
-        n_examined=len(examined),
+        n_examined=len(sample),
         n_decoded=len(decoded),
         kinds=Counter((clip.sample_rate, clip.channels) for clip in decoded.values()),
         seconds=(min(seconds, default=0.0), max(seconds, default=0.0)),
-        silent=tuple(_name(paths[key], dataset.root) for key, clip in decoded.items() if clip.is_silent),
+        silent=tuple(names[key] for key, clip in decoded.items() if clip.is_silent),
         damaged=tuple(damaged),
     )
 
@@ -142,18 +143,16 @@ def _check_audio(dataset: ClipDataset, problems: Problems, *, decodes_all: bool,
 def _sample(keys: Sequence[str], sizes: Mapping[str, int]) -> list[str]:
     """Return a few keys, evenly spread, and all those that are suspect."""
     step = max(len(keys) / N_SAMPLED, 1.0)
-    few_keys = [keys[int(i * step)] for i in range(min(N_SAMPLED, len(keys)))]
-    return list(dict.fromkeys(few_keys + [key for key in keys if not sizes[key] or key[:6] in CORRUPTED_TRACKS]))
+    spread = [keys[int(i * step)] for i in range(min(N_SAMPLED, len(keys)))]
+    return list(dict.fromkeys(spread + [key for key in keys if not sizes[key] or key[:6] in CORRUPTED_TRACKS]))
 
 
-def _examine(path: Path) -> _Clip | OSError | str:
-    """Return the properties of a clip, or why it cannot be opened or decoded."""
+def _examine(path: Path) -> _Clip | OSError | ValueError:
+    """Return the properties of a clip, or the error that keeps it from being opened or decoded."""
     try:
         samples, rate = decode(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return error
-    except ValueError as error:
-        return str(error).removeprefix(f"{path}: ")
     return _Clip(rate, samples.shape[1], len(samples) / rate, mixes_to_silence(samples))
 
 
@@ -161,8 +160,8 @@ def _check_vggish(dataset: ClipDataset) -> str | None:
     if dataset.vggish is None:
         return None
     problems = Problems()
-    problems.attempt(dataset.vggish, lambda: sum(map(len, vggish_blocks(dataset))), 0)
-    return summarise(text for texts in problems.by_place.values() for text in texts)
+    problems.attempt(dataset.vggish, lambda: read_vggish(dataset), None)
+    return few(text for texts in problems.by_place.values() for text in texts)
 
 
 def _name(place: Path, root: Path) -> str:
@@ -205,7 +204,11 @@ def _facts(found: Found) -> Iterator[tuple[str, str]]:
         yield "labels", f"{len(dataset.labels)}; {observed}"
     if audio is not None:
         yield "audio", f"{audio.n_files:,} files, {decimal(audio.n_bytes)}"
-        kinds = ", ".join(f"{n:,} at {rate:,} Hz {_channels(c)}" for (rate, c), n in audio.kinds.most_common())
+        words = {1: "mono", 2: "stereo"}
+        kinds = ", ".join(
+            f"{n:,} at {rate:,} Hz {words.get(count, f'with {count} channels')}"
+            for (rate, count), n in audio.kinds.most_common()
+        )
         yield "decoded", f"{audio.n_decoded:,}: {kinds or 'none'}; {audio.seconds[0]:.2f} to {audio.seconds[1]:.2f} s"
     if dataset is not None and dataset.artists is not None:
         unnamed = dataset.artists.count("")
@@ -214,10 +217,6 @@ def _facts(found: Found) -> Iterator[tuple[str, str]]:
     if marker is not None:
         yield "fetched", f"{marker.get('archive')}, MD5 {marker.get('md5')}"
     yield "digest", dataset.digest if dataset is not None and found.is_usable else "none, since it cannot be used"
-
-
-def _channels(count: int) -> str:
-    return {1: "mono", 2: "stereo"}.get(count, f"with {count} channels")
 
 
 def _table(counts: LabelCounts) -> Iterator[str]:
@@ -249,5 +248,5 @@ def _notes(found: Found, dataset: ClipDataset, *, limit: int | None) -> Iterator
         clips = ", ".join(audio.damaged)
         yield f"note: damaged, of {len(CORRUPTED_TRACKS)} tracks known to be: {clips}; studies leave them out"
     if audio.silent:
-        names = summarise(audio.silent, limit=limit or len(audio.silent))
+        names = few(audio.silent, limit=limit or len(audio.silent))
         yield f"warning: nothing audible after the mix to mono: {names}"

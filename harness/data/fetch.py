@@ -4,8 +4,7 @@
     TO/.openmic-2018.lock     held by the process at work
     TO/openmic-2018/          the data set, once it is complete
 
-An interrupted fetch resumes when it is started again. The release's MD5 decides whether the archive is right, so a
-download may resume from another mirror and needs no other proof that the file has not changed.
+An interrupted fetch resumes when it is started again, from another mirror too: the release's MD5 decides in the end.
 """
 
 import json
@@ -17,14 +16,13 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from gzip import BadGzipFile
 from pathlib import Path
 
 import pooch
 import requests
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from requests.adapters import HTTPAdapter
 from rich.filesize import decimal
 from urllib3.exceptions import HTTPError
@@ -102,11 +100,16 @@ class Fetch:
             ValueError: the archive is not the published one, or something else is at the directory's place.
         """
         make_directory(self.to)
-        with self._locked():
-            if self._is_complete():
+        with self._lock():
+            if not os.path.lexists(self._target):
+                self._fetch()
+            elif (read_marker(self._target) or {}).get("md5") == self.release.md5:
                 self.say(f"{self._target}: already there and complete; nothing to do")
             else:
-                self._fetch()
+                raise ValueError(
+                    f"{self._target}: exists, but was not fetched from this archive; move it away, or inspect it with "
+                    f"`python -m harness.data check {self._target}`"
+                )
             shutil.rmtree(self._workspace, ignore_errors=True)
         return self._target
 
@@ -118,39 +121,13 @@ class Fetch:
     def _workspace(self) -> Path:
         return self.to / f".{self.release.root}.fetch"
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _lock(self) -> AcquireReturnProxy[FileLock]:
         lock = FileLock(self.to / f".{self.release.root}.lock")
         try:
-            lock.acquire(timeout=0)
+            return lock.acquire(timeout=0)
         except Timeout:
             self.say(f"{self.to}: waiting for another process that fetches to the same directory")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _is_complete(self) -> bool:
-        """Return whether the data set is there.
-
-        Raises:
-            ValueError: the directory has another origin, or has lost files.
-        """
-        if not os.path.lexists(self._target):
-            return False
-        marker = read_marker(self._target) or {}
-        if marker.get("md5") != self.release.md5:
-            raise ValueError(
-                f"{self._target}: exists, but was not fetched from this archive; move it away, or inspect it with "
-                f"`python -m harness.data check {self._target}`"
-            )
-        expected, found = marker.get("n_files"), _count_files(self._target) - 1  # the marker is not counted
-        if isinstance(expected, int) and found < expected:
-            raise ValueError(
-                f"{self._target}: only {found:,} of its {expected:,} files are left; move it away to fetch it again"
-            )
-        return True
+            return lock.acquire()
 
     def _fetch(self) -> None:
         self._workspace.mkdir(exist_ok=True)
@@ -211,9 +188,9 @@ class Fetch:
         try:
             _report(_unpacked_to(archive, scratch), self.progress, n_bytes=size, label="unpacking")
             root = scratch / self.release.root
-            if not (n_files := _count_files(root)):
-                raise ValueError(f"{archive}: has no file in {self.release.root}/, so it is another data set's archive")
-            marker = {"archive": self.release.archive_name, "md5": self.release.md5, "n_files": n_files}
+            if not root.is_dir():
+                raise ValueError(f"{archive}: has no {self.release.root}/, so it is another data set's archive")
+            marker = {"archive": self.release.archive_name, "md5": self.release.md5}
             (root / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
             os.sync()  # the files must survive a power cut that happens after the rename
             root.rename(self._target)
@@ -226,14 +203,12 @@ def _unpacked_to(archive: Path, to: Path) -> Iterator[int]:
 
     Raises:
         OSError: the disk is full.
-        ValueError: it is no complete .tgz, or a member would lie outside the folder or is neither file nor folder.
+        ValueError: it is no complete .tgz, or a member is unsafe, such as a device or a link that leads outside.
     """
     to.mkdir(parents=True)
     try:
         with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r:gz") as members:
             for member in members:
-                if not member.isfile() and not member.isdir():
-                    raise ValueError(f"{archive}: member {member.name!r} is a link or a device; nothing is unpacked")
                 members.extract(member, to, filter="data")
                 yield file.tell()
     except (tarfile.TarError, EOFError, zlib.error, BadGzipFile) as error:
@@ -245,13 +220,13 @@ def _unpacked_to(archive: Path, to: Path) -> Iterator[int]:
 def _report(positions: Iterable[int], progress: Progress, *, n_bytes: int, label: str) -> None:
     """Run through positions in bytes, reporting megabytes."""
 
-    def megabytes() -> Iterator[int]:
+    def megabytes() -> Iterator[None]:
         n_done = position = 0
         for position in positions:
-            for n_done in range(n_done + 1, position // MEGABYTE + 1):  # noqa: B020
-                yield n_done
+            yield from [None] * (position // MEGABYTE - n_done)
+            n_done = position // MEGABYTE
         if position % MEGABYTE:
-            yield n_done + 1
+            yield
 
     for _ in progress(megabytes(), total=-(-n_bytes // MEGABYTE), label=f"{label}, MB"):
         pass
@@ -261,9 +236,9 @@ def _report(positions: Iterable[int], progress: Progress, *, n_bytes: int, label
 class ResumingDownloader:
     """Downloads for `pooch.retrieve`, whose own downloader starts over whenever the connection breaks.
 
-    `part` holds the file's first bytes and survives the process. `attempts` is how often in a row the connection may
-    break with less than a megabyte gained; the pause doubles each time. `check_room` takes the number of missing bytes
-    and raises if they do not fit. requests heeds HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+    `part` holds the file's first bytes and survives the process. The connection may break `attempts` times in a row
+    with less than a megabyte gained; the pause doubles each time. `check_room` takes the number of missing bytes and
+    raises if they do not fit. requests heeds HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
     """
 
     part: Path
@@ -279,53 +254,47 @@ class ResumingDownloader:
             ConnectionError: the connection broke too often; the part is kept.
             OSError: the server refuses or sends something else, or the disk is full; the part is kept.
         """
-        n_failed, is_complete = 0, False
-        with requests.Session() as session:
-            for scheme in ("http://", "https://"):  # some servers close a kept connection without an answer
-                session.mount(scheme, HTTPAdapter(max_retries=1))
-            while not is_complete:
-                before = _size(self.part)
-                try:
-                    self._attempt(session, url)
-                    is_complete = True
-                except (requests.RequestException, HTTPError) as error:
-                    n_failed = 1 if _size(self.part) - before >= MEGABYTE else n_failed + 1
-                    self._raise_unless_transient(error, url, is_last=n_failed >= self.attempts)
-                    pause = self.pause_seconds * 2 ** (n_failed - 1)
-                    logger.warning("%s: %s; trying again in %.0f s", url, _reason(error), pause)
-                    time.sleep(pause)
+        n_failed, is_complete, session = 0, False, requests.Session()
+        for scheme in ("http://", "https://"):  # some servers close a kept connection without an answer
+            session.mount(scheme, HTTPAdapter(max_retries=1))
+        while not is_complete:
+            before = _size(self.part)
+            try:
+                self._attempt(session, url)
+                is_complete = True
+            except (requests.RequestException, HTTPError) as error:
+                n_failed = 1 if _size(self.part) - before >= MEGABYTE else n_failed + 1
+                self._raise_unless_transient(error, url, is_last=n_failed >= self.attempts)
+                pause = self.pause_seconds * 2 ** (n_failed - 1)
+                logger.warning("%s: %s; trying again in %.0f s", url, _reason(error), pause)
+                time.sleep(pause)
         self.part.replace(output_file)
 
     def _attempt(self, session: requests.Session, url: str) -> None:
-        """Ask for the missing bytes, and append them to the part."""
+        """Ask for the missing bytes, and append them to the part; a server without ranges sends all of them again."""
         start = _size(self.part)
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as response:
             if response.status_code == 416 and _content_range(response) == f"*/{start}":
                 return  # the part is complete
             _check_response(response, start)
-            n_known = start if response.status_code == 200 else 0  # this server sends all from the beginning
             length = response.headers.get("Content-Length", "")
-            n_missing = max(int(length) - n_known, 0) if length.isdecimal() else 0
+            n_missing = int(length) if length.isdecimal() else 0
             self.check_room(n_missing)
-            written = self._written(response, skip=n_known)
-            _report(written, self.progress, n_bytes=n_missing, label="downloading")
+            _report(self._written(response), self.progress, n_bytes=n_missing, label="downloading")
 
-    def _written(self, response: requests.Response, *, skip: int) -> Iterator[int]:
-        """Append the response to the part, without its first `skip` bytes; yield the bytes written so far."""
+    def _written(self, response: requests.Response) -> Iterator[int]:
+        """Append the rest of the file to the part, or write all of it; yield the bytes written so far."""
         n_written = 0
         try:
-            with self.part.open("ab") as file:
+            with self.part.open("ab" if response.status_code == 206 else "wb") as file:
                 # below requests, which would decompress a .tgz that its server declares as gzip-encoded
                 for piece in response.raw.stream(_PIECE_BYTES, decode_content=False):
-                    n_written += file.write(piece[skip:])
-                    skip -= min(skip, len(piece))
+                    n_written += file.write(piece)
                     yield n_written
         except OSError as error:
             reason = error.strerror or error
             raise OSError(f"{self.part}: {reason}; it is kept: mend this and run the same command again") from error
-        if skip:
-            raise requests.HTTPError("a file came that is shorter than the part downloaded before")
 
     def _raise_unless_transient(self, error: Exception, url: str, *, is_last: bool) -> None:
         """Raise the error for the user, unless another attempt may succeed."""
@@ -373,7 +342,3 @@ def _reason(error: BaseException) -> str:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _count_files(folder: Path) -> int:
-    return sum(len(files) for _, _, files in os.walk(folder))

@@ -1,14 +1,7 @@
 """The registry of data set formats: a directory is read by the first format that recognises it.
 
 A package adds one by an entry point of the group `reprogramming_harness.data_formats` that names a `Format`. A reader
-parses its files and ends with `make_dataset`, which checks the rules for every format:
-
-    def read(root: Path, problems: Problems) -> ClipDataset:
-        keys, targets, observed = ...
-        table = LabelTable(root / "labels.tsv", keys, targets, observed)
-        return make_dataset(root, labels, table, paths=..., train=..., test=..., problems=problems)
-
-    MINE = Format("labels.tsv", lambda root: (root / "labels.tsv").is_file(), read)
+parses its files and ends with `make_dataset`, which checks the rules for every format; README.md shows one.
 """
 
 from collections.abc import Callable

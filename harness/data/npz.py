@@ -5,20 +5,16 @@ such a member with inert substitutes for NumPy's constructors: it imports and ca
 returns only strings.
 """
 
-import math
 import pickle
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from harness.features.audio import regular_size
-
-_DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError)
-"""The errors for a damaged zip file; RuntimeError is for a member flagged as encrypted."""
+_DAMAGED = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError, pickle.UnpicklingError)
+"""The errors for a damaged zip file or array; RuntimeError is for a member flagged as encrypted."""
 
 
 def member_names(path: Path) -> set[str]:
@@ -28,7 +24,6 @@ def member_names(path: Path) -> set[str]:
         FileNotFoundError: there is no such file.
         ValueError: it is not a zip archive.
     """
-    regular_size(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
@@ -47,46 +42,9 @@ def read_array(path: Path, name: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             array: np.ndarray = arrays[name]
-    except (ValueError, EOFError, *_DAMAGED) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path}: array {name!r} is not readable ({error})") from error
     return array
-
-
-def read_shape(path: Path, name: str) -> tuple[int, ...]:
-    """Return the shape of one array in an .npz file from its header.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not an .npz file, no such array in it, or one whose header is damaged.
-    """
-    _check_member(path, name)
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
-            return _read_header(stream)[0]
-    except (ValueError, EOFError, *_DAMAGED) as error:
-        raise ValueError(f"{path}: array {name!r} is not readable ({error})") from error
-
-
-def read_blocks(path: Path, name: str, *, n_rows: int = 50) -> Iterator[np.ndarray]:
-    """Yield the rows of one array of an .npz file, at most `n_rows` at a time, to bound the memory.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as `read_array` does, perhaps after some of the rows.
-    """
-    _check_member(path, name)
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
-            shape, is_fortran, dtype = _read_header(stream)
-            if is_fortran or dtype.hasobject or not shape:
-                yield read_array(path, name)
-                return
-            for start in range(0, shape[0], n_rows):
-                block = (min(n_rows, shape[0] - start), *shape[1:])
-                content = _read_exactly(stream, math.prod(block) * dtype.itemsize)
-                yield np.frombuffer(content, dtype).reshape(block)
-    except (ValueError, EOFError, *_DAMAGED) as error:
-        raise ValueError(f"{path}: array {name!r} is not readable ({error})") from error
 
 
 def read_strings(path: Path, name: str) -> tuple[str, ...]:
@@ -99,9 +57,9 @@ def read_strings(path: Path, name: str) -> tuple[str, ...]:
     _check_member(path, name)
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
-            is_pickled = _read_header(stream)[2].hasobject
+            is_pickled = _skip_header(stream).hasobject
             values = _unpickle_strings(stream) if is_pickled else read_array(path, name).tolist()
-    except (pickle.UnpicklingError, ValueError, EOFError, *_DAMAGED) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path}: array {name!r} is not readable ({error})") from error
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(f"{path}: array {name!r} must be a row of strings and holds something else")
@@ -114,23 +72,11 @@ def _check_member(path: Path, name: str) -> None:
         raise ValueError(f"{path}: no array {name!r} in it; it has {', '.join(sorted(names)) or 'none'}")
 
 
-def _read_exactly(stream: IO[bytes], n_bytes: int) -> bytes:
-    content = stream.read(n_bytes)
-    if len(content) != n_bytes:
-        raise EOFError(f"it ends {n_bytes - len(content)} bytes early")
-    return content
-
-
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return an array's shape, whether it is in Fortran's order, and its type."""
-    version = np.lib.format.read_magic(stream)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read_header is None:
-        raise ValueError(f"npy format {version} is unknown")
-    return read_header(stream)
+def _skip_header(stream: IO[bytes]) -> np.dtype[Any]:
+    """Read an array's header and return its type."""
+    is_first_version = np.lib.format.read_magic(stream) == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if is_first_version else np.lib.format.read_array_header_2_0
+    return read(stream)[2]
 
 
 class _Dtype:

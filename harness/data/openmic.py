@@ -7,30 +7,26 @@
     ROOT/partitions/split01_{train,test}.csv      one key a line
     ROOT/audio/000/000046_3840.ogg                the folder is the key's first three characters
 
+Each reader of a file gives its `Problems` every broken rule that it finds, with line or row. It returns the rest, which
+is of use only to a check that collects problems: for a study the first one has raised.
+
 Source: Humphrey, Durand and McFee, "OpenMIC-2018", ISMIR 2018; the layout of openmic-2018-v1.0.0.tgz.
 """
 
 import csv
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from os.path import lexists
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
-from harness.common.text import summarise
-from harness.data.dataset import ClipDataset, LabelTable, Problems, make_dataset, normalised
-from harness.data.npz import member_names, read_blocks, read_shape
-from harness.data.tables import (
-    read_artists,
-    read_class_map,
-    read_label_csv,
-    read_label_npz,
-    read_npz_keys,
-    read_partition,
-)
+from harness.common.text import few
+from harness.data.dataset import UNOBSERVED, ClipDataset, LabelTable, Problems, make_dataset, normalised
+from harness.data.npz import member_names, read_array, read_strings
 
 NPZ = "openmic-2018.npz"
 LABELS_CSV = "openmic-2018-aggregated-labels.csv"
@@ -42,6 +38,7 @@ CORRUPTED_TRACKS = frozenset(
 )
 """Tracks of the Free Music Archive that are known to be damaged: the first six characters of their clips' keys."""
 _VGGISH_SHAPE = (10, 128)
+_NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
 
 
 def is_openmic(root: Path) -> bool:
@@ -57,10 +54,13 @@ def read_dataset(root: Path, problems: Problems = Problems(raises=True)) -> Clip
         ValueError: a file's content breaks the layout's rules; the message names file and row or key.
     """
     root = root.resolve()
-    labels = problems.attempt(root / CLASS_MAP, lambda: read_class_map(root / CLASS_MAP), ())
+    labels = problems.attempt(root / CLASS_MAP, lambda: _read_class_map(root / CLASS_MAP), ())
     table = _read_labels(root, labels, problems)
-    train, test = (read_partition(root / name, table.keys, problems) for name in PARTITIONS)
+    train, test = (_read_partition(root / name, table.keys, problems) for name in PARTITIONS)
     metadata = root / METADATA_CSV
+    has_vggish = table.source.name == NPZ and "X" in problems.attempt(
+        table.source, lambda: member_names(table.source), set()
+    )
     return make_dataset(
         root,
         labels,
@@ -68,8 +68,8 @@ def read_dataset(root: Path, problems: Problems = Problems(raises=True)) -> Clip
         paths=_find_audio(root / "audio", table.keys, problems),
         train=train,
         test=test,
-        artists=read_artists(metadata, table.keys, problems) if lexists(metadata) else None,
-        vggish=table.source if table.source.name == NPZ and _has_vggish(table.source, problems) else None,
+        artists=_read_artists(metadata, table.keys, problems) if lexists(metadata) else None,
+        vggish=table.source if has_vggish else None,
         problems=problems,
     )
 
@@ -85,30 +85,22 @@ def read_vggish(dataset: ClipDataset) -> Float[np.ndarray, "clip second feature"
     Raises:
         ValueError: the data set has none, or an array that does not fit its keys or that range.
     """
+    path = dataset.vggish
+    if path is None:
+        raise ValueError(
+            f"{dataset.root}: no array 'X' in a file {NPZ}, so there are no VGGish features; choose systems with "
+            "log-mel input, or add the array"
+        )
+    stored, expected = read_array(path, "X"), (len(dataset.keys), *_VGGISH_SHAPE)
+    if stored.shape != expected:
+        raise ValueError(f"{path}: X has shape {stored.shape}; the keys need {expected}")
+    # NaN is both the minimum and the maximum
+    if stored.dtype.kind not in "fiu" or not (stored.min() >= 0 and stored.max() <= 255):
+        raise ValueError(f"{path}: X must hold numbers from 0 to 255; some are outside, or no numbers")
     row_of = {key: row for row, key in enumerate(dataset.keys)}
-    rows = [row_of[key] for key in read_npz_keys(_vggish_file(dataset))]
-    features = np.empty((len(dataset.keys), *_VGGISH_SHAPE), dtype=np.float32)
-    start = 0
-    for block in vggish_blocks(dataset):
-        features[rows[start : start + len(block)]] = block
-        start += len(block)
+    features = np.empty(expected, dtype=np.float32)
+    features[[row_of[key] for key in _read_keys(path)]] = stored
     return features
-
-
-def vggish_blocks(dataset: ClipDataset) -> Iterator[np.ndarray]:
-    """Yield the VGGish features in the order on disk, some hundred clips at a time, to bound the memory.
-
-    Raises:
-        ValueError: as `read_vggish`, perhaps after some of the clips.
-    """
-    path = _vggish_file(dataset)
-    expected = (len(dataset.keys), *_VGGISH_SHAPE)
-    if (shape := read_shape(path, "X")) != expected:
-        raise ValueError(f"{path}: X has shape {shape}; the keys need {expected}")
-    for block in read_blocks(path, "X"):
-        if block.dtype.kind not in "fiu" or not ((block >= 0) & (block <= 255)).all():
-            raise ValueError(f"{path}: X must hold numbers from 0 to 255; some are outside, or no numbers")
-        yield block
 
 
 def write_tables(
@@ -142,13 +134,113 @@ def write_tables(
     )
 
 
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def _read_class_map(path: Path) -> tuple[str, ...]:
+    """Return the labels in the order of their class indices."""
+    try:
+        index_of = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(index_of, dict) or not index_of:
+        raise ValueError(f"{path}: must be an object that maps each label to its index")
+    if {repr(index) for index in index_of.values()} != {repr(index) for index in range(len(index_of))}:
+        raise ValueError(f"{path}: the indices are {[*index_of.values()]}; they must be 0 to {len(index_of) - 1}")
+    return tuple(normalised(label) for label in sorted(index_of, key=index_of.__getitem__))
+
+
 def _read_labels(root: Path, labels: Sequence[str], problems: Problems) -> LabelTable:
     if lexists(root / NPZ):
-        return read_label_npz(root / NPZ, labels, problems)
+        return _read_label_npz(root / NPZ, labels, problems)
     if not lexists(root / LABELS_CSV):
         problems.add(root, f"has neither {NPZ} nor {LABELS_CSV}; one of them must hold the labels")
         return LabelTable(root, (), np.zeros((0, len(labels))), np.zeros((0, len(labels)), np.bool_))
-    return read_label_csv(root / LABELS_CSV, labels, problems)
+    return _read_label_csv(root / LABELS_CSV, labels, problems)
+
+
+def _read_label_npz(path: Path, labels: Sequence[str], problems: Problems) -> LabelTable:
+    keys = problems.attempt(path, lambda: _read_keys(path), ())
+    problems.add(path, *(f"sample_key[{row}]: {unfit}" for row, key in enumerate(keys) if (unfit := _why_no_name(key))))
+    shape = (len(keys), len(labels))
+    targets, observed = np.full(shape, UNOBSERVED), np.zeros(shape, np.bool_)
+    if keys and labels:
+        targets = problems.attempt(path, lambda: _read_cells(path, "Y_true", shape, kinds="fiu"), targets)
+        observed = problems.attempt(path, lambda: _read_cells(path, "Y_mask", shape, kinds="b"), observed)
+    return LabelTable(path, keys, targets, observed)
+
+
+def _read_keys(path: Path) -> tuple[str, ...]:
+    """Return an .npz file's `sample_key` in the file's order."""
+    return tuple(map(normalised, read_strings(path, "sample_key")))
+
+
+def _read_cells(path: Path, name: str, shape: tuple[int, int], *, kinds: str) -> Shaped[np.ndarray, "clip label"]:
+    """Return an array with a row a key and a column a label; `kinds` are NumPy's letters of the types allowed."""
+    array = read_array(path, name)
+    if array.shape != shape:
+        raise ValueError(
+            f"{path}: {name} has shape {array.shape}; {shape[0]} sample keys and {shape[1]} instruments need {shape}"
+        )
+    if array.dtype.kind not in kinds:
+        needed = "be boolean" if kinds == "b" else "hold numbers"
+        raise ValueError(f"{path}: {name} has type {array.dtype}; it must {needed}")
+    return array
+
+
+def _read_label_csv(path: Path, labels: Sequence[str], problems: Problems) -> LabelTable:
+    """Read the aggregated labels: `relevance` is the probability; a pair that is not listed is not observed."""
+    column_of = {label: column for column, label in enumerate(labels)}
+    listed: dict[tuple[str, str], tuple[int, float]] = {}
+    for line, (key, label, relevance) in _read_csv(path, ("sample_key", "instrument", "relevance"), problems):
+        value, unfit = _number(relevance), _why_no_name(key)
+        if unfit:
+            problems.add(path, f"line {line}: {unfit}")
+        elif labels and label not in column_of:
+            problems.add(path, f"line {line}: unknown instrument {label!r}; it is one of {', '.join(labels)}")
+        elif value is None:
+            problems.add(path, f"line {line}: relevance {relevance!r} is not a number")
+        elif (key, label) in listed:
+            first, _ = listed[key, label]
+            problems.add(path, f"line {line}: {key} and {label} are listed twice, first on line {first}")
+        else:
+            listed[key, label] = line, value
+    keys = tuple(dict.fromkeys(key for key, _ in listed))
+    row_of = {key: row for row, key in enumerate(keys)}
+    targets = np.full((len(keys), len(labels)), UNOBSERVED)
+    observed = np.zeros(targets.shape, dtype=np.bool_)
+    for (key, label), (_, value) in listed.items():
+        if labels:
+            targets[row_of[key], column_of[label]] = value
+            observed[row_of[key], column_of[label]] = True
+    return LabelTable(path, keys, targets, observed)
+
+
+def _read_partition(path: Path, keys: Sequence[str], problems: Problems) -> tuple[str, ...]:
+    """Return the keys that a partition lists, one a line, without a header."""
+    known, listed = set(keys), dict[str, int]()
+    text = problems.attempt(path, lambda: path.read_text(encoding="utf-8-sig", errors="replace"), None)
+    for line, key in enumerate(map(normalised, map(str.strip, (text or "").splitlines())), 1):
+        if not key:
+            continue
+        if known and key not in known:
+            problems.add(path, f"line {line}: key {key!r} has no labels in this data set")
+        elif (first := listed.setdefault(key, line)) != line:
+            problems.add(path, f"line {line}: key {key} is listed twice, first on line {first}")
+    if text is not None and not listed:
+        problems.add(path, "lists no key; a split must not be empty")
+    return tuple(key for key in listed if key in known)
+
+
+def _read_artists(path: Path, keys: Sequence[str], problems: Problems) -> tuple[str, ...]:
+    """Return each key's artist by name, "" where the metadata names none.
+
+    The name decides, not `artist_id`: an artist with two ids must not be on both sides of a split.
+    """
+    artist_of = {key: name.strip() for _, (key, name) in _read_csv(path, ("sample_key", "artist_name"), problems)}
+    return tuple(artist_of.get(key, "") for key in keys)
 
 
 def _find_audio(folder: Path, keys: Sequence[str], problems: Problems) -> list[Path]:
@@ -158,7 +250,7 @@ def _find_audio(folder: Path, keys: Sequence[str], problems: Problems) -> list[P
     found = [there.get(audio_name(key)) or there.get(_decomposed_audio_name(key)) for key in keys]
     if problems.raises and (missing := [audio_name(key) for key, path in zip(keys, found, strict=True) if not path]):
         # a check looks at every file itself
-        raise FileNotFoundError(f"{folder}: {len(missing)} of {len(keys)} clips are missing: {summarise(missing)}")
+        raise FileNotFoundError(f"{folder}: {len(missing)} of {len(keys)} clips are missing: {few(missing)}")
     return [path or folder / audio_name(key) for key, path in zip(keys, found, strict=True)]
 
 
@@ -167,19 +259,40 @@ def _decomposed_audio_name(key: str) -> str:
     return normalised(audio_name(unicodedata.normalize("NFD", key)))
 
 
-def _has_vggish(path: Path, problems: Problems) -> bool:
-    return "X" in problems.attempt(path, lambda: member_names(path), set())
+def _why_no_name(key: str) -> str:
+    """Return the reason why a key cannot name a clip's file, "" if it can."""
+    if key not in {"", ".", ".."} and _NOT_IN_A_NAME.search(key) is None:
+        return ""
+    return (
+        f"key {key!r} is no plain name; a key names the clip's file, so it must not be empty, . or .., nor contain /, "
+        "\\ or a control character"
+    )
 
 
-def _vggish_file(dataset: ClipDataset) -> Path:
-    if dataset.vggish is None:
-        raise ValueError(
-            f"{dataset.root}: no array 'X' in a file {NPZ}, so there are no VGGish features; choose systems with "
-            "log-mel input, or add the array"
-        )
-    return dataset.vggish
+def _read_csv(path: Path, columns: Sequence[str], problems: Problems) -> list[tuple[int, tuple[str, ...]]]:
+    """Return the line number and the named columns of each row of a CSV file with a header."""
+    return problems.attempt(path, lambda: list(_csv_rows(path, columns, problems)), [])
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+def _csv_rows(path: Path, columns: Sequence[str], problems: Problems) -> Iterator[tuple[int, tuple[str, ...]]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        try:
+            header = next(reader, [])
+            if missing := [name for name in columns if name not in header]:
+                raise ValueError(f"{path}: no column {', '.join(missing)}; it has {', '.join(header) or 'none'}")
+            places = [header.index(name) for name in columns]
+            for row in reader:
+                if row and len(row) <= max(places):
+                    problems.add(path, f"line {reader.line_num}: {len(row)} of {len(header)} columns")
+                elif row:
+                    yield reader.line_num, tuple(normalised(row[place]) for place in places)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not CSV in UTF-8 after line {reader.line_num} ({error})") from error
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from harness.common.registry import resolve
-from harness.common.text import summarise
+from harness.common.text import few
 from harness.config.study import SPLITS, DataSpec, check_split
 from harness.data.dataset import POSITIVE, ClipDataset
 from harness.data.npz import read_array
 
 PUBLIC_SPLIT = Path(__file__).with_name("openmic_train_val.npz")
-
 PUBLIC_N_TRAIN = 14915
-
+_N_CANDIDATES = 16
+_MANY_LABELS = 4  # clips with as many annotated labels or more are one stratum
 
 Rows = Int[np.ndarray, " row"]
 
@@ -92,7 +92,7 @@ def artist_validation(dataset: ClipDataset, fraction: float, seed: int) -> Rows:
         raise ValueError(f"split 'artist': {dataset.root} has no metadata CSV that names the artists")
     artists = np.array([dataset.artists[row] for row in dataset.train])
     if unnamed := [dataset.keys[row] for row in dataset.train[artists == ""]]:
-        raise ValueError(f"split 'artist': the metadata CSV in {dataset.root} names no artist for {summarise(unnamed)}")
+        raise ValueError(f"split 'artist': the metadata CSV in {dataset.root} names no artist for {few(unnamed)}")
     _, artist, clips = np.unique(artists, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(clips))
     clips_before = np.cumsum(clips[order]) - clips[order]
@@ -108,14 +108,9 @@ def _check(dataset: ClipDataset, split: SplitRows, *, how: str) -> None:
         unseen = np.flatnonzero(dataset.observed[rows].sum(axis=0) == 0)
         if len(unseen):
             raise ValueError(
-                f"{how}: no {name} clip has an observed label for {summarise(dataset.labels[i] for i in unseen)}; "
+                f"{how}: no {name} clip has an observed label for {few(dataset.labels[i] for i in unseen)}; "
                 "try another seed, split or validation-fraction"
             )
-
-
-_N_CANDIDATES = 16
-
-_MANY_LABELS = 4  # clips with as many annotated labels or more are one stratum
 
 
 def study_split(spec: DataSpec, dataset: ClipDataset) -> SplitRows:
@@ -156,7 +151,7 @@ def stratified(
     drawing = _Drawing(strata[order])
     while drawing.n_taken < round(fraction * len(annotated)) or not drawing.has_all_strata:
         drawing.take_next()
-    return np.sort(annotated[order[drawing.taken]])
+    return np.sort(annotated[order[drawing.is_taken]])
 
 
 def _strata(
@@ -180,13 +175,8 @@ class _Drawing:
         self._sizes = [len(clips) for clips in self._waiting]
         self._shares = [0.0] * len(self._sizes)  # the part of each stratum that has been taken
         self._counts = [0] * len(self._sizes)
-        self._is_taken = [False] * len(strata)
+        self.is_taken = np.zeros(len(strata), np.bool_)
         self.n_taken = 0
-
-    @property
-    def taken(self) -> list[int]:
-        """Return the clips taken so far."""
-        return [clip for clip, is_taken in enumerate(self._is_taken) if is_taken]
 
     @property
     def has_all_strata(self) -> bool:
@@ -197,7 +187,7 @@ class _Drawing:
         """Take a clip of the stratum that is furthest behind."""
         stratum = min(range(len(self._shares)), key=self._shares.__getitem__)
         clip = max(self._candidates(stratum), key=self._worth)
-        self._is_taken[clip] = True
+        self.is_taken[clip] = True
         self.n_taken += 1
         for mine in self._strata_of[clip]:
             self._counts[mine] += 1
@@ -206,9 +196,9 @@ class _Drawing:
     def _candidates(self, stratum: int) -> Iterable[int]:
         """Return the stratum's next clips, all of them if none has been taken yet."""
         waiting = self._waiting[stratum]
-        while self._is_taken[waiting[0]]:
+        while self.is_taken[waiting[0]]:
             waiting.popleft()
-        left = (clip for clip in waiting if not self._is_taken[clip])
+        left = (clip for clip in waiting if not self.is_taken[clip])
         return islice(left, _N_CANDIDATES) if self._counts[stratum] else left
 
     def _worth(self, clip: int) -> tuple[int, float]:
@@ -216,7 +206,7 @@ class _Drawing:
 
         The latter is the sum over strata of the decrease in squared distance from the share, divided by the size.
         """
-        share = (self.n_taken + 1) / len(self._is_taken)
+        share = (self.n_taken + 1) / len(self.is_taken)
         mine = self._strata_of[clip]
         fresh = sum(self._counts[stratum] == 0 for stratum in mine)
         return fresh, sum(2 * (share - self._shares[stratum]) - 1 / self._sizes[stratum] for stratum in mine)

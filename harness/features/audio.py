@@ -8,7 +8,6 @@ import contextlib
 import functools
 import io
 import re
-import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,9 +32,10 @@ _MOST_BYTES, _MOST_SECONDS = 256_000_000, 3600
 _CHECKED_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "VOC", "FLAC", "OGG", "MP3")
 """Containers that state their length, and in which libsndfile or this module notices a cut."""
 
+_SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+
 _STREAMED = 0x7FFFF000
 """From this size on, a header of a streaming writer means that the length was not known."""
-
 
 Samples = Float[np.ndarray, "sample channel"]
 
@@ -61,37 +61,37 @@ def decode_bytes(content: bytes, *, source: str) -> tuple[Samples, int]:
     """
     try:
         samples, sample_rate = _decode(content)
+        _check_samples(samples)
     except soundfile.SoundFileError as error:
         raise ValueError(f"{source}: not readable as sound ({_reason(error)})") from error
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    check_samples(samples, source=source)
     return samples, sample_rate
 
 
 def _decode(content: bytes) -> tuple[Samples, int]:
     if not content:
         raise ValueError("empty, a file of 0 bytes")
-    if is_ogg(content) and (lacking := why_not_whole(content)):
-        raise ValueError(lacking)
+    is_ogg = content.startswith(_PAGE)
+    if is_ogg:
+        _check_pages(content)
     try:
         file = soundfile.SoundFile(io.BytesIO(content))
     except soundfile.SoundFileError as error:
-        if not is_ogg(content):
+        if not is_ogg:
             raise
         return _decode_by_ffmpeg(content, _reason(error))  # such as FLAC in Ogg, or sound beside a picture
     with file:
         _check_header(file)
         if file.format == "FLAC" and file.frames >= 2**62:  # its header leaves the length open
             return _decode_by_ffmpeg(content, "its header leaves the length open")
-        if too_long := why_too_long(file.frames, file.channels, file.samplerate):
-            raise ValueError(too_long)
+        _check_length(file.frames, file.channels, file.samplerate)
         if n_promised := _promised(file):
             raise ValueError(f"truncated, the header promises {n_promised} frames, {file.frames} are there")
         samples = _samples_of(file, content)
         is_estimate = file.format == "MP3" and not _has_length(content)
-        if len(samples) != file.frames and not is_estimate:
-            raise ValueError(f"damaged, {len(samples)} of its {file.frames} samples can be decoded")
+        if not is_estimate:
+            _check_count(len(samples), file.frames)
         return samples, int(file.samplerate)
 
 
@@ -110,20 +110,16 @@ def _promised(file: soundfile.SoundFile) -> int:
     libsndfile corrects the length without an error, and notes what it has corrected in a text.
     """
     notes = file.extra_info
+    frame_bytes = _SAMPLE_BYTES.get(file.subtype, 1) * int(file.channels)
     if found := re.search(r"does not match value from 'ds64' chunk of (\d+)", notes):
         stated = int(found[1])
         return stated if file.frames < stated < _STREAMED else 0
     if "Seems to be a truncated file" in notes and (found := re.search(r"Extended II : (\d+)", notes)):
-        n_missing = int(found[1]) - 12 - file.frames * _bytes_per_frame(file)  # 12 bytes describe the sound
+        n_missing = int(found[1]) - 12 - file.frames * frame_bytes  # 12 bytes describe the sound
     else:
         sizes = re.findall(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", notes, re.MULTILINE)
         n_missing = max((int(stated) - int(there) for stated, there in sizes if int(stated) < _STREAMED), default=0)
-    return file.frames + -(-n_missing // _bytes_per_frame(file)) if n_missing > 0 else 0
-
-
-def _bytes_per_frame(file: soundfile.SoundFile) -> int:
-    widths = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
-    return widths.get(file.subtype, 1) * int(file.channels)
+    return file.frames + -(-n_missing // frame_bytes) if n_missing > 0 else 0
 
 
 def _has_length(content: bytes) -> bool:
@@ -137,7 +133,7 @@ def _has_length(content: bytes) -> bool:
 def _samples_of(file: soundfile.SoundFile, content: bytes) -> Samples:
     """Return a file's samples, by the faster decoder where it applies and decodes all of them."""
     is_vorbis = (file.format, file.subtype) == ("OGG", "VORBIS")
-    if is_vorbis and file.channels <= MOST_CHANNELS:
+    if is_vorbis and file.channels <= _MOST_CHANNELS:
         samples = decode_vorbis(content)
         if samples.shape == (file.frames, file.channels):
             return samples
@@ -145,7 +141,7 @@ def _samples_of(file: soundfile.SoundFile, content: bytes) -> Samples:
 
 
 def _decode_by_ffmpeg(content: bytes, why: str) -> tuple[Samples, int]:
-    """Decode the first sound of a file that libsndfile does not read; `why` says what keeps it from that.
+    """Decode the first sound of a file that libsndfile does not read; `why` is the reason.
 
     Raises:
         ValueError: FFmpeg does not read it either, or not to its end.
@@ -157,24 +153,22 @@ def _decode_by_ffmpeg(content: bytes, why: str) -> tuple[Samples, int]:
         with av.open(io.BytesIO(content), mode="r") as file:
             stream = file.streams.audio[0]
             stream.codec_context.options = {"err_detect": "crccheck+explode"}
-            if stream.channels > MOST_CHANNELS:
-                raise ValueError(f"not readable as sound ({why}); with at most {MOST_CHANNELS} channels it would be")
+            if stream.channels > _MOST_CHANNELS:
+                raise ValueError(f"not readable as sound ({why}); with at most {_MOST_CHANNELS} channels it would be")
             planar = av.AudioResampler(format="fltp")
             for frame in file.decode(stream):
                 if frame.time is not None and round(frame.time * stream.sample_rate) != n_samples:
                     raise ValueError(f"damaged, sound is missing after {n_samples} samples")
                 parts += [part.to_ndarray() for part in planar.resample(frame)]
                 n_samples += frame.samples
-                if too_long := why_too_long(n_samples, stream.channels, stream.sample_rate):
-                    raise ValueError(too_long)
+                _check_length(n_samples, stream.channels, stream.sample_rate)
             n_expected = n_samples
             if stream.duration is not None and stream.time_base is not None:
                 n_expected = round(float(stream.duration * stream.time_base * stream.sample_rate))
             sample_rate = int(stream.sample_rate)
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(f"not readable as sound ({why}; {error})") from error
-    if n_samples != n_expected:
-        raise ValueError(f"damaged, {n_samples} of its {n_expected} samples can be decoded")
+    _check_count(n_samples, n_expected)
     return (np.concatenate(parts, axis=1).T if parts else np.zeros((0, 1), np.float32)), sample_rate
 
 
@@ -188,34 +182,29 @@ def why_too_large(n_bytes: int) -> str:
     )
 
 
-def why_too_long(n_samples: int, n_channels: int, sample_rate: int) -> str:
-    """Return why a file of this length, as its header states it, is not decoded, or "".
-
-    It would fill the memory when it is decoded or, at a low sample rate, resampled.
-    """
+def _check_length(n_samples: int, n_channels: int, sample_rate: int) -> None:
+    """Refuse a length, as a header states it, that would fill the memory when it is decoded or resampled."""
     n_bytes, seconds = 4 * n_samples * n_channels, n_samples / sample_rate
-    if n_bytes <= _MOST_BYTES and seconds <= _MOST_SECONDS:
-        return ""
-    return (
-        f"too long for a clip, {seconds / 60:,.1f} min and {n_bytes / 1e6:,.0f} MB decoded, unless its header is "
-        f"damaged; at most {_MOST_SECONDS // 60} min and {_MOST_BYTES // 10**6} MB are read: cut recordings into clips"
-    )
+    if n_bytes > _MOST_BYTES or seconds > _MOST_SECONDS:
+        raise ValueError(
+            f"too long for a clip, {seconds / 60:,.1f} min and {n_bytes / 1e6:,.0f} MB decoded, unless its header is "
+            f"damaged; at most {_MOST_SECONDS // 60} min and {_MOST_BYTES // 10**6} MB are read: cut recordings into "
+            "clips"
+        )
 
 
-def check_samples(samples: np.ndarray, *, source: str) -> None:
-    """Refuse samples that are not finite values shaped (sample, channel).
+def _check_count(n_decoded: int, n_stated: int) -> None:
+    if n_decoded != n_stated:
+        raise ValueError(f"damaged, {n_decoded} of its {n_stated} samples can be decoded")
 
-    Raises:
-        ValueError: the message names `source` and the first bad sample.
-    """
-    if samples.ndim != 2 or samples.shape[1] == 0:
-        raise ValueError(f"{source}: samples have shape {samples.shape}; the rule is (sample, channel)")
+
+def _check_samples(samples: Samples) -> None:
     if len(samples) == 0:
-        raise ValueError(f"{source}: holds no samples")
+        raise ValueError("holds no samples")
     # NaN is both the minimum and the maximum; a look at each sample takes three times as long
     if not (np.isfinite(samples.min()) and np.isfinite(samples.max())):
         row = int(np.flatnonzero(~np.isfinite(samples).all(axis=1))[0])
-        raise ValueError(f"{source}: sample {row} is {samples[row].tolist()}; samples must be finite")
+        raise ValueError(f"sample {row} is {samples[row].tolist()}; samples must be finite")
 
 
 def _reason(error: soundfile.SoundFileError) -> str:
@@ -223,16 +212,14 @@ def _reason(error: soundfile.SoundFileError) -> str:
     return str(getattr(error, "error_string", error)).rstrip(".")
 
 
-HEADER_BYTES, _IS_FIRST, _IS_LAST = 27, 2, 4
-
-_CHECKSUM = slice(22, 26)
+_PAGE, HEADER_BYTES, _CHECKSUM = b"OggS", 27, slice(22, 26)
 
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page's place in its file and the fields of its header; `number` is its place in its stream."""
+    """An Ogg page's place in its file and the fields of its header; `number` is its place in its stream."""
 
     start: int
     end: int
@@ -242,30 +229,19 @@ class Page:
     number: int
 
 
-def is_ogg(content: bytes) -> bool:
-    """Return whether a file begins as an Ogg file does."""
-    return content.startswith(b"OggS")
-
-
 def pages_of(content: bytes) -> Iterator[Page]:
-    """Yield pages as long as another one follows."""
+    """Yield the pages of an Ogg file as long as another one follows."""
     start = 0
-    while content.startswith(b"OggS", start) and len(header := content[start : start + HEADER_BYTES]) == HEADER_BYTES:
+    while content.startswith(_PAGE, start) and len(header := content[start : start + HEADER_BYTES]) == HEADER_BYTES:
         body = start + HEADER_BYTES + header[26]
         end = body + sum(content[start + HEADER_BYTES : body])
-        yield Page(
-            start=start,
-            end=end,
-            is_first=bool(header[5] & _IS_FIRST),
-            is_last=bool(header[5] & _IS_LAST),
-            stream=header[14:18],
-            number=int.from_bytes(header[18:22], "little"),
-        )
+        number = int.from_bytes(header[18:22], "little")
+        yield Page(start, end, bool(header[5] & 2), bool(header[5] & 4), header[14:18], number)
         start = end
 
 
 def checksum(page: bytes) -> bytes:
-    """Return the checksum of a page, computed with zeros in the checksum's place.
+    """Return the checksum of an Ogg page, computed with zeros in the checksum's place.
 
     It has zlib's polynomial, with the bits of each byte mirrored and 0 where zlib has all ones.
     """
@@ -274,15 +250,15 @@ def checksum(page: bytes) -> bytes:
     return crc.to_bytes(4, "little").translate(_MIRRORED)[::-1]
 
 
-def why_not_whole(content: bytes) -> str:
-    """Return why an Ogg file is not one whole recording, or "" if all pages are there, undamaged and in order.
+def _check_pages(content: bytes) -> None:
+    """Refuse an Ogg file that is not one whole recording, with all its pages undamaged and in order.
 
     Decoders raise no error for any of this. They return a shorter clip if the file is cut or its first or last page of
     sound is damaged, and the first of several recordings. For a page that is lost, repeated or out of place FFmpeg
     invents the right number of samples.
     """
     numbers: dict[bytes, int] = {}
-    last = None
+    last, end = None, 0
     for page in pages_of(content):
         where = f"the Ogg page at byte {page.start} of its {len(content)}"
         number = numbers.get(page.stream, page.number)
@@ -290,35 +266,30 @@ def why_not_whole(content: bytes) -> str:
             break
         whole = content[page.start : page.end]
         if checksum(whole) != whole[_CHECKSUM]:
-            return f"damaged, {where} fails its checksum"
+            raise ValueError(f"damaged, {where} fails its checksum")
         if page.is_first and last is not None and not last.is_first:
-            return f"several recordings one after another, the next one from byte {page.start} on; a clip is one"
+            raise ValueError(f"several recordings one after another, the next from byte {page.start}; a clip is one")
         if page.number != number:
-            return f"damaged, {where} is number {page.number} of its stream, where number {number} should be"
+            raise ValueError(f"damaged, {where} is number {page.number} of its stream, where number {number} should be")
         numbers[page.stream] = page.number + 1
-        last = page
-    end = 0 if last is None else last.end
-    if last is not None and last.is_last and not content.startswith(b"OggS", end):
-        return ""  # bytes that may follow belong to no recording
-    return _why_it_ends(content, end)
-
-
-def _why_it_ends(content: bytes, end: int) -> str:
-    """Return the fault at the end of the last whole page, which does not end its stream."""
-    if content.startswith(b"OggS", end) or end + HEADER_BYTES > len(content):
-        return f"truncated, its {len(content)} bytes end before the last Ogg page does"
-    return f"damaged, no Ogg page begins at byte {end} of its {len(content)}, where the next one should"
+        last, end = page, page.end
+    another_begins = content.startswith(_PAGE, end)
+    if last is not None and last.is_last and not another_begins:
+        return  # bytes that may follow belong to no recording
+    if another_begins or end + HEADER_BYTES > len(content):
+        raise ValueError(f"truncated, its {len(content)} bytes end before the last Ogg page does")
+    raise ValueError(f"damaged, no Ogg page begins at byte {end} of its {len(content)}, where the next one should")
 
 
 _SAMPLES_AT_A_TIME = "16384"
 
 
-MOST_CHANNELS = 2
+_MOST_CHANNELS = 2
 """From three on FFmpeg has the channels in an order of its own, and PyAV 18 reads past the last one of eight."""
 
 
 def decode_vorbis(content: bytes) -> Float32[np.ndarray, "sample channel"]:
-    """Return the samples of an Ogg Vorbis file of `MOST_CHANNELS` or fewer, within 1e-6 of libvorbis's.
+    """Return the samples of an Ogg Vorbis file of one or two channels, within 1e-6 of libvorbis's.
 
     A damaged file gives fewer samples, or none.
 
@@ -341,18 +312,6 @@ def decode_vorbis(content: bytes) -> Float32[np.ndarray, "sample channel"]:
     return np.concatenate(parts, axis=1).T if parts else np.zeros((0, 0), np.float32)
 
 
-def regular_size(path: Path) -> int:
-    """Return the bytes of a regular file.
-
-    Raises:
-        OSError: it is something else, or is not there.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(f"{path}: not a regular file but {_kind(status.st_mode)}")
-    return status.st_size
-
-
 def mixes_to_silence(samples: Float[np.ndarray, "sample channel"]) -> bool:
     """Return whether nothing is audible in the mean over channels: no sample reaches -80 dB of full scale.
 
@@ -365,11 +324,3 @@ def mixes_to_silence(samples: Float[np.ndarray, "sample channel"]) -> bool:
 def why_unopened(path: Path, error: OSError) -> str:
     """Return why a file could not be opened, without its name."""
     return error.strerror or str(error).removeprefix(f"{path}: ")
-
-
-def _kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a directory"
-    if stat.S_ISFIFO(mode):
-        return "a FIFO"
-    return "a socket" if stat.S_ISSOCK(mode) else "a device"

@@ -4,16 +4,16 @@
         recipe.json    everything besides the audio that shaped the arrays
         SHA256.npy     the array of the audio file with this SHA-256, and a checksum after it
         SHA256.txt     the reason why that file has no array
+    SHA256.silent  empty: nothing is audible in that file's mono mix
 
 Each file is written under a temporary name and then renamed. So there is no lock and no index: any number of processes
 and machines may fill and read one cache, and a killed process leaves nothing but a `.part` file. A clip that changes
 has another SHA-256, so it alone is computed again, and studies that are reading keep what they opened. Files are not
 synced: a reader detects by the checksum what a power cut or a bad disk has spoiled, and computes it again.
 
-Measured with arrays of 1024 x 128 in float16 and batches of 8 in random order, beside one packed file read by `preadv`
-in the same minutes, one reader: 0.87 to 1.03 of its speed from a cold page cache (two readers 0.77 to 0.97) and 0.84 to
-0.93 from a warm one. Blobs in SQLite
-(256 x 128) came to 0.55 and 0.32. `python -m harness.bench --only reading` measures reading again.
+Arrays of 1024 x 128 in float16, read in random batches of 8 by one reader, come at 0.87 to 1.03 of the speed of one
+packed file from a cold page cache, and at 0.84 to 0.93 from a warm one. Blobs in SQLite (256 x 128) come at 0.55 and
+0.32. `python -m harness.bench --only reading` measures it.
 """
 
 import hashlib
@@ -21,7 +21,6 @@ import io
 import json
 import logging
 import os
-import shlex
 import time
 import uuid
 import zlib
@@ -33,11 +32,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from harness.common.text import few
+
 logger = logging.getLogger(__name__)
 
 FORMAT = 6
 """Goes up when the layout of the files changes."""
-_RECIPE, _ARRAY, _REASON, _PART = "recipe.json", ".npy", ".txt", ".part"
+ARRAY, REASON, SILENT = ".npy", ".txt", ".silent"
+_RECIPE, _PART = "recipe.json", ".part"
 _CHECKSUM_BYTES = 4
 _AT_ONCE = 16
 _STALE_SECONDS = 86_400
@@ -93,19 +95,13 @@ class FeatureCache:
         self.array_bytes = int(np.prod(recipe.shape)) * self.dtype.itemsize
         self.file_bytes = len(self._header) + self.array_bytes + _CHECKSUM_BYTES
 
-    def stored(self) -> tuple[set[str], set[str]]:
-        """Return the digests of the audio that has an array, and of the audio that has a reason for having none."""
-        names: list[str] = []
-        with suppress(FileNotFoundError):
-            names = [path.name for path in self.place.iterdir()]
-        arrays, reasons = (
-            {name.removesuffix(suffix) for name in names if name.endswith(suffix)} for suffix in (_ARRAY, _REASON)
-        )
-        return arrays, reasons
+    def stored(self, suffix: str = ARRAY) -> set[str]:
+        """Return the digests of the audio that has a file with this suffix."""
+        return {file.stem for file in self.place.glob(f"*{suffix}")}
 
     def has(self, digest: str) -> bool:
         """Return whether there is an array, or a reason for having none."""
-        return (self.place / f"{digest}{_ARRAY}").exists() or bool(self.reason(digest))
+        return (self.place / f"{digest}{ARRAY}").exists() or bool(self.reason(digest))
 
     def prepare(self) -> None:
         """Make the folder, and clear what killed processes left there.
@@ -135,7 +131,16 @@ class FeatureCache:
         content = np.ascontiguousarray(array).data.cast("B")
         checksum = self._checksum(digest, content).to_bytes(_CHECKSUM_BYTES, "little")
         with _explained(self.place):
-            write_atomically(self.place / f"{digest}{_ARRAY}", self._header, content, checksum)
+            write_atomically(self.place / f"{digest}{ARRAY}", self._header, content, checksum)
+
+    def mark_silent(self, digest: str) -> None:
+        """Store that nothing is audible in the audio with this SHA-256.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        with _explained(self.place):
+            write_atomically(self.place / f"{digest}{SILENT}")
 
     def write_reason(self, digest: str, reason: str) -> None:
         """Store why the audio with this SHA-256 has no array.
@@ -144,12 +149,12 @@ class FeatureCache:
             OSError: the folder cannot be written.
         """
         with _explained(self.place):
-            write_atomically(self.place / f"{digest}{_REASON}", f"{reason}\n".encode())
+            write_atomically(self.place / f"{digest}{REASON}", f"{reason}\n".encode())
 
     def reason(self, digest: str) -> str:
         """Return why the audio with this SHA-256 has no array; "" if that is unknown, or its file is not whole."""
         with suppress(OSError):
-            text = (self.place / f"{digest}{_REASON}").read_text(encoding="utf-8", errors="replace")
+            text = (self.place / f"{digest}{REASON}").read_text(encoding="utf-8", errors="replace")
             return text[:-1] if text.endswith("\n") else ""
         return ""
 
@@ -164,23 +169,20 @@ class FeatureCache:
         files: list[int] = []
         try:
             files.extend(map(self._open, digests))
-            contents = arrays.data.cast("B")
+            contents, size = arrays.data.cast("B"), self.array_bytes
             return [
-                position
-                for position, (file, digest, is_checked) in enumerate(zip(files, digests, checks, strict=True))
-                if not self._read(file, self._part(contents, position), digest, is_checked=is_checked)
+                i
+                for i, (file, digest, is_checked) in enumerate(zip(files, digests, checks, strict=True))
+                if not self._read(file, contents[i * size : (i + 1) * size], digest, is_checked=is_checked)
             ]
         finally:
             for file in files:
                 if file >= 0:
                     os.close(file)
 
-    def _part(self, contents: memoryview, position: int) -> memoryview:
-        return contents[position * self.array_bytes : (position + 1) * self.array_bytes]
-
     def _open(self, digest: str) -> int:
         try:
-            file = os.open(f"{self.place}/{digest}{_ARRAY}", os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(f"{self.place}/{digest}{ARRAY}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return -1
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
@@ -237,16 +239,13 @@ class CachedRows:
         failed = self._cache.read_into(copies, digests, checks=(~self._is_checked[rows]).tolist())
         for position in failed:
             row = int(rows[position])
-            self._warn(digests[position])
+            self._n_warnings += 1
+            if self._n_warnings <= _N_WARNINGS:
+                file = self._cache.place / f"{digests[position]}{ARRAY}"
+                logger.warning("%s: missing or damaged, so these features are computed again", file)
             copies[position] = self._restore(row)
         self._is_checked[np.delete(rows, failed) if failed else rows] = True
         self._is_checked[rows[failed]] = False
-
-    def _warn(self, digest: str) -> None:
-        self._n_warnings += 1
-        if self._n_warnings <= _N_WARNINGS:
-            file = self._cache.place / f"{digest}{_ARRAY}"
-            logger.warning("%s: missing or damaged, so these features are computed again", file)
 
 
 def write_atomically(file: Path, *contents: bytes | memoryview) -> None:
@@ -276,7 +275,7 @@ def _npy_header(recipe: Recipe) -> bytes:
 
 @contextmanager
 def _explained(place: Path) -> Iterator[None]:
-    """Say of an error that the cache cannot be written, and how to mend that."""
+    """Add to an error that the cache cannot be written, and the remedies."""
     try:
         yield
     except OSError as error:
@@ -287,23 +286,16 @@ def _explained(place: Path) -> Iterator[None]:
 
 
 def _warn_of_old_caches(folder: Path, recipe: Recipe) -> None:
-    """Name the caches in this folder that no version from this one on can use, and the command that removes them.
-
-    None is removed, since the program that made one may still be in use.
-    """
+    """Name the caches in this folder that no version from this one on can use; the program that made one may run."""
     with suppress(OSError):  # someone may be removing one at this moment
-        if found := [place for place in sorted(folder.iterdir()) if place.is_dir() and _is_old(place, recipe)]:
-            names = ", ".join(place.name for place in found)
-            remove = shlex.join(["rm", "-r", *map(str, found)])
-            logger.warning("%s: features of an earlier version, which may be removed: %s; %s", folder, names, remove)
+        if old := [place.name for place in sorted(folder.iterdir()) if _is_old(place, recipe)]:
+            logger.warning("%s: features of an earlier version, which may be removed: %s", folder, few(old, limit=3))
 
 
 def _is_old(place: Path, recipe: Recipe) -> bool:
-    if (place / "index.json").exists():  # formats 1 to 5
-        return True
     try:
         content = json.loads((place / _RECIPE).read_text(encoding="utf-8"))
         is_older = content["kind"] == recipe.kind and content["version"] < recipe.version
         return bool(content["format"] < FORMAT or is_older)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    except (OSError, ValueError, KeyError, TypeError):  # formats 1 to 5 have an index
+        return (place / "index.json").exists()

@@ -2,42 +2,23 @@
 
 import contextlib
 import hashlib
-import logging
+import json
 import random
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float16
 from rich import filesize
-from torch import Tensor
 
 from harness.common.progress import Progress, quiet
-from harness.common.text import summarise
-from harness.features.audio import (
-    FRONT_END_VERSION,
-    decode_bytes,
-    mixes_to_silence,
-    regular_size,
-    why_too_large,
-    why_unopened,
-)
-from harness.features.cache import CachedRows, FeatureCache, Recipe
-from harness.features.fingerprints import Fingerprints, stamp_of
+from harness.features.audio import FRONT_END_VERSION, decode_bytes, mixes_to_silence, why_too_large, why_unopened
+from harness.features.cache import ARRAY, REASON, SILENT, CachedRows, FeatureCache, Recipe, write_atomically
 from harness.features.log_mel import FrontEnd, log_mel
-
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-R = TypeVar("R")
-_LARGEST = float(np.finfo(np.float16).max)
-_MOST_FAILED_AT_FIRST, _MOST_FAILED_IN_A_ROW = 100, 1000
-_N_NAMED = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +43,7 @@ class Extracted:
         digests: SHA-256 of each file that was requested and opened, in hex, else "".
         unreadable: Why files cannot be read as audio.
         unopened: Why files cannot be opened, whatever they hold.
-        silent: Files that were computed now and have nothing audible in their mono mix.
+        silent: Files with nothing audible in their mono mix.
         n_computed: How many files were computed now, and not found in the cache.
         n_bytes: Space that the requested arrays take.
     """
@@ -91,34 +72,25 @@ def extract(
     that share a cache share the work, too.
 
     Raises:
-        OSError: the cache cannot be written or its disk has too little space, or a hundred files cannot be opened: so
-            the disk is gone, and no single file wrong.
-        ValueError: `workers` is below 1.
+        OSError: the cache cannot be written or its disk has too little space.
     """
-    store = log_mel_cache(cache, front_end)
+    shape = (front_end.n_frames, front_end.n_mels)
+    store = FeatureCache(cache / "features", Recipe("log_mel", FRONT_END_VERSION, asdict(front_end), shape))
     requested = {position: path for position, path in enumerate(paths) if path is not None}
-    filling = _Filling(store, _Extractor(store, front_end), requested)
-    filling.run(workers=workers, progress=progress)
-    _, without = store.stored()
-    unreadable = {i: store.reason(digest) for i, digest in filling.digests.items() if digest in without}
-    digests = tuple(filling.digests.get(position, "") for position in range(len(paths)))
-    readable = ["" if position in unreadable else digest for position, digest in enumerate(digests)]
+    outcomes = _fill(store, front_end, requested, workers=workers, progress=progress) if requested else {}
+    digests = tuple(outcomes[i].digest if i in outcomes else "" for i in range(len(paths)))
+    without, silent = store.stored(REASON), store.stored(SILENT)
+    readable = ["" if digest in without else digest for digest in digests]
     return Extracted(
         rows=CachedRows(store, readable, _Restore(store, front_end, requested, digests)),
         digests=digests,
-        unreadable=unreadable,
-        unopened=filling.unopened,
-        silent=tuple(sorted(filling.silent)),
-        n_computed=filling.n_computed,
+        unreadable={i: store.reason(digest) for i, digest in enumerate(digests) if digest in without},
+        unopened={i: outcome.unopened for i, outcome in outcomes.items() if outcome.unopened},
+        silent=tuple(i for i, digest in enumerate(readable) if digest in silent),
+        n_computed=sum(outcome.is_computed for outcome in outcomes.values()),
         n_bytes=store.file_bytes * len(set(filter(None, readable))),
         place=store.place,
     )
-
-
-def log_mel_cache(cache: Path, front_end: FrontEnd) -> FeatureCache:
-    """Return the cache of a front end's log-mel below the cache root."""
-    shape = (front_end.n_frames, front_end.n_mels)
-    return FeatureCache(cache / "features", Recipe("log_mel", FRONT_END_VERSION, asdict(front_end), shape))
 
 
 def extract_log_mel(path: Path, front_end: FrontEnd) -> ExtractionResult:
@@ -127,94 +99,7 @@ def extract_log_mel(path: Path, front_end: FrontEnd) -> ExtractionResult:
     Raises:
         OSError: the file cannot be opened or read to its end.
     """
-    content, digest = _read(path)
-    return _computed(path, content, digest, front_end)
-
-
-def file_digest(path: Path) -> str:
-    """Return a regular file's SHA-256 in hex, however large it is, with little memory.
-
-    Raises:
-        OSError: the file cannot be opened or read to its end.
-    """
-    regular_size(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class _Filling:
-    """One pass over the requested files, after which the cache holds all that can be opened."""
-
-    def __init__(self, store: FeatureCache, extractor: "_Extractor", requested: dict[int, Path]) -> None:
-        self._store, self._extractor, self._requested = store, extractor, requested
-        self.digests: dict[int, str] = {}
-        self.unopened: dict[int, str] = {}
-        self.silent: list[int] = []
-        self.n_computed = 0
-        self._n_failed_in_a_row, self._most_failed = 0, _MOST_FAILED_AT_FIRST
-
-    def run(self, *, workers: int, progress: Progress) -> None:
-        """Compute what is missing, and remember the digest of each file that was read."""
-        if not self._requested:
-            return
-        fingerprints = Fingerprints(self._store.folder)
-        stamps = {position: stamp_of(path) for position, path in self._requested.items()}
-        known = {i: fingerprints.get(path, stamps[i]) for i, path in self._requested.items()}
-        arrays, reasons = self._store.stored()
-        stored = arrays | {digest for digest in reasons if self._store.reason(digest)}
-        self.digests = {i: digest for i, digest in known.items() if digest in stored}
-        missing = [i for i in self._requested if i not in self.digests]
-        if not missing:
-            return
-        self._check_space(len(self._requested) - len(stored))
-        random.Random().shuffle(missing)  # not the seeded generator of the process
-        with one_torch_thread(), threads(workers) as pool:
-            keep_freed_memory()
-            outcomes = pool.map(self._extractor, [self._requested[i] for i in missing])
-            try:
-                for i, outcome in zip(missing, progress(outcomes, total=len(missing), label="features"), strict=True):
-                    stamp = stamps[i]
-                    if self._add(i, outcome) and stamp is not None:
-                        fingerprints.put(self._requested[i], stamp, outcome.digest)
-            finally:
-                fingerprints.save()
-
-    def _add(self, position: int, outcome: "_Outcome") -> bool:
-        """Count an outcome; return whether the file could be opened.
-
-        Raises:
-            OSError: so many could not be opened that the rest are not worth trying.
-        """
-        if not outcome.unopened:
-            self._n_failed_in_a_row, self._most_failed = 0, _MOST_FAILED_IN_A_ROW
-            self.digests[position] = outcome.digest
-            self.n_computed += outcome.is_computed
-            self.silent += [position] * outcome.is_silent
-            return True
-        self.unopened[position] = outcome.unopened
-        self._n_failed_in_a_row += 1
-        if self._n_failed_in_a_row == self._most_failed:
-            named = summarise((f"{self._requested[i]}: {why}" for i, why in self.unopened.items()), limit=_N_NAMED)
-            raise OSError(
-                f"{self._most_failed} audio files in a row cannot be opened, so the others were not tried: {named}; "
-                "what was computed is cached; mend this and run the same command again"
-            )
-        return False
-
-    def _check_space(self, n_arrays: int) -> None:
-        """Refuse to begin if there is too little space for so many arrays.
-
-        Raises:
-            OSError: the message says how much is needed and how much is free.
-        """
-        self._store.prepare()
-        needed, free = n_arrays * self._store.file_bytes, shutil.disk_usage(self._store.place).free
-        if needed > free:
-            raise OSError(
-                f"{self._store.place}: the features of {n_arrays} clips need {filesize.decimal(needed)} and "
-                f"{filesize.decimal(free)} are free there; free some space, or name another folder in the environment "
-                "variable REPROGRAMMING_CACHE"
-            )
+    return _computed(path, *_read(path), front_end)
 
 
 @dataclass(frozen=True)
@@ -223,8 +108,50 @@ class _Outcome:
 
     digest: str = ""
     is_computed: bool = False
-    is_silent: bool = False
     unopened: str = ""
+
+
+def _fill(
+    store: FeatureCache, front_end: FrontEnd, requested: dict[int, Path], *, workers: int, progress: Progress
+) -> dict[int, _Outcome]:
+    """Compute what the cache lacks of the requested files, and remember the digest of each file that is read."""
+    fingerprints = Fingerprints(store.folder)
+    stamps = {position: stamp_of(path) for position, path in requested.items()}
+    stored = store.stored(ARRAY) | {digest for digest in store.stored(REASON) if store.reason(digest)}
+    known = {i: fingerprints.get(path, stamps[i]) for i, path in requested.items()}
+    outcomes = {i: _Outcome(digest) for i, digest in known.items() if digest in stored}
+    missing = [i for i in requested if i not in outcomes]
+    if not missing:
+        return outcomes
+    _make_room(store, len(requested) - len(stored))
+    random.Random().shuffle(missing)  # not the seeded generator of the process
+    extractor = _Extractor(store, front_end)
+    with _threads(workers) as pool:
+        computed = pool.map(extractor, [requested[i] for i in missing])
+        try:
+            for i, outcome in zip(missing, progress(computed, total=len(missing), label="features"), strict=True):
+                outcomes[i] = outcome
+                if outcome.digest and (stamp := stamps[i]):
+                    fingerprints.put(requested[i], stamp, outcome.digest)
+        finally:
+            fingerprints.save()
+    return outcomes
+
+
+def _make_room(store: FeatureCache, n_arrays: int) -> None:
+    """Make the cache's folder, and refuse to begin if there is too little space for so many arrays.
+
+    Raises:
+        OSError: the message says how much is needed and how much is free.
+    """
+    store.prepare()
+    needed, free = n_arrays * store.file_bytes, shutil.disk_usage(store.place).free
+    if needed > free:
+        raise OSError(
+            f"{store.place}: the features of {n_arrays} clips need {filesize.decimal(needed)} and "
+            f"{filesize.decimal(free)} are free there; free some space, or name another folder in the environment "
+            "variable REPROGRAMMING_CACHE"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,8 +172,10 @@ class _Extractor:
         if found.log_mel is None:
             self.store.write_reason(digest, found.reason)
         else:
+            if found.is_silent:
+                self.store.mark_silent(digest)
             self.store.write(digest, found.log_mel)
-        return _Outcome(digest, is_computed=True, is_silent=found.is_silent)
+        return _Outcome(digest, is_computed=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,8 +203,9 @@ class _Restore:
 
 def _read(path: Path) -> tuple[bytes | str, str]:
     """Return a file's content, or why it is too large to be read whole; and its SHA-256 in hex."""
-    if too_large := why_too_large(regular_size(path)):
-        return too_large, file_digest(path)
+    if too_large := why_too_large(path.stat().st_size):
+        with path.open("rb") as file:
+            return too_large, hashlib.file_digest(file, "sha256").hexdigest()
     content = path.read_bytes()
     return content, hashlib.sha256(content).hexdigest()
 
@@ -285,54 +215,92 @@ def _computed(path: Path, content: bytes | str, digest: str, front_end: FrontEnd
         return ExtractionResult(None, content, digest)
     try:
         samples, sample_rate = decode_bytes(content, source=str(path))
-        halves = _to_float16(log_mel(samples, sample_rate, front_end), source=str(path))
     except ValueError as error:
         return ExtractionResult(None, str(error).removeprefix(f"{path}: "), digest)
-    return ExtractionResult(halves, "", digest, is_silent=mixes_to_silence(samples))
-
-
-def _to_float16(features: Tensor, *, source: str) -> Float16[np.ndarray, "frame mel"]:
-    largest = max(-float(features.min()), float(features.max()))
-    if not largest <= _LARGEST:
-        raise ValueError(f"{source}: its log-mel overflows float16 (largest: {largest})")
-    halves: np.ndarray = features.half().numpy()
-    return halves
-
-
-def keep_freed_memory() -> None:
-    """Keep the memory that a clip's arrays free for the next clip, instead of returning it to the system.
-
-    The C library of Linux keeps up to twice the largest block that it has ever taken for one array, here 60 MB. With
-    its default a clip of 10 s costs 1,700 page faults, 3.5 ms of its 26 ms of CPU time.
-    """
-    np.empty(30 << 20, np.uint8)
+    halves = log_mel(samples, sample_rate, front_end).half()
+    if not halves.isfinite().all():  # of samples far beyond [-1, 1]
+        return ExtractionResult(None, "its log-mel overflows float16", digest)
+    return ExtractionResult(halves.numpy(), "", digest, is_silent=mixes_to_silence(samples))
 
 
 @contextlib.contextmanager
-def threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Give a thread pool that drops its queue on an error or Ctrl-C instead of finishing it.
 
     Threads suffice: decoding, resampling and the filterbank release the interpreter's lock. Two spawned processes,
-    which import torch first, took 27 % longer than two threads for 400 clips, and 7 % longer for 1,200.
-
-    Raises:
-        ValueError: `workers` is below 1.
+    which import torch first, took 27 % longer than two threads for 400 clips, and 7 % longer for 1,200. Each thread
+    computes on one core; torch keeps that setting by thread, so a new one would wait for a team of its own.
     """
-    if workers < 1:
-        raise ValueError(f"workers={workers}: must be at least 1")
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="features")
+    n_torch_threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, "features", initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(n_torch_threads)
 
 
-@contextlib.contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Let each of our threads compute on one core instead of on all of them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+Stamp = tuple[int, int, int]
+"""A file's size in bytes, and the times in ns at which its content and its entry last changed (mtime and ctime).
+
+The system sets the last one, and nobody can set it back.
+"""
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Return a file's stamp, or None if there is no such file. Take it before reading, so that a change shows."""
     try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        status = path.stat()
+    except OSError:  # the reader of the file will report it
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class Fingerprints:
+    """The SHA-256, in hex, of audio files, remembered until a file's size or times change.
+
+        CACHE/features/audio-0123456789abcdef.json    the files of one folder
+
+    Hashing OpenMIC-2018 takes seconds, and comparing sizes and times a tenth of one. Where this file is lost, such as
+    by a kill before it is written, the audio is hashed again.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._known: dict[Path, dict[str, tuple[int, int, int, str]]] = {}
+        self._new: dict[Path, dict[str, tuple[int, int, int, str]]] = {}
+
+    def get(self, path: Path, stamp: Stamp | None) -> str:
+        """Return the SHA-256 of a file, or "" if it is unknown or the file has changed.
+
+        An older ctime is no change: machines that share the cache may have each its own copy of the audio.
+        """
+        folder = path.parent.absolute()
+        if folder not in self._known:
+            self._known[folder] = self._load(folder)
+        known = self._known[folder].get(path.name)
+        if known is None or stamp is None:
+            return ""
+        size, modified, changed, digest = known
+        return digest if (size, modified) == stamp[:2] and stamp[2] <= changed else ""
+
+    def put(self, path: Path, stamp: Stamp, digest: str) -> None:
+        """Remember the SHA-256 of a file whose stamp was taken before it was read."""
+        self._new.setdefault(path.parent.absolute(), {})[path.name] = (*stamp, digest)
+
+    def save(self) -> None:
+        """Add what is new to the files, unless this process may not write there."""
+        for folder, new in self._new.items():
+            content = {"folder": str(folder), "files": self._load(folder) | new}
+            with contextlib.suppress(OSError):
+                write_atomically(self._file(folder), json.dumps(content).encode())
+
+    def _file(self, folder: Path) -> Path:
+        return self._cache / f"audio-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.json"
+
+    def _load(self, folder: Path) -> dict[str, tuple[int, int, int, str]]:
+        try:
+            files = json.loads(self._file(folder).read_text(encoding="utf-8"))["files"]
+            return {name: (int(a), int(b), int(c), str(digest)) for name, (a, b, c, digest) in files.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}  # none yet, or damaged

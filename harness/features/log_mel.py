@@ -5,10 +5,9 @@ Conventions: samples are float32 in [-1, 1], shaped (sample, channel); a spectro
 bin; frames past the end of a clip are 0, as in AST.
 """
 
-import functools
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 import soxr
@@ -16,8 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchaudio.compliance import kaldi
-
-from harness.features.audio import check_samples
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,10 @@ class FrontEnd:
     clip_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "n_mels", "window_ms", "hop_ms", "n_frames"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value <= 0:
-                raise ValueError(f"front end {name}={value!r}: it must be a finite number above 0")
-        if not math.isfinite(self.via_hz) or self.via_hz < 0:
-            raise ValueError(f"front end via_hz={self.via_hz!r}: it must be 0, for no detour, or a rate in Hz above 0")
-        if not math.isfinite(self.clip_seconds) or self.clip_seconds < 0:
-            raise ValueError(f"front end clip_seconds={self.clip_seconds!r}: it must be 0, for any length, or above 0")
+        for name in ("sample_rate", "n_mels", "window_ms", "hop_ms", "n_frames", "via_hz", "clip_seconds"):
+            value, may_be_zero = getattr(self, name), name in {"via_hz", "clip_seconds"}
+            if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
+                raise ValueError(f"front end {name}={value!r}: must be finite and {'0 or ' * may_be_zero}above 0")
         if self.n_mels < 4:
             raise ValueError(f"front end n_mels={self.n_mels}: Kaldi's filterbank needs 4 or more")
         if self.window_samples < 2 or self.hop_samples < 1:
@@ -82,11 +75,7 @@ def log_mel(
     A clip shorter than one window is padded with silence to one window.
 
     Source: Kaldi's compute-fbank-feats as AST calls it: Hann window, no dither, no energy, HTK order.
-
-    Raises:
-        ValueError: no samples, or NaN or infinite ones.
     """
-    check_samples(samples, source="samples")
     mono = _mono(samples, sample_rate, front_end)[: front_end.clip_samples]
     if (n_short := front_end.window_samples - len(mono)) > 0:
         mono = np.pad(mono, (0, n_short))
@@ -114,22 +103,13 @@ def _mono(
     Source: the recipe that Chen and Lerch released decodes at 22.05 kHz, divides by the peak, resamples to 16 kHz.
     Differs: silence stays silence; there it is divided by 0 and becomes NaN.
     """
-    mono: np.ndarray = functools.reduce(np.add, samples.T) / np.float32(samples.shape[1])  # 10 x `mean(axis=1)`'s speed
+    mono: np.ndarray = reduce(np.add, samples.T) / np.float32(samples.shape[1])  # 10 x `mean(axis=1)`'s speed
     peak_rate = front_end.via_hz or front_end.sample_rate
     mono = _resample(mono, sample_rate, peak_rate)
     if front_end.is_peak_normalised and (peak := np.abs(mono).max(initial=0)) > 0:
         mono = mono / peak
-    return _fit(
-        _resample(mono, peak_rate, front_end.sample_rate), round(front_end.clip_seconds * front_end.sample_rate)
-    )
-
-
-def _resample(mono: Float[np.ndarray, " sample"], rate: int, wanted: int) -> Float[np.ndarray, " sample"]:
-    return mono if rate == wanted else soxr.resample(mono, rate, wanted)
-
-
-def _fit(mono: Float[np.ndarray, " sample"], n_samples: int) -> Float[np.ndarray, " sample"]:
-    """Return the centre of a longer clip, or a shorter one with zeros behind it; `n_samples` 0 changes nothing."""
+    mono = _resample(mono, peak_rate, front_end.sample_rate)
+    n_samples = round(front_end.clip_seconds * front_end.sample_rate)
     if n_samples == 0:
         return mono
     start = max(0, len(mono) - n_samples) // 2
@@ -137,12 +117,13 @@ def _fit(mono: Float[np.ndarray, " sample"], n_samples: int) -> Float[np.ndarray
     return np.pad(centre, (0, n_samples - len(centre)))
 
 
+def _resample(mono: Float[np.ndarray, " sample"], rate: int, wanted: int) -> Float[np.ndarray, " sample"]:
+    return mono if rate == wanted else soxr.resample(mono, rate, wanted)
+
+
 _LOWEST_HZ = 20.0
-
 _PREEMPHASIS = 0.97
-
 _MELS_OF_A_BAND = 16
-
 _LEAST_ENERGY = torch.finfo(torch.float32).eps
 
 

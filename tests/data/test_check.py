@@ -17,7 +17,7 @@ from harness.data.fetch import MARKER
 from harness.data.formats import FORMATS
 from harness.data.openmic import CORRUPTED_TRACKS, read_dataset
 from tests.support.clips import forbid
-from tests.support.layouts import LABELS, Layout, write_csv, write_tone
+from tests.support.layouts import LABELS, Layout, write_tone
 
 NPZ, CSV = "openmic-2018.npz", "openmic-2018-aggregated-labels.csv"
 
@@ -143,14 +143,12 @@ def test_a_directory_with_only_a_part_of_a_data_set_is_checked(write, layout, tm
     assert "problem: class-map.json" in out
 
 
-@pytest.mark.parametrize("figure", ["folder.png", "file/a.png"])
-def test_a_figure_that_cannot_be_written_does_not_hide_the_report(write, layout, tmp_path, figure):
+def test_a_figure_that_cannot_be_written_does_not_hide_the_report(write, layout, tmp_path):
     (tmp_path / "folder.png").mkdir()
-    (tmp_path / "file").touch()
-    code, out, err = run(write(layout), "--figure", str(tmp_path / figure))
+    code, out, err = run(write(layout), "--figure", str(tmp_path / "folder.png"))
     assert code == 1
     assert "usable: " in out
-    assert f"figure={tmp_path / figure}" in err
+    assert f"figure={tmp_path / 'folder.png'}" in err
 
 
 # Audio
@@ -179,15 +177,6 @@ def test_clips_that_are_empty_or_no_sound_are_named(write, layout):
     assert "2 of them; a study with --skip-corrupt" in report(root)
 
 
-def test_a_recording_that_is_too_long_or_too_large_for_a_clip_is_named(write, layout):
-    root = write(layout)
-    soundfile.write(clip(root, layout, 1), np.zeros(360_100, np.int16), 100, format="WAV")
-    os.truncate(clip(root, layout, 2), 300_000_000)
-    long, large = problems_of(root)["unreadable audio"]
-    assert long.startswith(f"audio/000/{layout.keys[1]}.ogg: too long")
-    assert large.startswith(f"audio/000/{layout.keys[2]}.ogg: too large")
-
-
 def test_all_clips_are_decoded_only_on_request(write):
     layout = Layout(n_clips=50, n_train=40)
     root = write(layout)
@@ -214,29 +203,14 @@ def test_a_clip_whose_mono_mix_is_silent_is_a_warning_with_its_name(write, layou
     assert run(root)[0] == 0
 
 
-KINDS = [
-    (os.mkfifo, "FIFO"),
-    (os.mkdir, "directory"),
-    (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
-]
-
-
-@pytest.mark.timeout(30)
-@pytest.mark.parametrize(("make", "kind"), KINDS)
-def test_a_clip_that_is_no_regular_file_cannot_be_opened(write, layout, make, kind):
-    root = write(layout)
-    clip(root, layout, 1).unlink()
-    make(clip(root, layout, 1))
-    ((text,),) = (texts for place, texts in problems_of(root).items() if place == "audio that cannot be opened")
-    assert text.startswith(f"audio/000/{layout.keys[1]}.ogg: ")
-    assert kind in text
-
-
 def test_a_clip_that_may_not_be_read_cannot_be_opened(write, layout, monkeypatch):
     root = write(layout)
     forbid(monkeypatch, clip(root, layout, 1))
-    text = f"audio/000/{layout.keys[1]}.ogg: Permission denied"
-    assert problems_of(root) == {"audio that cannot be opened": [text]}
+    clip(root, layout, 2).unlink()
+    clip(root, layout, 2).mkdir()
+    reasons = {1: "Permission denied", 2: "Is a directory"}
+    texts = [f"audio/000/{layout.keys[row]}.ogg: {why}" for row, why in reasons.items()]
+    assert problems_of(root) == {"audio that cannot be opened": texts}
 
 
 @pytest.mark.parametrize("content", [b"damaged", b""])
@@ -252,32 +226,12 @@ def test_a_clip_of_a_track_that_is_known_to_be_damaged_is_a_note(write, layout, 
 # Tables
 
 
-@pytest.mark.timeout(30)
-@pytest.mark.parametrize(("make", "kind"), KINDS)
-@pytest.mark.parametrize(
-    "name", ["class-map.json", NPZ, CSV, "openmic-2018-metadata.csv", "partitions/split01_train.csv"]
-)
-def test_a_table_that_is_no_regular_file_is_named_by_check_and_study(write, layout, name, make, kind):
-    root = write(layout, labels_as="csv")
-    (root / name).unlink(missing_ok=True)
-    make(root / name)
-    assert kind in problems_of(root)[(root / name).name][0]
-    with pytest.raises(OSError, match=kind):
-        read_dataset(root)
-
-
 def test_every_wrong_line_of_the_label_csv_is_listed(write, layout):
     root = write(layout, labels_as="csv")
     rows = (root / CSV).read_text().splitlines()
     n = len(rows)
-    bad = [
-        "k,theremin,0.5,3",
-        f"{layout.keys[0]},voice,much,3",
-        f"{layout.keys[1]},voice,1.5,3",
-        "k",
-        rows[1],
-        "..,banjo,1,3",
-    ]
+    key, other = layout.keys[:2]
+    bad = ["k,theremin,0.5,3", f"{key},voice,much,3", f"{other},voice,1.5,3", "k", rows[1], "..,banjo,1,3"]
     (root / CSV).write_text("\n".join([*rows, *bad]))
     wrong = problems_of(root)[CSV]
     for line, why in ((1, "theremin"), (2, "'much'"), (4, "1 of 4 columns"), (5, "first on line 2"), (6, "'..'")):
@@ -328,15 +282,6 @@ def test_a_label_that_a_validation_split_cannot_hold_is_a_problem(write, layout)
     ]
 
 
-def test_a_missing_column_is_named(write, layout):
-    root = write(layout, labels_as="csv")
-    write_csv(root / CSV, [("sample_key", "instrument"), ("a", "voice")])
-    write_csv(root / "openmic-2018-metadata.csv", [("sample_key", "artist")])
-    wrong = problems_of(root)
-    assert wrong[CSV] == ["no column relevance; it has sample_key, instrument"]
-    assert wrong["openmic-2018-metadata.csv"] == ["no column artist_name; it has sample_key, artist"]
-
-
 def test_several_wrong_files_are_each_listed_once(write, layout):
     root = write(layout)
     (root / "class-map.json").write_text(json.dumps({"banjo": 0, "cello": 0}))
@@ -379,14 +324,13 @@ def test_vggish_that_cannot_be_used_is_a_note(write, layout, spoil, fact, why):
 SMALL_FILES = ("class-map.json", NPZ, CSV, "openmic-2018-metadata.csv", "partitions/split01_train.csv", MARKER)
 
 
-@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", SMALL_FILES)
-def test_no_damage_ends_in_a_traceback_and_the_verdict_is_the_reader_s(write, layout, name, seed):
+def test_no_damage_ends_in_a_traceback_and_the_verdict_is_the_reader_s(write, layout, name):
     layout.vggish = layout.vggish[:, :, :1]
     root = write(layout, labels_as="csv" if name == CSV else "npz")
     (root / MARKER).write_text('{"md5": "1"}')
-    chance, complete = random.Random(seed), (root / name).read_bytes()
-    for _ in range(4):
+    chance, complete = random.Random(0), (root / name).read_bytes()
+    for _ in range(6):
         content = bytearray(complete[: chance.choice([len(complete), chance.randrange(len(complete))])])
         for _ in range(chance.choice([0, 1, 20])):
             if content:
@@ -400,19 +344,6 @@ def test_no_damage_ends_in_a_traceback_and_the_verdict_is_the_reader_s(write, la
             assert not found.is_usable
         else:
             assert found.is_usable
-
-
-@pytest.mark.parametrize("name", [*SMALL_FILES, "partitions", "audio"])
-def test_a_file_in_place_of_a_folder_and_the_reverse_are_reported(write, layout, name):
-    root = write(layout)
-    path = root / name
-    if path.is_dir():
-        shutil.rmtree(path)
-        path.touch()
-    else:
-        path.unlink(missing_ok=True)
-        path.mkdir()
-    assert list(lines_of(check_directory(root)))
 
 
 def test_a_reader_that_only_raises_is_checked_too(write, layout, monkeypatch):

@@ -26,7 +26,7 @@ from harness.data.openmic import read_dataset
 from tests.support.archives import files_below, pack, special
 from tests.support.layouts import Layout
 from tests.support.mounts import read_only, small_disk
-from tests.support.servers import proxying, serving
+from tests.support.servers import serving
 
 ROOT = "openmic-2018"
 CONTENT = np.random.default_rng(0).bytes(700_000)
@@ -107,16 +107,6 @@ def test_a_connection_that_gains_a_megabyte_each_time_may_break_without_bound(do
     assert len(server.log) == 5
 
 
-def test_a_server_without_ranges_sends_all_and_costs_nothing_if_it_breaks_off(part, download):
-    with serving(CONTENT, has_ranges=False) as server:
-        n_bytes = begin(part, server, n_bytes=600_000)
-        server.disconnects = [300_000]
-        with pytest.raises(ConnectionError, match="are kept in"):
-            download(server.url, attempts=1)
-        assert part.read_bytes() == CONTENT[:n_bytes]
-        assert download(server.url) == CONTENT
-
-
 def test_a_part_that_is_complete_is_not_downloaded_again(part, download):
     part.write_bytes(CONTENT)
     with serving(CONTENT) as server:
@@ -124,42 +114,24 @@ def test_a_part_that_is_complete_is_not_downloaded_again(part, download):
     assert [(asked.status, asked.sent) for asked in server.log] == [(416, 0)]
 
 
-@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
 @pytest.mark.parametrize("has_ranges", [True, False])
-@pytest.mark.parametrize("tells_length", [True, False])
-def test_a_login_page_in_place_of_the_file_does_not_harm_the_part(part, download, kind, has_ranges, tells_length):
+def test_a_login_page_in_place_of_the_file_does_not_harm_the_part(part, download, has_ranges):
     with serving(CONTENT) as server:
         n_bytes = begin(part, server, n_bytes=600_000)
-        portal = serving(PAGE, headers={"Content-Type": kind}, tells_length=tells_length, has_ranges=has_ranges)
-        with portal as page, pytest.raises(OSError, match=r"(416|web page|shorter).* are kept in .*--mirror"):
+        portal = serving(PAGE, headers={"Content-Type": "text/html; charset=utf-8"}, has_ranges=has_ranges)
+        with portal as page, pytest.raises(OSError, match=r"(416|web page).* are kept in .*--mirror"):
             download(page.url)
         assert len(page.log) == 1
         assert download(server.url) == CONTENT
     assert [(asked.range, asked.status) for asked in server.log] == [(f"bytes={n_bytes}-", 206)]
 
 
-def test_a_login_page_is_not_taken_for_the_beginning_of_the_file(part, download):
-    with serving(PAGE, headers={"Content-Type": "text/html"}) as portal, pytest.raises(OSError, match="log in"):
-        download(portal.url)
-    assert list(part.parent.iterdir()) == []
-
-
-@pytest.mark.parametrize("is_silent", [False, True])
-def test_a_redirection_is_followed_with_the_range_though_its_connection_closes(part, download, is_silent):
-    with serving(CONTENT, is_silent_after_redirects=is_silent) as server:
+def test_a_redirection_is_followed_with_the_range(part, download):
+    with serving(CONTENT) as server:
         begin(part, server, n_bytes=600_000)
         server.redirects["/records/1"] = server.url
         assert download(server.url.replace("/openmic-2018-v1.0.0.tgz", "/records/1"), attempts=1) == CONTENT
     assert [asked.status for asked in server.log] == [302, 206]
-
-
-@pytest.mark.parametrize(("place", "why"), [("/records/1", "30 redirects"), ("ftp://a/b", "'ftp://a/b'")])
-def test_a_redirection_that_leads_nowhere_names_the_url_and_the_way_out(download, place, why):
-    with serving(CONTENT) as server:
-        server.redirects["/records/1"] = place
-        url = server.url.replace("/openmic-2018-v1.0.0.tgz", "/records/1")
-        with pytest.raises(OSError, match=rf"^{url}: .*{why}.*--mirror.*--archive"):
-            download(url)
 
 
 def test_a_busy_server_is_asked_again(download):
@@ -178,19 +150,17 @@ def test_a_refusal_is_final(download, status):
     assert len(server.log) == 1
 
 
-def test_a_server_that_is_not_there_is_named(download):
-    with serving() as server:
-        pass
-    with pytest.raises(ConnectionError, match=rf"^{server.url}: Failed to .*refused"):
-        download(server.url, attempts=2)
+def test_a_server_without_ranges_sends_all_again(part, download):
+    with serving(CONTENT, has_ranges=False) as server:
+        begin(part, server, n_bytes=600_000)
+        assert download(server.url) == CONTENT
 
 
-@pytest.mark.parametrize("has_ranges", [True, False])
-def test_room_for_the_missing_bytes_is_checked_before_anything_is_written(part, download, has_ranges):
+def test_room_for_the_missing_bytes_is_checked_before_anything_is_written(part, download):
     def refuse(n_missing):
         raise OSError(f"no room for {n_missing}")
 
-    with serving(CONTENT, has_ranges=has_ranges) as server:
+    with serving(CONTENT) as server:
         n_bytes = begin(part, server, n_bytes=600_000)
         with pytest.raises(OSError, match=f"^no room for {len(CONTENT) - n_bytes}$"):
             download(server.url, check_room=refuse)
@@ -209,14 +179,6 @@ def use_proxy(monkeypatch):
         monkeypatch.setenv(f"{scheme}_proxy", proxy)
 
     return use_proxy
-
-
-def test_a_proxy_of_the_environment_is_used(download, use_proxy):
-    with serving(CONTENT) as server, proxying() as (proxy, seen):
-        use_proxy(proxy)
-        assert download(server.url) == CONTENT
-    assert seen == [server.url]
-    assert [asked.via for asked in server.log] == ["1.1 test"]
 
 
 def test_https_goes_through_the_proxy_s_tunnel_and_its_refusal_names_the_variable(download, use_proxy):
@@ -324,13 +286,10 @@ def test_a_complete_data_set_is_not_fetched_again_and_leftovers_are_removed(arch
     assert len(server.log) == 1
 
 
-def test_a_data_set_that_lost_files_or_has_another_origin_is_left_alone(archive, fetching):
+def test_a_data_set_of_another_origin_is_left_alone(archive, fetching):
     with serving(archive) as server:
         fetch, _ = fetching(server)
         place = fetch.run()
-        next(place.rglob("*.ogg")).unlink()
-        with pytest.raises(ValueError, match=rf"^{place}: only \d+ of its \d+ files"):
-            fetch.run()
         for wrong in ('{"md5": "0"}', "[]"):
             (place / MARKER).write_text(wrong)
             with pytest.raises(ValueError, match=rf"^{place}: exists"):
@@ -405,10 +364,9 @@ def test_without_room_nothing_is_downloaded(archive, fetching, to):
     assert names_in(to / f".{ROOT}.fetch") == []
 
 
-@pytest.mark.parametrize("below", ["", "new"])
-def test_a_file_in_place_of_the_directory_is_named(archive, fetching, tmp_path, below):
+def test_a_file_in_place_of_the_directory_is_named(archive, fetching, tmp_path):
     (tmp_path / "file").touch()
-    to = tmp_path / "file" / below
+    to = tmp_path / "file"
     with serving(archive) as server, pytest.raises(NotADirectoryError, match=rf"^{to}: "):
         fetching(server, to=to)[0].run()
     assert server.log == []
@@ -431,16 +389,11 @@ def test_of_two_fetches_at_once_one_waits_and_both_succeed(archive, fetching):
 
 GOOD = (f"{ROOT}/class-map.json", b"{}")
 HOSTILE = [
-    ("../outside", b"x"),
-    (f"{ROOT}/../../outside", b"x"),
     (f"{ROOT}/audio/../../../outside", b"x"),
     special("../outside", tarfile.DIRTYPE),
     special(f"{ROOT}/link", tarfile.SYMTYPE, "../../outside"),
-    special(f"{ROOT}/link", tarfile.SYMTYPE, "class-map.json"),
     special(f"{ROOT}/link", tarfile.LNKTYPE, "../outside"),
-    special("beside", tarfile.SYMTYPE, "/etc"),
     special(f"{ROOT}/disk", tarfile.BLKTYPE),
-    special(f"{ROOT}/pipe", tarfile.FIFOTYPE),
 ]
 
 
@@ -471,26 +424,26 @@ def test_only_the_root_is_kept_with_the_archive_s_times_and_harmless_modes(tmp_p
     assert (status.st_uid, status.st_mtime) == (os.getuid(), 1_500_000_000)  # the feature cache depends on the time
 
 
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
-def test_a_truncated_archive_is_refused(tmp_path, to, share):
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.9])
+def test_a_truncated_archive_is_refused(tmp_path, to, kept):
     path = pack(tmp_path / "a.tgz", [GOOD, *((f"{ROOT}/audio/{i}", os.urandom(3000)) for i in range(50))])
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"a\.tgz: not a complete"):
         unpack(path, to)
     assert not (to / ROOT).exists()
 
 
-# gzip's time stamp would give the test another name in each process
-@pytest.mark.parametrize("content", [b"", PAGE, gzip.compress(b"not a tar", mtime=0)])
-def test_a_file_that_is_no_archive_is_refused(tmp_path, to, content):
-    (tmp_path / "a.tgz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.tgz: not a complete"):
-        unpack(tmp_path / "a.tgz", to)
-
-
-def test_an_archive_of_another_data_set_is_refused(tmp_path, to):
-    with pytest.raises(ValueError, match=rf"no file in {ROOT}/"):
-        unpack(pack(tmp_path / "a.tgz", [("irmas/a.wav", b"x")]), to)
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(gzip.compress(b"not a tar", mtime=0), "not a complete"), (None, f"has no {ROOT}/")],
+    ids=["no tar", "another data set"],
+)
+def test_a_file_that_is_not_the_archive_is_refused(tmp_path, to, content, why):
+    path = pack(tmp_path / "a.tgz", [("irmas/a.wav", b"x")])
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.tgz: {why}"):
+        unpack(path, to)
     assert names_in(to / f".{ROOT}.fetch") == []
 
 
@@ -514,16 +467,8 @@ def test_a_wrong_flag_is_named(arguments, message, to):
 
 
 def command(server, to):
-    arguments = [
-        "fetch",
-        "openmic",
-        "--to",
-        to,
-        "--mirror",
-        server.url,
-        "--md5",
-        hashlib.md5(server.content).hexdigest(),
-    ]
+    md5 = hashlib.md5(server.content).hexdigest()
+    arguments = ["fetch", "openmic", "--to", to, "--mirror", server.url, "--md5", md5]
     environment = {**os.environ, "PYTHONPATH": os.fspath(Path(__file__).parents[2])}
     return subprocess.Popen(
         [sys.executable, "-m", "harness.data", *map(os.fspath, arguments)],

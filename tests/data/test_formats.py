@@ -9,7 +9,8 @@ from harness.data.__main__ import app
 from harness.data.dataset import LabelTable, Problems, make_dataset
 from harness.data.formats import FORMATS, Format, read_dataset
 from harness.features.inputs import LogMel
-from harness.features.log_mel import FrontEnd
+from harness.models.backbones import backbone_digest, front_end_of, load_backbone
+from harness.study.session import Session, TrialTask
 from harness.study.sources import open_dataset, open_study_data
 from tests.support.layouts import Layout, write_tone
 
@@ -53,15 +54,26 @@ def test_a_format_that_is_added_to_the_registry_is_read_checked_and_studied(fold
     assert "clips     20: 18 train, 2 test" in result.stdout
 
 
-def test_a_study_of_an_added_format_reads_the_paths_of_its_clips(folders, tmp_path, monkeypatch):
+def test_a_trial_learns_the_clips_of_an_added_format(folders, tiny_file, tmp_path, monkeypatch):
     monkeypatch.setenv("REPROGRAMMING_CACHE", str(tmp_path / "cache"))
-    spec = DataSpec(source=str(folders))
-    dataset = open_dataset(spec)
-    data = open_study_data(spec, dataset, inputs=LogMel(FrontEnd(n_mels=16, n_frames=32)))
-    assert len(data.train) + len(data.validation) == 18
-    inputs, targets, _ = data.train.read(np.arange(len(data.train)))
-    loudest = inputs.float().mean(dim=1).argmax(dim=1)
-    assert ((loudest > 4) == (targets[:, 0] == 1)).all()  # the high tone is the label of column 0
+    spec = DataSpec(source=str(folders), validation_fraction=0.3)
+    data = open_study_data(spec, open_dataset(spec), inputs=LogMel(front_end_of(tiny_file)))
+    task = TrialTask(
+        number=0,
+        paths={"normalisation/kind": "dataset", "mapper/kind": "linear", "optimiser/lr": 0.03},
+        epochs=20,
+        seed=0,
+        backbone=tiny_file,
+        backbone_digest=backbone_digest(load_backbone(tiny_file)),
+        data=spec,
+        data_digest=data.digest,
+        precision="fp32",
+        shared=str(tmp_path / "study"),
+        threads=1,
+    )
+    *_, last = Session(task)
+    assert set(last.best.f1_by_label) == {"high", "low"}
+    assert last.best.figures["macro_f1"] == 1  # two tones are easily told apart
 
 
 def test_an_added_format_s_problems_are_raised_by_a_study_and_listed_by_a_check(folders):

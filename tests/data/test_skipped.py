@@ -110,10 +110,12 @@ def test_a_clip_concerns_only_those_who_request_it_and_leaves_the_list_when_repa
     assert listed(dataset, tmp_path) == {}
 
 
-def test_clips_with_a_silent_mono_mix_are_named_when_they_are_computed(dataset, report, caplog):
-    tone = np.sin(np.arange(22_050) / 10)
-    soundfile.write(dataset.paths[1], np.stack([tone, -tone], axis=1), 44_100, format="WAV", subtype="PCM_16")
-    soundfile.write(dataset.paths[2], np.zeros(22_050), 44_100, format="WAV", subtype="PCM_16")
-    assert report() == list(range(6))
+def test_clips_with_a_silent_mono_mix_are_named_each_time(dataset, report, caplog):
+    for row in (1, 2):
+        soundfile.write(dataset.paths[row], np.zeros(22_050), 44_100, format="WAV", subtype="PCM_16")
     names = ", ".join(f"audio/000/{dataset.keys[row]}.ogg" for row in (1, 2))
-    assert [record.message for record in caplog.records] == [f"nothing is audible in the mono mix of 2 clips: {names}"]
+    for _ in range(2):
+        caplog.clear()
+        assert report() == list(range(6))
+        (record,) = caplog.records
+        assert record.message == f"nothing is audible in the mono mix of 2 clips: {names}"

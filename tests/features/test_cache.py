@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from harness.features import cache as cache_module
-from harness.features.cache import FORMAT, CachedRows, FeatureCache, Recipe
+from harness.features.cache import FORMAT, REASON, CachedRows, FeatureCache, Recipe
 
 RECIPE = Recipe("noise", 1, {"hop_ms": 10.0}, (6, 4))
 VALUES = np.random.default_rng(0).normal(size=(40, 6, 4)).astype(np.float16)
@@ -47,37 +47,21 @@ def file_of(cache, row):
 
 @pytest.mark.parametrize(
     "index",
-    [
-        3,
-        -1,
-        [5, 5, 0],
-        slice(2, 9, 3),
-        slice(None),
-        [],
-        np.arange(40) % 3 == 0,
-        np.array([[1, 2], [3, 0]]),
-        np.int64(7),
-    ],
+    [-1, np.int64(7), [5, 5, 0], slice(2, 9, 3), slice(None), [], np.arange(40) % 3 == 0, np.array([[1, 2], [3, 0]])],
     ids=str,
 )
 def test_an_index_selects_the_rows_that_it_selects_of_an_array(rows, index):
+    found = rows[index]
+    assert np.array_equal(found, VALUES[index])
+    assert (found.dtype, rows.shape) == (np.float16, VALUES.shape)
+    found[:] = 0  # a copy for its reader
     assert np.array_equal(rows[index], VALUES[index])
-    assert rows[index].dtype == np.float16
-
-
-def test_rows_have_the_shape_and_type_of_the_array(rows):
-    assert (rows.shape, rows.dtype) == (VALUES.shape, VALUES.dtype)
 
 
 @pytest.mark.parametrize("index", [40, -41, [0, 99]])
 def test_a_row_that_is_not_there_is_an_index_error(rows, index):
     with pytest.raises(IndexError):
         rows[index]
-
-
-def test_a_read_row_is_a_copy_for_its_reader(rows):
-    rows[3][:] = 0
-    assert np.array_equal(rows[3], VALUES[3])
 
 
 def test_a_row_without_features_cannot_be_read(cache):
@@ -214,12 +198,6 @@ def test_who_writes_the_same_row_at_the_same_time_writes_a_whole_file(cache):
     assert not list(cache.place.glob("*.part"))
 
 
-def test_an_open_reader_keeps_its_rows_while_others_are_added(cache, rows):
-    before = rows[:20]
-    cache.write("f" * 64, VALUES[0])
-    assert np.array_equal(rows[:20], before)
-
-
 def test_what_a_killed_process_left_is_cleared_after_a_day(cache):
     old, fresh = cache.place / "a.npy.1.part", cache.place / "b.npy.2.part"
     for path in (old, fresh):
@@ -232,7 +210,7 @@ def test_what_a_killed_process_left_is_cleared_after_a_day(cache):
 def test_a_reason_is_kept_and_one_that_a_power_cut_spoiled_is_none(cache):
     cache.write_reason("a" * 64, "not readable as sound (é)")
     assert (cache.reason("a" * 64), cache.has("a" * 64)) == ("not readable as sound (é)", True)
-    assert cache.stored() == (set(DIGESTS), {"a" * 64})
+    assert (cache.stored(), cache.stored(REASON)) == (set(DIGESTS), {"a" * 64})
     os.truncate(cache.place / f"{'a' * 64}.txt", 3)
     assert (cache.reason("a" * 64), cache.has("a" * 64)) == ("", False)
 
@@ -258,7 +236,7 @@ def test_the_recipe_lies_beside_its_arrays(cache):
     assert (found["format"], found["kind"], found["settings"]) == (FORMAT, "noise", {"hop_ms": 10.0})
 
 
-def test_caches_of_earlier_versions_are_named_with_what_removes_them_and_left(tmp_path, caplog):
+def test_caches_of_earlier_versions_are_named_and_left(tmp_path, caplog):
     contents = {
         "0123": ("index.json", {"format": 5}),
         "noise-older": ("recipe.json", {"format": FORMAT, "kind": "noise", "version": 0}),
@@ -274,7 +252,5 @@ def test_caches_of_earlier_versions_are_named_with_what_removes_them_and_left(tm
         FeatureCache(tmp_path, RECIPE).prepare()
         FeatureCache(tmp_path, RECIPE).prepare()
     (record,) = caplog.records
-    assert record.getMessage().endswith(
-        f"rm -r {tmp_path / '0123'} {tmp_path / 'noise-format'} {tmp_path / 'noise-older'}"
-    )
+    assert record.getMessage().endswith("0123, noise-format, noise-older")
     assert all((tmp_path / name).exists() for name in contents)

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import numpy as np
+
 from harness.features.log_mel import FrontEnd
 from tests.support.layouts import write_tone
 
@@ -16,6 +18,11 @@ def tones(folder, n=8, **sound):
     for i, path in enumerate(paths):
         write_tone(path, hertz=200 * (i + 1), channels=1 + i % 2, **sound)
     return paths
+
+
+def noise(seconds, *, sample_rate=16000, channels=1, seed=0):
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal((round(seconds * sample_rate), channels))).astype(np.float32)
 
 
 def touch(path):

@@ -1,11 +1,10 @@
-"""A local server and proxy, which can be made to fail."""
+"""A local server that can be made to fail."""
 
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.request import ProxyHandler, Request, build_opener
 
 
 @dataclass
@@ -24,7 +23,6 @@ class Server:
     """The served content and the failures, which a test may change between requests.
 
     Each request uses up one of `disconnects` (break off after so many bytes) and of `statuses` (answer with this one).
-    With `is_silent_after_redirects` the connection of a redirection stays open, and closes at the next request.
     """
 
     content: bytes
@@ -34,7 +32,6 @@ class Server:
     statuses: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
-    is_silent_after_redirects: bool = False
     bytes_per_second: float | None = None
     log: list[Asked] = field(default_factory=list)
     url: str = ""
@@ -47,18 +44,13 @@ class Server:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: Server
-    was_redirected = False
 
     def do_GET(self):
         state = self.state
         self.close_connection = True
-        if self.was_redirected:  # close the connection without an answer
-            return None
         asked = Asked(self.path, self.headers.get("Range"), self.headers.get("Via"))
         state.log.append(asked)
         if self.path in state.redirects:
-            self.was_redirected = state.is_silent_after_redirects
-            self.close_connection = not self.was_redirected
             return self._answer(asked, 302, b"", {"Location": state.redirects[self.path], "Content-Length": "0"})
         if state.statuses and (status := state.statuses.pop(0)) != 200:
             return self._answer(asked, status, b"no", {"Content-Length": "2", **state.headers})
@@ -106,27 +98,6 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-class _ProxyHandler(BaseHTTPRequestHandler):
-    """Forwards GET requests for absolute URLs, and records them."""
-
-    seen: list[str]
-
-    def do_GET(self):
-        self.seen.append(self.path)
-        passed_on = {"Range": self.headers["Range"]} if "Range" in self.headers else {}
-        with build_opener(ProxyHandler({})).open(Request(self.path, headers=passed_on | {"Via": "1.1 test"})) as answer:
-            body = answer.read()
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
-                if name.lower() not in ("connection", "server", "date"):
-                    self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
 @contextmanager
 def serving(content=b"", **how):
     """Give a `Server` that answers every path with its content."""
@@ -134,14 +105,6 @@ def serving(content=b"", **how):
     with _running(type("Handler", (_Handler,), {"state": state})) as address:
         state.url = f"http://{address}/openmic-2018-v1.0.0.tgz"
         yield state
-
-
-@contextmanager
-def proxying():
-    """Give a proxy's URL and the list of the URLs that were requested through it."""
-    seen = []
-    with _running(type("Handler", (_ProxyHandler,), {"seen": seen})) as address:
-        yield f"http://{address}", seen
 
 
 @contextmanager

@@ -1,28 +1,31 @@
-"""What a study may see: training and validation clips, and nothing of the test clips."""
+"""A study's batches: training and validation clips, nothing of the test clips, read ahead in order."""
 
 import json
 import shutil
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
 from harness.config.study import DataSpec
-from harness.data.batches import log_mel_features, study_data
+from harness.data.batches import ReadAhead, log_mel_features, study_data, to_device
 from harness.data.openmic import read_dataset, read_vggish
 from harness.data.skipped import report_skipped
 from harness.data.splits import split_train
+from harness.features.cache import CachedRows, FeatureCache, Recipe
 from harness.features.extract import extract
 from harness.features.inputs import LogMel, Vggish
 from harness.features.log_mel import FrontEnd
 from harness.study import sources
 from harness.study.sources import features_of, open_dataset, open_study_data
+from tests.conftest import make_data
 from tests.support.layouts import Layout, write_tone
 
 FRONT_END = FrontEnd(n_mels=32, n_frames=32)
-HEARD = pytest.mark.parametrize("inputs", [LogMel(FRONT_END), Vggish()], ids=["log-mel", "vggish"])
+BOTH_INPUTS = pytest.mark.parametrize("inputs", [LogMel(FRONT_END), Vggish()], ids=["log-mel", "vggish"])
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +63,7 @@ def everything(data):
     return [array.tobytes() for part in parts for array in part] + [data.mean, data.std]
 
 
-@HEARD
+@BOTH_INPUTS
 def test_test_clips_are_in_no_part(tmp_path, inputs):
     make(tmp_path / "data")
     dataset, data = open_root(tmp_path / "data", inputs)
@@ -70,7 +73,7 @@ def test_test_clips_are_in_no_part(tmp_path, inputs):
     assert np.array_equal(data.validation.rows, split.validation)
 
 
-@HEARD
+@BOTH_INPUTS
 def test_other_sounds_and_labels_of_the_test_clips_change_nothing(tmp_path, inputs):
     make(tmp_path / "one")
     layout = make(tmp_path / "two", test_hertz=3000, test_targets=1.0)
@@ -78,17 +81,6 @@ def test_other_sounds_and_labels_of_the_test_clips_change_nothing(tmp_path, inpu
     layout.write_npz(tmp_path / "two")
     one, two = (open_root(tmp_path / name, inputs)[1] for name in ("one", "two"))
     assert everything(one) == everything(two)
-
-
-@HEARD
-def test_a_batch_is_what_is_stored_for_its_clips(tmp_path, inputs):
-    make(tmp_path / "data")
-    _, data = open_root(tmp_path / "data", inputs)
-    inputs, targets, observed = data.train.batch(np.array([2, 0]), torch.device("cpu"))
-    assert inputs.dtype == torch.float32
-    assert np.array_equal(inputs.numpy(), data.train.features[data.train.rows[[2, 0]]].astype(np.float32))
-    assert np.array_equal(targets.numpy(), data.train.targets[[2, 0]])
-    assert np.array_equal(observed.numpy(), data.train.observed[[2, 0]])
 
 
 def test_vggish_comes_as_the_data_set_has_it(tmp_path):
@@ -100,41 +92,7 @@ def test_vggish_comes_as_the_data_set_has_it(tmp_path):
     assert np.array_equal(data.train.features, read_vggish(dataset))
 
 
-def test_log_mel_and_vggish_have_the_same_clips_and_labels_in_their_parts(tmp_path):
-    layout = Layout(n_clips=24, n_train=16)
-    layout.observed[[1, 3]] = False  # nobody was asked about these clips
-    layout.observed[:8, 2] = False
-    layout.write(tmp_path / "data")
-    for key in layout.keys:
-        write_tone(tmp_path / "data/audio" / key[:3] / f"{key}.ogg")
-    one, other = (open_root(tmp_path / "data", inputs)[1] for inputs in (LogMel(FRONT_END), Vggish()))
-    assert not {1, 3} & {*one.train.rows, *one.validation.rows}
-    for ours, theirs in ((one.train, other.train), (one.validation, other.validation)):
-        assert np.array_equal(ours.rows, theirs.rows)
-        assert np.array_equal(ours.targets, theirs.targets)
-        assert np.array_equal(ours.observed, theirs.observed)
-
-
-def test_a_data_set_without_vggish_is_refused_with_what_to_do(tmp_path):
-    layout = make(tmp_path / "data")
-    (tmp_path / "data/openmic-2018.npz").unlink()
-    layout.write_csv(tmp_path / "data")
-    assert open_root(tmp_path / "data")
-    with pytest.raises(ValueError, match="no array 'X'"):
-        open_root(tmp_path / "data", Vggish())
-
-
-@pytest.mark.parametrize("bad", [-1.0, 255.5, np.nan, np.inf])
-def test_vggish_out_of_range_is_refused(tmp_path, bad):
-    layout = make(tmp_path / "data")
-    layout.vggish = layout.vggish.astype(np.float64)
-    layout.vggish[5, 3, 7] = bad
-    layout.write_npz(tmp_path / "data")
-    with pytest.raises(ValueError, match=r"openmic-2018\.npz: X must hold numbers from 0 to 255"):
-        open_root(tmp_path / "data", Vggish())
-
-
-@HEARD
+@BOTH_INPUTS
 def test_a_label_that_no_validation_clip_is_annotated_for_is_refused(tmp_path, inputs):
     make(tmp_path / "data")
     spec = DataSpec(source=str(tmp_path / "data"), validation_fraction=0.4, split_seed=1)
@@ -147,7 +105,7 @@ def test_a_label_that_no_validation_clip_is_annotated_for_is_refused(tmp_path, i
         study_data(replace(dataset, observed=bare), features, split)
 
 
-@HEARD
+@BOTH_INPUTS
 def test_the_statistics_are_those_of_the_training_clips(tmp_path, inputs):
     make(tmp_path / "data")
     _, data = open_root(tmp_path / "data", inputs)
@@ -156,7 +114,7 @@ def test_the_statistics_are_those_of_the_training_clips(tmp_path, inputs):
     assert data.std == pytest.approx(values.std())
 
 
-@HEARD
+@BOTH_INPUTS
 def test_the_same_data_elsewhere_has_the_same_digest(tmp_path, inputs):
     make(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
@@ -164,7 +122,7 @@ def test_the_same_data_elsewhere_has_the_same_digest(tmp_path, inputs):
     assert one.digest == two.digest
 
 
-@HEARD
+@BOTH_INPUTS
 def test_other_labels_and_other_sounds_each_give_another_digest(tmp_path, inputs):
     layout = make(tmp_path / "data")
     for name in ("labels", "sounds"):
@@ -194,22 +152,9 @@ def test_every_front_end_gives_the_same_digest_and_vggish_another(tmp_path):
     assert open_root(tmp_path / "data", Vggish())[1].digest != opened[0].digest
 
 
-def test_noise_in_place_of_the_music_gives_another_digest(tmp_path):
-    layout = make(tmp_path / "data")
-    spec = DataSpec(source=str(tmp_path / "data"), validation_fraction=0.4, split_seed=1)
-    digests = []
-    for _ in range(2):
-        data = open_study_data(spec, open_dataset(spec), inputs=LogMel(FRONT_END))
-        digests.append(data.digest)
-        for key in layout.keys:
-            noise = np.random.default_rng(0).normal(0, 0.1, 16000)
-            soundfile.write(tmp_path / "data/audio" / key[:3] / f"{key}.ogg", noise, 16000, format="OGG")
-    assert digests[0] != digests[1]
-
-
-@HEARD
+@BOTH_INPUTS
 def test_a_demo_set_that_was_compressed_elsewhere_has_the_same_digest(tmp_path, monkeypatch, inputs):
-    """Two machines render the same samples, and write other files: here another tone stands for that."""
+    """Two machines render the same samples, and write other files; another tone stands in for that."""
     spec = DataSpec(source="demo", validation_fraction=0.4, split_seed=1)
     digests = []
     for name, rendered in (("one", "same"), ("two", "same"), ("three", "other")):
@@ -230,3 +175,81 @@ def test_an_unreadable_clip_is_left_out_on_demand(tmp_path):
     _, _, data = open_data(tmp_path / "data", tmp_path / "cache", skip_corrupt=True)
     assert data.digest != whole.digest
     assert 0 not in set(data.train.rows) | set(data.validation.rows)
+
+
+# Reading ahead
+
+SECONDS = 20
+
+
+def readers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("reading ahead")]
+
+
+def test_batches_come_in_order_and_as_many_are_read_ahead_as_requested():
+    begun = []
+    with ReadAhead(lambda x: begun.append(x) or x, range(10), depth=3) as batches:
+        for count, batch in enumerate(batches, 1):
+            assert batch == count - 1
+            deadline = time.monotonic() + SECONDS
+            while len(begun) < min(count + 3, 10) and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(0.01)
+            assert begun == list(range(min(count + 3, 10)))
+
+
+def test_an_error_of_a_read_is_raised_in_its_place():
+    def read(x):
+        if x == 2:
+            raise OSError("row 2 is gone")
+        return x
+
+    got = []
+    with pytest.raises(OSError, match="row 2 is gone"), ReadAhead(read, range(5)) as batches:
+        got.extend(iter(batches))
+    assert (got, readers()) == ([0, 1], [])
+
+
+def test_leaving_in_the_middle_ends_the_thread_and_the_reading():
+    begun = []
+    with ReadAhead(begun.append, range(1000)) as batches:
+        for _ in batches:
+            assert len(readers()) == 1
+            break
+    assert readers() == []
+    assert len(begun) < 10
+
+
+def test_the_time_spent_waiting_for_slow_reads_is_counted():
+    with ReadAhead(lambda _: time.sleep(0.02), range(5)) as slow:
+        list(slow)
+    with ReadAhead(lambda x: x, range(5)) as fast:
+        for _ in fast:
+            time.sleep(0.02)
+    assert slow.seconds_waited > 0.08
+    assert fast.seconds_waited < slow.seconds_waited / 2
+
+
+def stored(place, features):
+    """Put rows into a cache, and return them as it gives them."""
+    cache = FeatureCache(place, Recipe("noise", 1, {}, features.shape[1:]))
+    cache.prepare()
+    for row, values in enumerate(features):
+        cache.write(str(row), values)
+    return CachedRows(cache, [str(row) for row in range(len(features))], restore=None)
+
+
+@pytest.mark.parametrize("is_stored", [False, True], ids=["in memory", "in a file"])
+def test_a_batch_read_ahead_is_the_batch(tmp_path, is_stored):
+    part = make_data(seed=0).train
+    if is_stored:
+        object.__setattr__(part, "features", stored(tmp_path, part.features))
+    cpu = torch.device("cpu")
+    wanted = [np.array([3, 1, 95]), np.array([0]), np.arange(20, 30)]
+    with part.read_ahead(wanted, cpu) as batches:
+        found = list(batches)
+    assert [batch[0].dtype for batch in found] == [torch.float16] * 3
+    for batch, clips in zip(found, wanted, strict=True):
+        for one, other in zip(to_device(batch, cpu), part.batch(clips, cpu), strict=True):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
