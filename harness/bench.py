@@ -29,7 +29,7 @@ from harness.benchmarks.preparation import measure_preparation
 from harness.benchmarks.reading import measure_reading, measure_waiting
 from harness.benchmarks.timing import torch_threads
 from harness.benchmarks.training import BACKBONES, TrainingPlan, measure_training
-from harness.common.cli import REFUSED
+from harness.common.cli import EXIT_REFUSED
 from harness.common.progress import track
 from harness.config.checks import one_of
 from harness.config.study import PRECISIONS
@@ -78,7 +78,7 @@ def main(
             tables.append(table)
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(REFUSED) from None
+        raise typer.Exit(EXIT_REFUSED) from None
     results["environment"]["load_after"] = os.getloadavg()[0]
     _show(results, tables, as_json=as_json)
 

@@ -11,16 +11,16 @@ import typer
 from harness.common import cli as flags
 from harness.common.cli import (
     DEFAULT_STORAGE,
-    DONE,
-    FAILED,
-    INTERRUPTED,
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
     announce,
     check_storage,
     configure_logging,
     prepare_environment,
     report_errors,
 )
-from harness.config.literature import SYSTEMS, in_words
+from harness.config.literature import SYSTEMS, describe_systems
 from harness.config.study import Resources, StudyPlace, check_machine
 from harness.evaluation.request import Request
 from tracking.uris import checked_uri
@@ -34,7 +34,7 @@ def main(
     top: Annotated[int, typer.Option(help="Configurations of each system of each study, the best first.")] = 1,
     seeds: Annotated[int, typer.Option(help="Retrainings of each configuration.")] = 10,
     systems: Annotated[
-        str | None, typer.Option(help=f"Systems to evaluate, some of {in_words(SYSTEMS)}, with commas. [all]")
+        str | None, typer.Option(help=f"Systems to evaluate, some of {describe_systems(SYSTEMS)}, with commas. [all]")
     ] = None,
     by: Annotated[
         str, typer.Option(help="Figure on validation to choose by: macro_f1, positive_f1 or map.")
@@ -87,8 +87,8 @@ def main(
         conclude(result, console)
         if result.is_interrupted:
             console.say("interrupted; type the same command again to continue")
-            raise typer.Exit(INTERRUPTED)
-    raise typer.Exit(FAILED if result.has_failed else DONE)
+            raise typer.Exit(EXIT_INTERRUPTED)
+    raise typer.Exit(EXIT_FAILURE if result.has_failed else EXIT_OK)
 
 
 if __name__ == "__main__":

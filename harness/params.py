@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness.common.cli import REFUSED
+from harness.common.cli import EXIT_REFUSED
 from harness.config.checks import one_of
 from harness.config.literature import LABEL_COUNTS, PAPER_BACKBONE, SYSTEMS
 from harness.config.space import configuration_of
@@ -70,7 +70,7 @@ def main(
         counts = count_systems(backbone)
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(REFUSED) from None
+        raise typer.Exit(EXIT_REFUSED) from None
     if as_json:
         typer.echo(json.dumps({"backbone": backbone, "systems": [_as_json(c, verbose=verbose) for c in counts]}))
         return

@@ -16,7 +16,7 @@ from harness.common.cli import (
     prepare_environment,
     report_errors,
 )
-from harness.config.literature import SYSTEMS, in_words
+from harness.config.literature import SYSTEMS, describe_systems
 from harness.config.study import DataSpec, Resources, check_machine
 from harness.reproduction.spec import Reproduction
 from tracking.uris import checked_uri
@@ -30,7 +30,9 @@ def main(
     seeds: Annotated[
         int | None, typer.Option(help="Runs of each system. [3 on the demo, else 10, as in the paper]")
     ] = None,
-    systems: Annotated[str | None, typer.Option(help=f"Some of {in_words(SYSTEMS)}, with commas. [all]")] = None,
+    systems: Annotated[
+        str | None, typer.Option(help=f"Some of {describe_systems(SYSTEMS)}, with commas. [all]")
+    ] = None,
     trials: Annotated[
         int | None,
         typer.Option(help="Trials of each system's study, the paper's configuration first. [8 on the demo, else 1]"),

@@ -19,7 +19,7 @@ from harness.common.text import first_line
 
 DEFAULT_STORAGE = "studies"
 
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILURE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 130
 """Exit codes. A command that refuses its flags, or the files they name, changes nothing."""
 
 _RESERVED = ("demo", "openmic", "ast-nano", "ast-base384")
@@ -42,7 +42,7 @@ def report_errors(how_to_go_on: Callable[[], str]) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         typer.echo(f"interrupted; nothing that was computed is lost: {how_to_go_on()}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     except Exception as error:
         if os.environ.get(_TRACEBACK):
             raise
@@ -51,7 +51,7 @@ def report_errors(how_to_go_on: Callable[[], str]) -> Iterator[None]:
             error, ValueError | FileExistsError | FileNotFoundError | NotADirectoryError
         )
         typer.echo(f"error: {error}" if is_ours else f"error: {_cause(error)}; {how_to_go_on()}", err=True)
-        raise typer.Exit(REFUSED if is_refusal else FAILED) from None
+        raise typer.Exit(EXIT_REFUSED if is_refusal else EXIT_FAILURE) from None
 
 
 def _cause(error: Exception) -> str:

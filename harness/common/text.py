@@ -14,7 +14,7 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, n_
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))
 
 
-def few(names: Iterable[str], *, limit: int = 5) -> str:
+def summarise(names: Iterable[str], *, limit: int = 5) -> str:
     """Return the first few names and the count of the rest, for a message."""
     listed = list(names)
     rest = len(listed) - limit

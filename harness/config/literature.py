@@ -62,7 +62,7 @@ SYSTEMS: Mapping[str, Published] = {
 }
 
 
-def in_words(names: Iterable[str]) -> str:
+def describe_systems(names: Iterable[str]) -> str:
     """Return names of systems, or of other spaces, with the paper's names beside ours."""
     return ", ".join(f"{name} ({SYSTEMS[name].paper_name})" if name in SYSTEMS else name for name in names)
 

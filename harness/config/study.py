@@ -42,11 +42,11 @@ def check_split(kind: str, validation_fraction: float) -> None:
         raise ValueError(f"validation-fraction={validation_fraction}: must lie between 0 and 1")
 
 
-def _data_in_words(study: "StudySpec") -> str:
+def _describe_data(study: "StudySpec") -> str:
     return f"{Path(study.data.source).name}-{study.provenance['data_digest'][:6]}"
 
 
-def _backbone_in_words(study: "StudySpec") -> str:
+def _describe_backbone(study: "StudySpec") -> str:
     backbone = Path(study.backbone).name.removesuffix(".safetensors")
     # a user's file may have the name of many others
     return backbone if backbone == study.backbone else f"{backbone}-{study.provenance['backbone_digest'][:6]}"
@@ -64,7 +64,7 @@ class DataSpec:
     and test clips stay sparsely annotated.
     """
 
-    source: str = setting("demo", term="data", fixes_retraining=True, in_experiment=_data_in_words)
+    source: str = setting("demo", term="data", fixes_retraining=True, in_experiment=_describe_data)
     demo_clips: int | None = setting(None, fixes_retraining=True)  # the digests tell which demo set it was
     demo_seed: int = setting(0, fixes_retraining=True)
     split: str = setting("random", term="split", pairs_runs=True, fixes_retraining=True)
@@ -102,7 +102,7 @@ class DataSpec:
         if self.reveals_all and self.source != "demo":
             raise ValueError(f"data={self.source!r}: reveals_all asks for what truly plays, which only demo has")
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Say where the clips come from and how validation is split off."""
         part = f", a fraction of {self.fraction:g}" if self.fraction < 1 else ""
         return f"{self.source}, {self.split} validation split{part}"
@@ -116,7 +116,7 @@ class StudySpec:
     space: str = setting()
     trials: int = setting(may_change_on_resume=True)
     epochs: int = setting(term="epochs", fixes_retraining=True, shapes_learning=True)
-    backbone: str = setting(term="backbone", fixes_retraining=True, in_experiment=_backbone_in_words)
+    backbone: str = setting(term="backbone", fixes_retraining=True, in_experiment=_describe_backbone)
     data: DataSpec = setting()  # noqa: RUF009  it is a field(); whose own fields are settings
     seed: int = setting()
     storage: str = setting(may_change_on_resume=True)

@@ -13,8 +13,8 @@ import typer
 
 from harness.common import cli as flags
 from harness.common.cli import (
-    DONE,
-    FAILED,
+    EXIT_FAILURE,
+    EXIT_OK,
     absolute_place,
     configure_logging,
     prepare_environment,
@@ -153,7 +153,7 @@ def prepare(
         again |= {"--fraction": None if fraction == 1 else fraction, "--address": address}
         for line in lines_of(outcomes, [*as_flags(again), *(["--skip-corrupt"] if skip_corrupt else [])]):
             typer.echo(line)
-    raise typer.Exit(DONE if all(isinstance(outcome, Prepared) for _, outcome in outcomes) else FAILED)
+    raise typer.Exit(EXIT_OK if all(isinstance(outcome, Prepared) for _, outcome in outcomes) else EXIT_FAILURE)
 
 
 def _check_prepare(
@@ -215,7 +215,7 @@ def check(
         if figure is not None and found.dataset is not None:
             _draw(figure, count_labels(found.dataset), title=found.root.name)
             typer.echo(f"figure    {figure}")
-    raise typer.Exit(DONE if found.is_usable else FAILED)
+    raise typer.Exit(EXIT_OK if found.is_usable else EXIT_FAILURE)
 
 
 def _draw(figure: Path, counts: "LabelCounts", *, title: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from harness.common.progress import Progress, quiet
-from harness.common.text import few
+from harness.common.text import summarise
 from harness.data.dataset import POSITIVE, ClipDataset, Problems
 from harness.data.fetch import read_marker
 from harness.data.formats import FORMATS, find_format
@@ -161,7 +161,7 @@ def _check_vggish(dataset: ClipDataset) -> str | None:
         return None
     problems = Problems()
     problems.attempt(dataset.vggish, lambda: read_vggish(dataset), None)
-    return few(text for texts in problems.by_place.values() for text in texts)
+    return summarise(text for texts in problems.by_place.values() for text in texts)
 
 
 def _name(place: Path, root: Path) -> str:
@@ -248,5 +248,5 @@ def _notes(found: Found, dataset: ClipDataset, *, limit: int | None) -> Iterator
         clips = ", ".join(audio.damaged)
         yield f"note: damaged, of {len(CORRUPTED_TRACKS)} tracks known to be: {clips}; studies leave them out"
     if audio.silent:
-        names = few(audio.silent, limit=limit or len(audio.silent))
+        names = summarise(audio.silent, limit=limit or len(audio.silent))
         yield f"warning: nothing audible after the mix to mono: {names}"

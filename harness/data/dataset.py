@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from harness.common.text import few
+from harness.common.text import summarise
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -80,7 +80,7 @@ class Problems:
             ValueError: there are, and `raises` is set; the message names the place and the first few.
         """
         if texts and self.raises:
-            raise ValueError(f"{place}: {few(texts)}")
+            raise ValueError(f"{place}: {summarise(texts)}")
         if texts:
             self.by_place.setdefault(place, []).extend(texts)
 

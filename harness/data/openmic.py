@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from harness.common.text import few
+from harness.common.text import summarise
 from harness.data.dataset import UNOBSERVED, ClipDataset, LabelTable, Problems, make_dataset, normalised
 from harness.data.npz import member_names, read_array, read_strings
 
@@ -250,7 +250,7 @@ def _find_audio(folder: Path, keys: Sequence[str], problems: Problems) -> list[P
     found = [there.get(audio_name(key)) or there.get(_decomposed_audio_name(key)) for key in keys]
     if problems.raises and (missing := [audio_name(key) for key, path in zip(keys, found, strict=True) if not path]):
         # a check looks at every file itself
-        raise FileNotFoundError(f"{folder}: {len(missing)} of {len(keys)} clips are missing: {few(missing)}")
+        raise FileNotFoundError(f"{folder}: {len(missing)} of {len(keys)} clips are missing: {summarise(missing)}")
     return [path or folder / audio_name(key) for key, path in zip(keys, found, strict=True)]
 
 

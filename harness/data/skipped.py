@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from harness.common.text import few
+from harness.common.text import summarise
 from harness.data.dataset import ClipDataset
 from harness.data.openmic import CORRUPTED_TRACKS
 from harness.features.cache import write_atomically
@@ -47,25 +47,27 @@ def report_skipped(dataset: ClipDataset, extracted: Extracted, *, cache: Path, s
     _write(place, dataset, extracted)
     n_clips = sum(map(bool, extracted.digests)) + len(extracted.unopened)
     if extracted.unopened:
-        named = few((f"{_name(dataset, row)}: {why}" for row, why in extracted.unopened.items()), limit=_N_NAMED)
+        named = summarise((f"{_name(dataset, row)}: {why}" for row, why in extracted.unopened.items()), limit=_N_NAMED)
         raise OSError(
             f"{len(extracted.unopened)} of {n_clips} audio files cannot be opened: {named}; other clips are cached; "
             f"fix the files listed in {place} and run the same command again"
         )
     unreadable = unreadable_clips(dataset, extracted)
     if unreadable and len(unreadable) == n_clips:
-        raise ValueError(f"none of the {n_clips} clips can be read: {few(unreadable.values(), limit=_N_NAMED)}")
+        raise ValueError(f"none of the {n_clips} clips can be read: {summarise(unreadable.values(), limit=_N_NAMED)}")
     known = [key for key in unreadable if is_known_to_be_corrupted(key)]
     others = [why for key, why in unreadable.items() if key not in known]
-    message = f"{len(others)} of {n_clips} clips cannot be read: {few(others, limit=_N_NAMED)}"
+    message = f"{len(others)} of {n_clips} clips cannot be read: {summarise(others, limit=_N_NAMED)}"
     if others and not skip_corrupt:
         raise ValueError(f"{message}; repair them, or skip them with --skip-corrupt; all are listed in {place}")
     if known:
-        logger.warning("%d clips of tracks that are known to be corrupted are skipped: %s", len(known), few(known))
+        logger.warning(
+            "%d clips of tracks that are known to be corrupted are skipped: %s", len(known), summarise(known)
+        )
     if others:
         logger.warning("%s; they are skipped, and listed in %s", message, place)
     if extracted.silent:
-        silent = few((_name(dataset, row) for row in extracted.silent), limit=_N_NAMED)
+        silent = summarise((_name(dataset, row) for row in extracted.silent), limit=_N_NAMED)
         logger.warning("nothing is audible in the mono mix of %d clips: %s", len(extracted.silent), silent)
 
 

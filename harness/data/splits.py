@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from harness.common.registry import resolve
-from harness.common.text import few
+from harness.common.text import summarise
 from harness.config.study import SPLITS, DataSpec, check_split
 from harness.data.dataset import POSITIVE, ClipDataset
 from harness.data.npz import read_array
@@ -92,7 +92,7 @@ def artist_validation(dataset: ClipDataset, fraction: float, seed: int) -> Rows:
         raise ValueError(f"split 'artist': {dataset.root} has no metadata CSV that names the artists")
     artists = np.array([dataset.artists[row] for row in dataset.train])
     if unnamed := [dataset.keys[row] for row in dataset.train[artists == ""]]:
-        raise ValueError(f"split 'artist': the metadata CSV in {dataset.root} names no artist for {few(unnamed)}")
+        raise ValueError(f"split 'artist': the metadata CSV in {dataset.root} names no artist for {summarise(unnamed)}")
     _, artist, clips = np.unique(artists, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(clips))
     clips_before = np.cumsum(clips[order]) - clips[order]
@@ -108,7 +108,7 @@ def _check(dataset: ClipDataset, split: SplitRows, *, how: str) -> None:
         unseen = np.flatnonzero(dataset.observed[rows].sum(axis=0) == 0)
         if len(unseen):
             raise ValueError(
-                f"{how}: no {name} clip has an observed label for {few(dataset.labels[i] for i in unseen)}; "
+                f"{how}: no {name} clip has an observed label for {summarise(dataset.labels[i] for i in unseen)}; "
                 "try another seed, split or validation-fraction"
             )
 

@@ -17,7 +17,7 @@ from harness.config.study import StudyPlace, StudySpec, differing
 from harness.evaluation.plan import Key, RunList, Session, evaluations_beside
 from harness.evaluation.result import Comparison, ConfigurationResult, EvaluationResult, paired_seeds
 from harness.evaluation.selection import Candidate
-from harness.evaluation.statistics import COVERAGE, Difference, Summary, summarise
+from harness.evaluation.statistics import COVERAGE, Difference, Summary
 from harness.study.console import StudyConsole
 from harness.training.metrics import METRICS, OF_RECORD
 
@@ -214,7 +214,7 @@ def _configuration_json(c: ConfigurationResult, labels: Sequence[str]) -> dict[s
 
 
 def _seconds(c: ConfigurationResult) -> Summary:
-    return summarise([seed.seconds for seed in c.finished])
+    return Summary.of([seed.seconds for seed in c.finished])
 
 
 def _figure(value: float | None) -> str:

@@ -12,7 +12,7 @@ from harness.config.literature import SYSTEMS
 from harness.config.study import StudyPlace
 from harness.evaluation.plan import RunList
 from harness.evaluation.selection import Candidate
-from harness.evaluation.statistics import Difference, Summary, paired_difference, summarise
+from harness.evaluation.statistics import Difference, Summary, paired_difference
 from harness.study.files import TrialFiles
 from harness.study.heldout import readings_of
 from harness.study.records import TrialRecord
@@ -105,7 +105,7 @@ class ConfigurationResult:
     def summary(self, name: str, *, split: str = "test") -> Summary | None:
         """Return mean and spread of a figure over the finished seeds, or None if there is none."""
         values = list(self.values(name, split=split).values())
-        return summarise(values) if values else None
+        return Summary.of(values) if values else None
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ def _announce(
     console.header(
         [
             ("evaluation", f"{spec.name}, in {place.home}"),
-            ("data", f"{spec.data.in_words()}, and once for each run the whole test split{unread}"),
+            ("data", f"{spec.data.describe()}, and once for each run the whole test split{unread}"),
             ("backbone", f"{spec.backbone}, {spec.precision}"),
             ("chosen by", f"validation {session.by}, the best {session.top} of each system of each study"),
             *(("", _choice(c, session.by)) for c in chosen),

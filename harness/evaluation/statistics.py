@@ -27,6 +27,17 @@ class Summary:
     minimum: float
     maximum: float
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Summary":
+        """Return mean, spread and range of these values.
+
+        Raises:
+            ValueError: there is no value, or one is not finite.
+        """
+        figures = _checked(values)
+        std = float(figures.std(ddof=1)) if len(figures) > 1 else None
+        return cls(len(figures), float(figures.mean()), std, float(figures.min()), float(figures.max()))
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -41,17 +52,6 @@ class Difference:
     def is_clear(self) -> bool:
         """Return whether the interval excludes 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
-
-def summarise(values: Sequence[float]) -> Summary:
-    """Return mean, spread and range.
-
-    Raises:
-        ValueError: there is no value, or one is not finite.
-    """
-    figures = _checked(values)
-    std = float(figures.std(ddof=1)) if len(figures) > 1 else None
-    return Summary(len(figures), float(figures.mean()), std, float(figures.min()), float(figures.max()))
 
 
 def paired_difference(one: Sequence[float], other: Sequence[float]) -> Difference:

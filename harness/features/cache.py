@@ -32,7 +32,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness.common.text import few
+from harness.common.text import summarise
 
 logger = logging.getLogger(__name__)
 
@@ -289,7 +289,9 @@ def _warn_of_old_caches(folder: Path, recipe: Recipe) -> None:
     """Name the caches in this folder that no version from this one on can use; the program that made one may run."""
     with suppress(OSError):  # someone may be removing one at this moment
         if old := [place.name for place in sorted(folder.iterdir()) if _is_old(place, recipe)]:
-            logger.warning("%s: features of an earlier version, which may be removed: %s", folder, few(old, limit=3))
+            logger.warning(
+                "%s: features of an earlier version, which may be removed: %s", folder, summarise(old, limit=3)
+            )
 
 
 def _is_old(place: Path, recipe: Recipe) -> bool:

@@ -18,9 +18,9 @@ from harness.config.literature import F1_BY_LABEL, F1_CORRELATION_WITH_POSITIVES
 from harness.config.space import configuration_of
 from harness.evaluation.report import caveats
 from harness.evaluation.result import Comparison, ConfigurationResult, EvaluationResult
-from harness.evaluation.statistics import summarise
+from harness.evaluation.statistics import Summary
 from harness.reproduction.spec import Reproduction
-from harness.study.results import configuration_in_words
+from harness.study.results import describe_configuration
 from search_spaces import load
 from tracking import paper_figures
 from tracking.figures import SUFFIXES, words
@@ -126,12 +126,12 @@ def systems_table(results: Sequence[SystemResult], data: DataDescription) -> str
     rows = []
     for result in results:
         published = SYSTEMS[result.name]
-        cells = [result.name, published.paper_name, result.configuration, _in_words(result.params, "{:,}")]
-        cells += [_in_words(published.params_millions, "{:.3f}"), _mean_and_spread(result.macro_f1)]
+        cells = [result.name, published.paper_name, result.configuration, _formatted(result.params, "{:,}")]
+        cells += [_formatted(published.params_millions, "{:.3f}"), _mean_and_spread(result.macro_f1)]
         cells += [_range(result.macro_f1), str(len(result.macro_f1))]
         cells += [_mean_and_spread(result.positive_f1), _mean_and_spread(result.mean_average_precision)]
         cells += [f"{published.macro_f1 / 100:.3f}"] if data.is_openmic else []
-        rows.append([*cells, _in_words(result.seconds, "{:,.0f}")])
+        rows.append([*cells, _formatted(result.seconds, "{:,.0f}")])
     return markdown_table(headings, rows, n_words=3)
 
 
@@ -160,7 +160,7 @@ def correlation_table(results: Sequence[SystemResult], data: DataDescription) ->
         return (
             f"Here every label has as many positive training clips as any other: there is no correlation. {published}"
         )
-    rows = [[result.title, _in_words(correlation_with_positives(result, data), "{:.2f}")] for result in scored]
+    rows = [[result.title, _formatted(correlation_with_positives(result, data), "{:.2f}")] for result in scored]
     return f"{markdown_table(['system', 'r'], rows, n_words=1)}\n\n{published}"
 
 
@@ -241,7 +241,7 @@ def _legend(results: Sequence[SystemResult], data: DataDescription) -> str:
 def _mean_and_spread(values: Sequence[float]) -> str:
     if not len(values):
         return _MISSING
-    summary = summarise(values)
+    summary = Summary.of(values)
     return f"{summary.mean:.3f}" + ("" if summary.std is None else f" ± {summary.std:.3f}")
 
 
@@ -249,7 +249,7 @@ def _range(values: Sequence[float]) -> str:
     return f"{min(values):.3f} to {max(values):.3f}" if len(values) else _MISSING
 
 
-def _in_words(value: float | None, form: str) -> str:
+def _formatted(value: float | None, form: str) -> str:
     return _MISSING if value is None else form.format(value)
 
 
@@ -268,7 +268,7 @@ def system_result(reproduction: Reproduction, name: str, found: ConfigurationRes
         mean_average_precision=list(found.values("map").values()),
         f1_by_label={label: _mean(found, f"f1_by_label/{label}") for label in labels},
         seconds=float(np.mean(seconds)) if seconds else None,
-        configuration=configuration_in_words(found.paths) + (" (the paper's)" if is_papers else ""),
+        configuration=describe_configuration(found.paths) + (" (the paper's)" if is_papers else ""),
         count_note=_count_note(name, found.params, backbone=reproduction.backbone) if is_papers else "",
     )
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from optuna.trial import TrialState
 
-from harness.common.cli import DONE, FAILED, INTERRUPTED
+from harness.common.cli import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK
 from harness.common.files import read_with, write_whole
 from harness.common.progress import track
 from harness.common.ray_start import cpu_count
-from harness.config.literature import LABEL_COUNTS, in_words
+from harness.config.literature import LABEL_COUNTS, describe_systems
 from harness.config.space import papers_within
 from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec, terms_of_all
 from harness.data.dataset import POSITIVE, ClipDataset
@@ -28,7 +28,7 @@ from harness.reproduction.report import (
     systems_table,
     write_paper_report,
 )
-from harness.reproduction.spec import CEILING, VGGISH_SYSTEMS, Reproduction, describe
+from harness.reproduction.spec import CEILING, VGGISH_SYSTEMS, Reproduction, describe_conditions
 from harness.study import driver
 from harness.study.console import StudyConsole, clock
 from harness.study.plan import StudyPlan
@@ -57,7 +57,7 @@ def reproduce(reproduction: Reproduction, resources: Resources) -> int:
         reproduction = _settle(reproduction)
         console.header(
             [
-                ("reproduce", f"{in_words(reproduction.systems)}, in {reproduction.place.home}"),
+                ("reproduce", f"{describe_systems(reproduction.systems)}, in {reproduction.place.home}"),
                 (
                     "each",
                     f"a study of {reproduction.trials} trials, then {reproduction.seeds} runs of its best on test",
@@ -79,12 +79,12 @@ def reproduce(reproduction: Reproduction, resources: Resources) -> int:
             return _interrupted(console)
         is_whole = _report(reproduction, result, dataset, console=console) and not result.has_failed
         console.say(f"took      {clock(time.monotonic() - began)}")
-    return DONE if is_whole else FAILED
+    return EXIT_OK if is_whole else EXIT_FAILURE
 
 
 def _interrupted(console: StudyConsole) -> int:
     console.say("interrupted; type the same command again to continue")
-    return INTERRUPTED
+    return EXIT_INTERRUPTED
 
 
 def _settle(reproduction: Reproduction) -> Reproduction:
@@ -147,7 +147,7 @@ def _report(
         reproduction.place.home,
         systems,
         data=data,
-        conditions=describe(reproduction),
+        conditions=describe_conditions(reproduction),
         comparisons=differences(reproduction, result),
         notes=notes_of(reproduction, result),
     )

@@ -180,7 +180,7 @@ class Reproduction:
         return json.dumps(asdict(self), indent=2, sort_keys=True)
 
 
-def describe(reproduction: Reproduction) -> str:
+def describe_conditions(reproduction: Reproduction) -> str:
     """Return the conditions of a report's figures, as a paragraph."""
     r, fraction = reproduction, reproduction.data.fraction
     chosen = "the paper's configuration" if r.trials == 1 else f"the best by validation of {r.trials} trials"

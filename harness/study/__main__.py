@@ -18,7 +18,7 @@ from harness.common.cli import (
     prepare_environment,
     report_errors,
 )
-from harness.config.literature import in_words
+from harness.config.literature import describe_systems
 from harness.config.settings import settings_of
 from harness.config.space import hold_fixed, papers_within
 from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, check_machine, claim_name, parse_seconds
@@ -34,7 +34,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command(help=__doc__)
 def main(
     context: typer.Context,
-    space: Annotated[str | None, typer.Option(help=f"Search space: {in_words(names())}.")] = None,
+    space: Annotated[str | None, typer.Option(help=f"Search space: {describe_systems(names())}.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="Hold the training recipe of the paper or of its released code: paper, released.")
     ] = None,

@@ -18,7 +18,7 @@ from rich import filesize
 
 from harness.common.files import cache_dir
 from harness.common.progress import Progress, quiet, track
-from harness.common.text import few, first_line
+from harness.common.text import first_line, summarise
 from harness.config.study import DataSpec
 from harness.data.dataset import ClipDataset
 from harness.data.skipped import is_known_to_be_corrupted, skipped_file, unreadable_clips
@@ -79,7 +79,7 @@ def prepare_cluster(
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]  # type: ignore[no-untyped-call]
     tasks = [(node["NodeManagerHostname"], _begin(node, spec, front_end)) for node in others]
     if tasks:
-        say(f"{len(tasks)} other nodes fill their caches: {few(host for host, _ in tasks)}")
+        say(f"{len(tasks)} other nodes fill their caches: {summarise(host for host, _ in tasks)}")
     outcomes = prepare_here(spec, dataset, front_end, cores=cores)
     for host, task in tasks:
         say(f"waiting for {host}")

@@ -63,7 +63,7 @@ def prepare_for(
     console.header(
         [
             ("clips", sizes),
-            *([("fraction", _fraction_in_words(spec.data, dataset))] if spec.data.fraction < 1 else []),
+            *([("fraction", _describe_fraction(spec.data, dataset))] if spec.data.fraction < 1 else []),
             ("floor", f"macro-F1 {floor:.3f} on validation by always guessing each label's more frequent answer"),
             *_one_sided(data),
         ]
@@ -88,7 +88,7 @@ def _announcement(spec: StudySpec, place: StudyPlace, *, space: Space, axes: Axe
     labels = ", all that plays in the training clips revealed" if spec.data.reveals_all else ""
     return [
         ("study", f"{spec.name}, seed {spec.seed}, in {place.home}"),
-        ("data", f"{spec.data.in_words()}{labels}"),
+        ("data", f"{spec.data.describe()}{labels}"),
         ("backbone", f"{spec.backbone}, frozen, {spec.precision}"),
         ("space", f"{spec.space}, {len(searched)} axes{preset}{held}: {space.summary}"),
         ("budget", f"{spec.trials} trials of {spec.epochs} epochs, stopped early by: {spec.scheduler}"),
@@ -98,7 +98,7 @@ def _announcement(spec: StudySpec, place: StudyPlace, *, space: Space, axes: Axe
     ]
 
 
-def _fraction_in_words(spec: DataSpec, dataset: ClipDataset) -> str:
+def _describe_fraction(spec: DataSpec, dataset: ClipDataset) -> str:
     """Say of how many clips a study uses a fraction, and why it may be more than that."""
     whole, kept = study_split(replace(spec, fraction=1.0), dataset), study_split(spec, dataset)
     sizes = [int(dataset.observed[rows].any(axis=1).sum()) for rows in (whole.train, whole.validation)]

@@ -89,7 +89,7 @@ def _words(paths: Mapping[str, Any]) -> dict[str, str]:
     config = TrialConfig.from_paths(paths)
     uses = config.system.uses
     return {
-        "system": system_in_words(config),
+        "system": describe_system(config),
         "mapper": config.mapper.kind if "mapper" in uses else "-",
         "schedule": f"{config.schedule.kind} {config.optimiser.lr:.1e}" if "schedule" in uses else "-",
     }
@@ -101,7 +101,7 @@ def _sizes(component: Any) -> list[str]:
     return [f"{word} {getattr(component, field)}".strip() for field, word in shown.items()]
 
 
-def configuration_in_words(paths: Mapping[str, Any]) -> str:
+def describe_configuration(paths: Mapping[str, Any]) -> str:
     """Return a whole configuration in one line: the system, what comes before and behind it, schedule and rate."""
     config, words = TrialConfig.from_paths(paths), _words(paths)
     parts = [" ".join([words["system"], *_sizes(config.system)])]
@@ -111,7 +111,7 @@ def configuration_in_words(paths: Mapping[str, Any]) -> str:
     return ", ".join(parts + ([words["schedule"]] if words["schedule"] != "-" else []))
 
 
-def system_in_words(config: TrialConfig) -> str:
+def describe_system(config: TrialConfig) -> str:
     """Return the name of a configuration's system, with its sizes if it is a reprogrammer."""
     is_reprogrammed = "reprogrammer" in config.system.uses
     return " ".join([config.name, *(_sizes(config.reprogrammer) if is_reprogrammed else [])])
@@ -147,11 +147,11 @@ def grid_table(grid: Grid, *, title: str) -> Table:
     for name in ("", *columns):
         table.add_column(name, no_wrap=True)
     for row in rows:
-        table.add_row(row, *(summarise(grid.get((row, column), ())) for column in columns))
+        table.add_row(row, *(mean_and_spread(grid.get((row, column), ())) for column in columns))
     return table
 
 
-def summarise(values: Sequence[float]) -> str:
+def mean_and_spread(values: Sequence[float]) -> str:
     """Return the mean of the values, their standard deviation if there are several, and their number."""
     if not values:
         return "-"

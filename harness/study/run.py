@@ -12,7 +12,7 @@ import ray
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial
 
-from harness.common.cli import DEFAULT_STORAGE, DONE, FAILED, INTERRUPTED
+from harness.common.cli import DEFAULT_STORAGE, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK
 from harness.common.files import unfinished, write_whole
 from harness.config.settings import held_digests
 from harness.config.space import hold_fixed
@@ -137,9 +137,9 @@ class Outcome:
     def code(self) -> int:
         """Return the exit code."""
         if self.is_interrupted:
-            return INTERRUPTED
+            return EXIT_INTERRUPTED
         has_failed = any(row.state == "failed" for row in self.rows)
-        return FAILED if has_failed or all(row.macro_f1 is None for row in self.rows) else DONE
+        return EXIT_FAILURE if has_failed or all(row.macro_f1 is None for row in self.rows) else EXIT_OK
 
 
 def run(prepared: Prepared, resources: Resources, *, time_budget: float = float("inf")) -> Outcome:

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.evaluation.statistics import COVERAGE, paired_difference, summarise
+from harness.evaluation.statistics import COVERAGE, Summary, paired_difference
 
 
 def test_a_summary_is_what_the_textbook_says():
-    summary = summarise([0.5, 0.7, 0.6])
+    summary = Summary.of([0.5, 0.7, 0.6])
     assert (summary.n, summary.minimum, summary.maximum) == (3, 0.5, 0.7)
     assert summary.mean == pytest.approx(0.6)
     assert summary.std == pytest.approx(0.1)  # n - 1 in the denominator
 
 
 def test_one_seed_has_no_spread_and_no_interval():
-    assert summarise([0.5]).std is None
+    assert Summary.of([0.5]).std is None
     difference = paired_difference([0.6], [0.5])
     assert difference.mean == pytest.approx(0.1)
     assert (difference.low, difference.high) == (None, None)
@@ -64,7 +64,7 @@ def test_values_without_a_counterpart_are_refused():
 @pytest.mark.parametrize("values", [[], [0.5, float("nan")]])
 def test_no_values_and_no_numbers_are_refused(values):
     with pytest.raises(ValueError, match="must be at least one number, and all finite"):
-        summarise(values)
+        Summary.of(values)
 
 
 def test_the_interval_of_three_seeds_holds_the_truth_as_seldom_as_is_said():

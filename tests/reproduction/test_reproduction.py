@@ -9,7 +9,7 @@ import pytest
 
 from harness.config.literature import SYSTEMS
 from harness.config.study import DataSpec
-from harness.reproduction.spec import Reproduction, describe
+from harness.reproduction.spec import Reproduction, describe_conditions
 from tests.support.studies import make_workshop, wait_for
 
 
@@ -75,8 +75,8 @@ def test_a_reproduction_grows_in_seeds_and_systems_and_changes_in_nothing_else()
 def test_a_reproduction_on_a_fraction_says_so_and_keeps_it():
     whole, part = asked(systems="unet"), asked(systems="unet", fraction=0.1)
     assert part.spec("unet").data.fraction == 0.1
-    assert "the random split, 0.1 of it and of the training clips" in describe(part)
-    assert "the random split. Seed" in describe(whole)
+    assert "the random split, 0.1 of it and of the training clips" in describe_conditions(part)
+    assert "the random split. Seed" in describe_conditions(whole)
     with pytest.raises(ValueError, match=r"fraction=0.1: reproduction reproduce-demo in .* began with 1.0"):
         part.grown_from(whole)
 

@@ -6,7 +6,7 @@ from optuna.trial import TrialState, create_trial
 from harness.config.trial import TrialConfig
 from harness.study.__main__ import default_trials
 from harness.study.records import TrialRecord
-from harness.study.results import axes_of, grid_of, grid_table, summarise
+from harness.study.results import axes_of, grid_of, grid_table, mean_and_spread
 from search_spaces import load
 from tests.support.drawn import paper_configs
 
@@ -50,4 +50,4 @@ def test_every_cell_is_there_in_the_tables_order_with_the_figures_of_its_finishe
 
 @pytest.mark.parametrize(("values", "words"), [([], "-"), ([0.5], "0.500 (1)"), ([0.5, 0.7], "0.600 ± 0.141 (2)")])
 def test_a_cell_says_its_mean_spread_and_number(values, words):
-    assert summarise(values) == words
+    assert mean_and_spread(values) == words

@@ -7,7 +7,7 @@ import pytest
 import typer
 from ray.tune.tune import _setup_signal_catching
 
-from harness.common.cli import INTERRUPTED, report_errors, sigterm_ends_tune_in_order
+from harness.common.cli import EXIT_INTERRUPTED, report_errors, sigterm_ends_tune_in_order
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_before_tune_listens_sigterm_ends_the_command_with_its_exit_code_and_a_l
 
     with pytest.raises(typer.Exit) as ended:
         command()
-    assert ended.value.exit_code == INTERRUPTED
+    assert ended.value.exit_code == EXIT_INTERRUPTED
     assert "interrupted; nothing that was computed is lost: go on with --resume s" in capsys.readouterr().err
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.common.text import few, first_line
+from harness.common.text import first_line, summarise
 from harness.models.backbones.ast import N_TOKENS, AstGeometry
 
 _HEAD_DIM = 64
@@ -161,12 +161,12 @@ def _problem(state: object) -> str:
     if not isinstance(state, Mapping):
         return f"holds no mapping of names to tensors, but a {type(state).__name__}"
     if odd := [name for name in state if not isinstance(name, str)]:
-        return f"the names of tensors must be strings, not {few(map(reprlib.repr, odd))}"
+        return f"the names of tensors must be strings, not {summarise(map(reprlib.repr, odd))}"
     if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         nested = [reprlib.repr(name) for name in others if isinstance(state[name], Mapping)]
-        advice = f"; save one of these alone: {few(nested)}" if nested else ""
-        return f"holds no mapping of names to tensors: {few(map(reprlib.repr, others))} no tensor{advice}"
+        advice = f"; save one of these alone: {summarise(nested)}" if nested else ""
+        return f"holds no mapping of names to tensors: {summarise(map(reprlib.repr, others))} no tensor{advice}"
     plain = (value.layout == torch.strided and not value.is_meta and not value.is_nested for value in state.values())
     if odd := [reprlib.repr(name) for name, is_plain in zip(state, plain, strict=True) if not is_plain]:
-        return f"{few(odd)} is sparse, nested or without values; save plain tensors"
+        return f"{summarise(odd)} is sparse, nested or without values; save plain tensors"
     return ""
