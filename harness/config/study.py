@@ -2,15 +2,14 @@
 
 import contextlib
 import itertools
-import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.common.files import read_with
 from harness.common.ray_start import check_address, check_fits
+from harness.common.records import read_record, write_record
 from harness.config.checks import one_of
 from harness.config.settings import differing_digests, differing_fields, setting, settings_of, terms_in
 from tracking.uris import default_uri
@@ -154,23 +153,6 @@ class StudySpec:
         """Return the seed of one trial's weights and batches."""
         return self.seed * 1_000_003 + number
 
-    def to_json(self) -> str:
-        """Return the study as JSON."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> "StudySpec":
-        """Read what `to_json` wrote.
-
-        Raises:
-            ValueError: a field is unknown, such as from another version of this program.
-        """
-        values = json.loads(text)
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown fields {', '.join(unknown)}")
-        return cls(**{**values, "data": DataSpec(**values["data"])})
-
     def extended(self, *, trials: int | None, tracking_uri: str | None) -> "StudySpec":
         """Return the study with a larger budget or another tracking store; nothing else may change on resume.
 
@@ -252,7 +234,11 @@ class StudyPlace:
         """
         if not self.spec_file.exists():
             raise FileNotFoundError(f"resume={self.home.name}: no study in {self.home}")
-        return read_with(StudySpec.from_json, self.spec_file)
+        return read_record(StudySpec, self.spec_file)
+
+    def write_spec(self, spec: StudySpec) -> None:
+        """Write the specification of the study here."""
+        write_record(self.spec_file, spec)
 
     def has_begun(self) -> bool:
         """Return whether a driver has come so far as to open the study's storage."""

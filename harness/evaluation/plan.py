@@ -4,19 +4,18 @@ The list lies beside the evaluation's storage and keeps each run that has begun,
 session. So every reading of the test split stays known.
 """
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import BaseTrial, FrozenTrial
+from optuna.trial import FrozenTrial
 
-from harness.common.files import read_with, write_whole
+from harness.common.records import read_record, write_record
 from harness.config.settings import held_digests
 from harness.config.study import StudyPlace, StudySpec, differing
-from harness.config.trial import TrialConfig
 from harness.evaluation.selection import Candidate
+from harness.study.plan import Plan, PlannedTrial
 from harness.study.records import TrialRecord
 from tracking import names
 
@@ -106,7 +105,7 @@ class RunList:
 
     def write(self, place: StudyPlace) -> None:
         """Write the list, whole or not at all."""
-        write_whole(place.home / RUNS_FILE, json.dumps(asdict(self), indent=1))
+        write_record(place.home / RUNS_FILE, self)
 
 
 def terms_of(source: StudySpec, *, skip_corrupt: bool) -> StudySpec:
@@ -124,23 +123,7 @@ def read_runs(home: Path) -> RunList | None:
         ValueError: the file was cut short, or is of another version.
     """
     file = home / RUNS_FILE
-    return read_with(_from_json, file) if file.exists() else None
-
-
-def _from_json(text: str) -> RunList:
-    """Read what `RunList.write` wrote."""
-    stored = json.loads(text)
-    return RunList(
-        sources={name: StudySpec.from_json(json.dumps(spec)) for name, spec in stored["sources"].items()},
-        runs=tuple(Run(**run) for run in stored["runs"]),
-        sessions=tuple(
-            Session(**{**session, "configurations": tuple((s, d) for s, d in session["configurations"])})
-            for session in stored["sessions"]
-        ),
-        labels=tuple(stored["labels"]),
-        floor=stored["floor"],
-        tracking_uri=stored["tracking_uri"],
-    )
+    return read_record(RunList, file) if file.exists() else None
 
 
 def evaluations_beside(place: StudyPlace) -> Iterator[tuple[str, RunList]]:
@@ -150,48 +133,26 @@ def evaluations_beside(place: StudyPlace) -> Iterator[tuple[str, RunList]]:
             yield file.parent.name, runs
 
 
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """An evaluation's runs, as a driver runs them; seed `i` is the same for all configurations."""
+def evaluation_plan(listed: RunList) -> Plan:
+    """Return the plan of an evaluation's runs: nothing is drawn, and seed `i` is the same for all configurations."""
 
-    listed: RunList
-    reads_test: bool = field(default=True, init=False)
+    def planned(number: int) -> PlannedTrial:
+        run = listed.runs[number]
+        title = f"{run.study} trial {run.trial}, seed {run.seed_index}"
+        return PlannedTrial(
+            replace(listed.sources[run.study], scheduler="none"),
+            seed=_FIRST_SEED + run.seed_index,
+            title=title,
+            run_name=title,
+            tags={
+                names.SOURCE_STUDY: run.study,
+                names.SOURCE_TRIAL: run.trial,
+                names.SEED_INDEX: run.seed_index,
+                names.CONFIG_DIGEST: run.digest,
+            },
+        )
 
-    @property
-    def n_trials(self) -> int:
-        """Return the number of runs."""
-        return len(self.listed.runs)
-
-    def suggest(self, trial: BaseTrial, /) -> Mapping[str, Any]:
-        """Return the configuration of a run; nothing is drawn."""
-        return self.listed.runs[trial.number].paths
-
-    def terms(self, number: int) -> StudySpec:
-        """Return the settings of the run's study, without early stopping."""
-        return replace(self.listed.sources[self.listed.runs[number].study], scheduler="none")
-
-    def seed(self, number: int) -> int:
-        """Return the seed of a run's weights and batches."""
-        return _FIRST_SEED + self.listed.runs[number].seed_index
-
-    def title(self, number: int) -> str:
-        """Name a run on the console."""
-        run = self.listed.runs[number]
-        return f"{run.study} trial {run.trial}, seed {run.seed_index}"
-
-    def run_name(self, number: int, config: TrialConfig) -> str:  # noqa: ARG002
-        """Name a run in MLflow."""
-        return self.title(number)
-
-    def tags(self, number: int) -> Mapping[str, Any]:
-        """Return the origin of a run."""
-        run = self.listed.runs[number]
-        return {
-            names.SOURCE_STUDY: run.study,
-            names.SOURCE_TRIAL: run.trial,
-            names.SEED_INDEX: run.seed_index,
-            names.CONFIG_DIGEST: run.digest,
-        }
+    return Plan(len(listed.runs), suggest=lambda trial: listed.runs[trial.number].paths, trial=planned, reads_test=True)
 
 
 def _check_same(before: StudySpec, now: StudySpec) -> None:

@@ -11,11 +11,11 @@ from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec
 from harness.config.trial import TrialConfig
 from harness.evaluation.plan import (
     RUNS_FILE,
-    EvaluationPlan,
     RunList,
     Session,
     check_same_test_clips,
     check_unchanged,
+    evaluation_plan,
     read_runs,
     terms_of,
 )
@@ -32,8 +32,8 @@ from harness.evaluation.selection import (
 from harness.study import driver
 from harness.study.console import StudyConsole
 from harness.study.prepare import prepare_for
-from harness.study.run import connected, locked
-from harness.study.storage import open_storage
+from harness.study.run import locked
+from harness.study.storage import has_remaining_trials, open_storage
 from harness.study.tracker import Tracker
 from tracking import names
 
@@ -108,16 +108,19 @@ def _run_session(
     if len(finished) + len(failed) < len(listed.runs):
         listed, spec = _prepare(listed, spec, place, trials=trials, console=console)
     listed.write(place)
-    study, plan = _open(place), EvaluationPlan(listed)
+    study, plan = _open(place), evaluation_plan(listed)
     tracker = Tracker(study, spec, place, plan=plan, labels=listed.labels)
     is_interrupted = False
-    if driver.has_remaining_trials(study, plan):
-        is_interrupted = _run(plan, spec, place, study=study, tracker=tracker, resources=resources, console=console)
+    if has_remaining_trials(study, plan.n_trials):
+        with driver.connected(resources) as slots:
+            is_interrupted = driver.run(
+                spec, place, plan=plan, study=study, slots=slots, tracker=tracker, console=console
+            )
     found = collect(listed, study.get_trials(deepcopy=False), chosen, place=place)
     result = EvaluationResult(place.home.name, place, found, listed.labels, listed.floor, notes, is_interrupted)
     reports = write_report(result, session)
     closing = tracker.close(
-        is_finished=not driver.has_remaining_trials(study, plan), metrics=_metrics(result), reports=reports
+        is_finished=not has_remaining_trials(study, plan.n_trials), metrics=_metrics(result), reports=reports
     )
     shown = (*tracker.ui_lines(), *closing.splitlines())
     return replace(result, reports=tuple(reports), tracking=shown)
@@ -134,22 +137,6 @@ def _check_covers(before: RunList | None, sources: Mapping[str, StudySpec], *, n
             f"name={name}: this evaluation also holds {', '.join(missing)}, which its report would lose; name all of "
             "its studies, or give another --name"
         )
-
-
-def _run(
-    plan: EvaluationPlan,
-    spec: StudySpec,
-    place: StudyPlace,
-    *,
-    study: optuna.Study,
-    tracker: Tracker,
-    resources: Resources,
-    console: StudyConsole,
-) -> bool:
-    """Run the remaining runs; return whether a signal interrupted them."""
-    with connected(resources) as slots:
-        console.header([("running", f"{slots.concurrent} at a time, {slots.cpus:g} CPU and {slots.gpus:g} GPU each")])
-        return driver.run(spec, place, plan=plan, study=study, slots=slots, tracker=tracker, console=console)
 
 
 def _open(place: StudyPlace) -> optuna.Study:

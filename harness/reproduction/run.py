@@ -9,9 +9,9 @@ import numpy as np
 from optuna.trial import TrialState
 
 from harness.common.cli import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK
-from harness.common.files import read_with, write_whole
 from harness.common.progress import track
 from harness.common.ray_start import cpu_count
+from harness.common.records import read_record, write_record
 from harness.config.literature import LABEL_COUNTS, describe_systems
 from harness.config.space import papers_within
 from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec, terms_of_all
@@ -29,12 +29,12 @@ from harness.reproduction.report import (
     write_paper_report,
 )
 from harness.reproduction.spec import CEILING, VGGISH_SYSTEMS, Reproduction, describe_conditions
-from harness.study import driver
 from harness.study.console import StudyConsole, clock
-from harness.study.plan import StudyPlan
+from harness.study.driver import connected
 from harness.study.records import TrialRecord
-from harness.study.run import begin, connected, locked, resume, run
+from harness.study.run import begin, locked, resume, run
 from harness.study.sources import open_dataset
+from harness.study.storage import has_remaining_trials, open_study
 from harness.study.tracker import experiment_of
 from harness.synthetic.openmic_sized import is_stand_in
 from harness.training.metrics import majority_floor
@@ -91,8 +91,8 @@ def _settle(reproduction: Reproduction) -> Reproduction:
     """Return the reproduction with the systems that began here, and write its settings."""
     file = reproduction.place.home / SETTINGS
     if file.exists() and any(file.parent.parent.glob(f"{reproduction.name}.*/{STUDY_FILE}")):
-        reproduction = reproduction.grown_from(read_with(Reproduction.from_json, file))
-    write_whole(file, reproduction.to_json())
+        reproduction = reproduction.grown_from(read_record(Reproduction, file))
+    write_record(file, reproduction)
     return reproduction
 
 
@@ -211,7 +211,7 @@ def run_part(reproduction: Reproduction, part: str, resources: Resources) -> boo
         else:
             spec = place.read_spec().extended(trials=None, tracking_uri=reproduction.tracking_uri)
             spec = with_another_try(spec, place, trials=reproduction.trials)
-            if place.has_begun() and not driver.has_remaining_trials(driver.open_study(spec, place), StudyPlan(spec)):
+            if place.has_begun() and not has_remaining_trials(open_study(spec, place), spec.trials):
                 StudyConsole().say(f"{spec.name}: done before")
                 return True
             prepared = resume(spec, place)
@@ -229,7 +229,7 @@ def with_another_try(spec: StudySpec, place: StudyPlace, *, trials: int) -> Stud
     """
     if not place.has_begun():
         return spec
-    study = driver.open_study(spec, place)
+    study = open_study(spec, place)
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     n_ended = sum(state.is_finished() for state in states)
     if n_ended < spec.trials or TrialState.COMPLETE in states:
@@ -243,7 +243,7 @@ def with_another_try(spec: StudySpec, place: StudyPlace, *, trials: int) -> Stud
 
 def why_unfinished(place: StudyPlace) -> str:
     """Return why a part cannot be evaluated, or "" if one of its trials has finished."""
-    trials = driver.open_study(place.read_spec(), place).get_trials(deepcopy=False)
+    trials = open_study(place.read_spec(), place).get_trials(deepcopy=False)
     if any(trial.state == TrialState.COMPLETE for trial in trials):
         return ""
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]

@@ -8,7 +8,6 @@
 Each of these continues after an interruption, and so does a reproduction.
 """
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -168,16 +167,6 @@ class Reproduction:
         values = asdict(self)
         data = values.pop("data")
         return {**values, "data": data.pop("source"), **data, **dict.fromkeys(_FREE)}
-
-    @classmethod
-    def from_json(cls, text: str) -> "Reproduction":
-        """Read what `to_json` wrote."""
-        values = json.loads(text)
-        return cls(**{**values, "data": DataSpec(**values["data"]), "systems": tuple(values["systems"])})
-
-    def to_json(self) -> str:
-        """Return the reproduction as JSON."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True)
 
 
 def describe_conditions(reproduction: Reproduction) -> str:

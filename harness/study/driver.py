@@ -1,35 +1,37 @@
-"""The driver of a study, which joins Optuna's storage, Ray Tune and the trackers.
+"""The driver of a study, which joins Optuna's storage, Ray Tune, the console and the tracker.
 
 The driver never reads Tune's results or restores Tune's state. Each driver starts a new Tune run from the Optuna
 storage and the trials' checkpoints.
 """
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 import ray
-from optuna.study import StudyDirection
 from ray import tune
 
 from harness.common.cli import sigterm_ends_tune_in_order
 from harness.common.ray_start import start_ray
-from harness.config.space import papers_within
+from harness.common.records import to_json
 from harness.config.study import Resources, StudyPlace, StudySpec
-from harness.config.trial import SYSTEMS
-from harness.study.console import ProgressCallback, StudyConsole
+from harness.config.trial import TrialConfig
+from harness.study.console import Reporter, StudyConsole
 from harness.study.plan import Plan
-from harness.study.records import TrialRecord
+from harness.study.records import TrialRecord, TrialReport
 from harness.study.scheduler import StudyScheduler
-from harness.study.searcher import StudySearcher, make_sampler, requeue
+from harness.study.searcher import StudySearcher
 from harness.study.session import TrialTask
-from harness.study.storage import open_storage
-from harness.study.tracker import Tracker, TrackingCallback
+from harness.study.storage import has_remaining_trials, requeue
+from harness.study.tracker import Tracker
 from harness.study.worker import run_trial
-from search_spaces import load
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,34 +42,26 @@ class Slots:
     cpus: float
     gpus: float
 
-
-def open_study(spec: StudySpec, place: StudyPlace) -> optuna.Study:
-    """Return the Optuna study; a new one has the paper's configurations enqueued."""
-    storage = open_storage(place.home)
-    directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: len(spec.objectives)]
-    study = optuna.create_study(storage=storage, study_name=spec.name, directions=directions, load_if_exists=True)
-    trials = study.get_trials(deepcopy=False)
-    study.sampler = make_sampler(spec.seed, n_trials_so_far=len(trials), fixed=spec.fixed)
-    for paper in _first_in_line(spec)[len(trials) :]:
-        study.enqueue_trial({**paper, **spec.fixed})
-    return study
+    def describe(self) -> str:
+        """Return the slots in words."""
+        return f"{self.concurrent} at a time, {self.cpus:g} CPU and {self.gpus:g} GPU each"
 
 
-def _first_in_line(spec: StudySpec) -> list[Mapping[str, Any]]:
-    """Return the first configurations of a study: the paper's, or its whole budget if its space is a table."""
-    space = load(spec.space, spec.preset)
-    papers = papers_within(space, spec.fixed)
-    return papers if space.cell is None else [papers[number % len(papers)] for number in range(spec.trials)]
-
-
-def connect(resources: Resources) -> Slots:
-    """Start Ray on this machine, or join the cluster at `address`; return the slots of its trials.
+@contextmanager
+def connected(resources: Resources) -> Iterator[Slots]:
+    """Start Ray, or join the cluster at `address`, unless this process is connected; yield the slots of the trials.
 
     Raises:
         ValueError: no trial would fit.
     """
-    start_ray(resources.address)
-    return slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
+    is_ours = not ray.is_initialized()
+    try:
+        if is_ours:
+            start_ray(resources.address)
+        yield slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
+    finally:
+        if is_ours:
+            ray.shutdown()
 
 
 def slots(resources: Resources, available: Mapping[str, float]) -> Slots:
@@ -109,17 +103,15 @@ def run(
         RuntimeError: the study's storage, or a trial's, cannot be written.
     """
     deadline = time.monotonic() + time_budget
-    progress = ProgressCallback(study, console, plan=plan, deadline=deadline, epochs=spec.epochs)
+    console.header([("running", slots.describe())])
     searcher = StudySearcher(
         study,
-        plan.suggest,
+        plan,
         make_task=lambda number, paths: make_task(plan, place, number=number, paths=paths, slots=slots),
         objectives=spec.objectives,
-        n_trials=plan.n_trials,
-        epochs=lambda number: plan.terms(number).epochs,
-        reads_test=plan.reads_test,
         deadline=deadline,
     )
+    reporter = Reporter(study, console, plan=plan, deadline=deadline, epochs=spec.epochs)
     history = {t.number: TrialRecord.of(t).values for t in study.get_trials(deepcopy=False)}
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {"cpu": slots.cpus, "gpu": slots.gpus}),
@@ -138,7 +130,7 @@ def run(
             verbose=0,
             stop=_StopWhen(lambda: searcher.error is not None or time.monotonic() >= deadline),
             failure_config=tune.FailureConfig(max_failures=0),  # the searcher hands the trial out again
-            callbacks=[progress, TrackingCallback(tracker)],
+            callbacks=[_Listener(reporter, tracker)],
         ),
     )
     with sigterm_ends_tune_in_order():
@@ -151,33 +143,76 @@ def run(
                 requeue(study)
     if searcher.error:
         raise RuntimeError(f"{place.home}: {searcher.error}; no finished epoch is lost")
-    return time.monotonic() < deadline and has_remaining_trials(study, plan)
-
-
-def has_remaining_trials(study: optuna.Study, plan: Plan) -> bool:
-    """Return whether a trial of the plan has not ended."""
-    return sum(t.state.is_finished() for t in study.get_trials(deepcopy=False)) < plan.n_trials
+    return time.monotonic() < deadline and has_remaining_trials(study, plan.n_trials)
 
 
 def make_task(plan: Plan, place: StudyPlace, *, number: int, paths: Mapping[str, Any], slots: Slots) -> str:
     """Return the task of one trial for a worker, as JSON."""
-    terms = plan.terms(number)
-    inputs = SYSTEMS[paths.get("system/kind", "reprogramming")].config.inputs
-    return TrialTask(
+    planned = plan.trial(number)
+    spec = planned.spec
+    inputs = TrialConfig.from_paths(paths).system.inputs
+    task = TrialTask(
         number=number,
         paths=paths,
-        epochs=terms.epochs,
-        seed=plan.seed(number),
-        backbone=terms.backbone,
-        backbone_digest=terms.provenance["backbone_digest"],
-        data=terms.data,
-        data_digest=terms.provenance[f"{inputs}_digest"],
-        precision=terms.precision,
+        epochs=spec.epochs,
+        seed=planned.seed,
+        backbone=spec.backbone,
+        backbone_digest=spec.provenance["backbone_digest"],
+        data=spec.data,
+        data_digest=spec.provenance[f"{inputs}_digest"],
+        precision=spec.precision,
         shared=place.shared,
         threads=max(1, int(slots.cpus)),
-        provenance=terms.provenance,
+        provenance=spec.provenance,
         reads_test=plan.reads_test,
-    ).to_json()
+    )
+    return to_json(task)
+
+
+class _Listener(tune.Callback):
+    """Passes Tune's events to the console and to the tracker; both read from the storage how a trial ended."""
+
+    def __init__(self, reporter: Reporter, tracker: Tracker) -> None:
+        self._reporter, self._tracker = reporter, tracker
+        self._has_news = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out: Tune's snapshots are never read, and a study cannot be pickled."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._reporter.start(trial.config["number"])
+        self._track(self._tracker.start, trial.config["number"])
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        if (report := TrialReport.from_tune(result)) is not None:
+            self._reporter.epoch(report)
+            self._track(self._tracker.epoch, report)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._reporter.end(trial.config["number"])
+        self._has_news = True
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._reporter.lose_worker(trial.config["number"])
+        self._has_news = True
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        if self._has_news:
+            self._has_news = False
+            self._reporter.announce()
+            self._track(self._tracker.finish_ended)
+
+    def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
+        self._reporter.announce()
+
+    @staticmethod
+    def _track(method: Callable[..., None], *arguments: Any) -> None:
+        """Track, and log an error; as an exception in a callback it would end the study."""
+        try:
+            method(*arguments)
+        except Exception:
+            logger.exception("tracking: %s failed; the study goes on", method.__name__)
 
 
 class _StopWhen(tune.Stopper):

@@ -1,82 +1,49 @@
-"""The trials of a driver by number: a study draws them from its space, an evaluation has a list."""
+"""The trials of a driver by number: a study draws them from its space, an evaluation lists them."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from optuna.trial import BaseTrial
 
 from harness.config.study import StudySpec
-from harness.config.trial import TrialConfig
 from search_spaces import load
 
 
-class Plan(Protocol):
-    """The trials of one Optuna study, numbered from 0."""
+@dataclass(frozen=True)
+class PlannedTrial:
+    """The settings and the names of one trial.
 
-    @property
-    def n_trials(self) -> int:
-        """Return the number of trials, over all drivers."""
-        ...
+    `spec` decides its data, backbone, epochs and precision; `seed` decides its weights and batches. `title` is its name
+    on the console. `run_name` is that of its run in MLflow, by default system and number, and `tags` are further tags
+    there.
+    """
 
-    @property
-    def reads_test(self) -> bool:
-        """Return whether a trial reads the test split after its last epoch."""
-        ...
-
-    def suggest(self, trial: BaseTrial, /) -> Mapping[str, Any]:
-        """Draw the parameters of a trial; return its constants by path."""
-        ...
-
-    def terms(self, number: int) -> StudySpec:
-        """Return the study that decides a trial's data, backbone, epochs and precision."""
-        ...
-
-    def seed(self, number: int) -> int:
-        """Return the seed of a trial's weights and batches."""
-        ...
-
-    def title(self, number: int) -> str:
-        """Name a trial on the console."""
-        ...
-
-    def run_name(self, number: int, config: TrialConfig) -> str:
-        """Name a trial's run in MLflow."""
-        ...
-
-    def tags(self, number: int) -> Mapping[str, Any]:
-        """Return further tags of a trial's run in MLflow."""
-        ...
+    spec: StudySpec
+    seed: int
+    title: str
+    run_name: str = ""
+    tags: Mapping[str, Any] = field(default_factory=dict)
 
 
-class StudyPlan:
-    """A study's trials: drawn from its space, each with its own seed. None reads the test split."""
+@dataclass(frozen=True)
+class Plan:
+    """The trials of one Optuna study, over all drivers.
 
-    reads_test = False
+    `suggest` draws the parameters of a trial and returns its constants by path. `trial` returns the settings of the
+    trial with that number, from 0. With `reads_test`, each trial reads the test split after its last epoch.
+    """
 
-    def __init__(self, spec: StudySpec) -> None:
-        self._spec, self._space = spec, load(spec.space, spec.preset)
-        self.n_trials = spec.trials
+    n_trials: int
+    suggest: Callable[[BaseTrial], Mapping[str, Any]]
+    trial: Callable[[int], PlannedTrial]
+    reads_test: bool = False
 
-    def suggest(self, trial: BaseTrial, /) -> Mapping[str, Any]:
-        """Draw a configuration from the space."""
-        return self._space.suggest(trial)
 
-    def terms(self, number: int) -> StudySpec:  # noqa: ARG002
-        """Return the study itself."""
-        return self._spec
-
-    def seed(self, number: int) -> int:
-        """Return the seed of a trial's weights and batches."""
-        return self._spec.trial_seed(number)
-
-    def title(self, number: int) -> str:
-        """Name a trial on the console."""
-        return f"trial {number}"
-
-    def run_name(self, number: int, config: TrialConfig) -> str:
-        """Name a trial's run in MLflow by its system."""
-        return f"{config.name}-{number:03d}"
-
-    def tags(self, number: int) -> Mapping[str, Any]:  # noqa: ARG002
-        """Return nothing: the study's own tags suffice."""
-        return {}
+def study_plan(spec: StudySpec) -> Plan:
+    """Return the plan of a study, whose trials are drawn from its space and have a seed each."""
+    return Plan(
+        spec.trials,
+        suggest=load(spec.space, spec.preset).suggest,
+        trial=lambda number: PlannedTrial(spec, spec.trial_seed(number), title=f"trial {number}"),
+    )

@@ -5,9 +5,10 @@ Each record has one encoder. A worker imports this module, so it imports neither
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from harness.common.records import from_json, to_json
 from harness.training.metrics import OF_RECORD
 
 if TYPE_CHECKING:
@@ -83,16 +84,6 @@ class TrialReport:
         """Return the number of learned values: 0 for a forest, whose trees are not counted."""
         return sum(self.parameters.values())
 
-    def to_json(self) -> str:
-        """Return the report as JSON."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read the JSON that `to_json` wrote."""
-        values = json.loads(text)
-        return cls(**{**values, "last": EpochRecord(**values["last"]), "best": EpochRecord(**values["best"])})
-
     def to_tune(self) -> dict[str, Any]:
         """Return the result for Tune, whose schedulers read the plain values beside the report."""
         return {
@@ -100,13 +91,13 @@ class TrialReport:
             "epoch": self.last.epoch,
             "best_macro_f1": self.best.value,
             "params": self.params,
-            REPORT: self.to_json(),
+            REPORT: to_json(self),
         }
 
     @classmethod
     def from_tune(cls, result: Mapping[str, Any]) -> Self | None:
         """Return the report in a result of Tune's, or None if it holds none."""
-        return cls.from_json(result[REPORT]) if REPORT in result else None
+        return from_json(cls, result[REPORT]) if REPORT in result else None
 
 
 @dataclass(frozen=True)
@@ -151,7 +142,7 @@ class TrialRecord:
         values = json.loads(attributes.get("values", "{}"))
         return cls(
             paths=json.loads(attributes["paths"]) if "paths" in attributes else None,
-            report=TrialReport.from_json(attributes["report"]) if "report" in attributes else None,
+            report=from_json(TrialReport, attributes["report"]) if "report" in attributes else None,
             reason=attributes.get("reason", ""),
             values={**trial.intermediate_values, **{int(epoch): float(value) for epoch, value in values.items()}},
         )
@@ -160,7 +151,7 @@ class TrialRecord:
         """Return the user attributes that hold this record, without those that say nothing."""
         encoded = {
             "paths": None if self.paths is None else json.dumps(dict(self.paths)),
-            "report": None if self.report is None else self.report.to_json(),
+            "report": None if self.report is None else to_json(self.report),
             "reason": self.reason or None,
             "values": json.dumps(dict(self.values)) if self.values else None,
         }

@@ -8,20 +8,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import ray
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial
 
 from harness.common.cli import DEFAULT_STORAGE, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK
-from harness.common.files import unfinished, write_whole
+from harness.common.files import unfinished
 from harness.config.settings import held_digests
 from harness.config.space import hold_fixed
 from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec, make_study_directory
 from harness.study import driver
-from harness.study.plan import StudyPlan
+from harness.study.plan import study_plan
 from harness.study.prepare import Prepared, prepare
 from harness.study.results import Row, axes_of, grid_of, grid_table, ranked_rows
-from harness.study.storage import JOURNAL
+from harness.study.storage import JOURNAL, has_remaining_trials, open_study
 from harness.study.tracker import Tracker
 from search_spaces import load
 from tracking.paper_figures import heat_map
@@ -33,9 +32,8 @@ _LOCK = "driver.lock"
 def locked(place: StudyPlace, *, is_new: bool, own_file: str = STUDY_FILE) -> Iterator[None]:
     """Lock a study's directory for one driver; the lock ends with the process, however that ends.
 
-    A directory without `own_file` must be empty, except for a file that a killed process left half-written,
-    and an empty journal for Optuna.
-    A directory that was empty, or was made here, is removed again if the study could not begin.
+    A directory without `own_file` must be empty. It may hold what a killed process left half-written, and an empty
+    journal for Optuna. If the study cannot begin, a directory that was empty is removed.
 
     Raises:
         ValueError: another driver holds it, a new study's name is taken, or the directory holds something else.
@@ -97,7 +95,7 @@ def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> 
     """
     spec = hold_fixed(spec, assignments)
     prepared = prepare(spec, place)
-    write_whole(place.spec_file, prepared.spec.to_json())
+    place.write_spec(prepared.spec)
     return prepared
 
 
@@ -117,7 +115,7 @@ def resume(spec: StudySpec, place: StudyPlace) -> Prepared:
                 f"resume={spec.name}: {name} is {now[:12]}, the study began with {before[:12]}; its trials would not "
                 "be comparable"
             )
-    write_whole(place.spec_file, spec.to_json())
+    place.write_spec(spec)
     return prepared
 
 
@@ -145,42 +143,20 @@ class Outcome:
 def run(prepared: Prepared, resources: Resources, *, time_budget: float = float("inf")) -> Outcome:
     """Run the remaining trials of a study and write its results."""
     spec, place, console = prepared.spec, prepared.place, prepared.console
-    with connected(resources) as slots:
-        study = driver.open_study(spec, place)
-        plan = StudyPlan(spec)
+    with driver.connected(resources) as slots:
+        study, plan = open_study(spec, place), study_plan(spec)
         tracker = Tracker(study, spec, place, plan=plan, labels=prepared.labels)
-        console.header([("running", f"{slots.concurrent} at a time, {slots.cpus:g} CPU and {slots.gpus:g} GPU each")])
         is_interrupted = driver.run(
             spec, place, plan=plan, study=study, slots=slots, tracker=tracker, console=console, time_budget=time_budget
         )
         trials = study.get_trials(deepcopy=False)
         rows = ranked_rows(trials, best=study.best_trials if len(spec.objectives) > 1 else ())
-        has_remaining = driver.has_remaining_trials(study, plan)
-        results, figures = _write_results(place, rows), _draw_grid(prepared, trials)
+        has_remaining = has_remaining_trials(study, plan.n_trials)
+        results = place.home / "results.json"
+        results.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+        figures = _draw_grid(prepared, trials)
         closing = tracker.close(is_finished=not has_remaining, figures=figures)
     return Outcome(rows, results, figures, tracker, closing, has_remaining, is_interrupted)
-
-
-@contextmanager
-def connected(resources: Resources) -> Iterator[driver.Slots]:
-    """Connect to Ray, unless this process is connected already; yield the resources of the trials.
-
-    Raises:
-        ValueError: no trial would fit.
-    """
-    if ray.is_initialized():
-        yield driver.slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
-        return
-    try:
-        yield driver.connect(resources)
-    finally:
-        ray.shutdown()
-
-
-def _write_results(place: StudyPlace, rows: Sequence[Row]) -> Path:
-    file = place.home / "results.json"
-    file.write_text(json.dumps([asdict(row) for row in rows], indent=2))
-    return file
 
 
 def _draw_grid(prepared: Prepared, trials: Sequence[FrozenTrial]) -> list[Path]:
@@ -188,10 +164,8 @@ def _draw_grid(prepared: Prepared, trials: Sequence[FrozenTrial]) -> list[Path]:
     space = load(prepared.spec.space)
     if space.cell is None:
         return []
-    grid, title = (
-        grid_of(space, trials, fixed=prepared.spec.fixed),
-        f"Study {prepared.spec.name}: validation macro-F1 of best epochs",
-    )
+    grid = grid_of(space, trials, fixed=prepared.spec.fixed)
+    title = f"Study {prepared.spec.name}: validation macro-F1 of best epochs"
     prepared.console.say()
     prepared.console.console.print(grid_table(grid, title=f"{title}, mean ± standard deviation (trials)"))
     rows, columns = axes_of(grid)

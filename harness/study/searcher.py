@@ -8,24 +8,20 @@ same parameters, and it resumes from its checkpoint.
 import logging
 import math
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from harness.common.text import first_line
+from harness.study.plan import Plan
 from harness.study.records import FAILED, STOPS_STUDY, TrialRecord, TrialReport
 
 logger = logging.getLogger(__name__)
-
-MakeTask = Callable[[int, Mapping[str, Any]], str]
-
 
 _MAX_LOST_WORKERS = 3
 """How many workers a trial may lose before it counts as failed. Three lost nodes are bad luck; the fourth time, the
@@ -68,27 +64,22 @@ class StudySearcher(Searcher):
     A trial whose worker is lost counts as interrupted, up to a limit. Tune's own retries are not used: Tune counts a
     dead worker once for each message on its way there, and may fail the trial at the second.
 
-    `make_task` turns a trial's number and its paths into the worker's task. `epochs` returns the epochs of a whole
-    trial by number; with `reads_test`, a trial also ends with a reading of the test split. No trial begins after
-    `deadline`, a `time.monotonic()`. `error` is set once the study cannot go on.
+    `make_task` turns a trial's number and its paths into the worker's task. No trial begins after `deadline`, a
+    `time.monotonic()`. `error` is set once the study cannot go on.
     """
 
     def __init__(
         self,
         study: optuna.Study,
-        suggest: Callable[[optuna.trial.BaseTrial], Mapping[str, Any]],
+        plan: Plan,
         *,
-        make_task: MakeTask,
+        make_task: Callable[[int, Mapping[str, Any]], str],
         objectives: tuple[str, ...],
-        n_trials: int,
-        epochs: Callable[[int], int],
-        reads_test: bool = False,
         deadline: float = math.inf,
     ) -> None:
         super().__init__()
-        self._study, self._suggest, self._make_task = study, suggest, make_task
-        self._objectives, self._n_trials, self._epochs = objectives, n_trials, epochs
-        self._reads_test, self._deadline = reads_test, deadline
+        self._study, self._plan, self._make_task = study, plan, make_task
+        self._objectives, self._deadline = objectives, deadline
         self.error: str | None = None
         self._max_concurrent = 1
         self._numbers: dict[str, int] = {}
@@ -124,11 +115,11 @@ class StudySearcher(Searcher):
         if self._interrupted:
             # repeats the parameters that it has, and draws those that it lacks
             trial = optuna.trial.Trial(self._study, trials[self._interrupted.pop(0)]._trial_id)
-        elif sum(t.state != TrialState.WAITING for t in trials) < self._n_trials:
+        elif sum(t.state != TrialState.WAITING for t in trials) < self._plan.n_trials:
             trial = self._study.ask()
         else:  # Tune does not ask again after FINISHED, and a trial that runs may come back
             return None if n_running else str(Searcher.FINISHED)
-        constants = self._suggest(trial)
+        constants = self._plan.suggest(trial)
         paths = {**trial.params, **constants}
         self._store(trial, TrialRecord(paths=paths))
         self._numbers[trial_id] = trial.number
@@ -182,7 +173,7 @@ class StudySearcher(Searcher):
         report = TrialReport.from_tune(result)
         if error or report is None:
             return f"its worker was lost {_MAX_LOST_WORKERS + 1} times"
-        if self._reads_test and report.last.epoch >= self._epochs(number) and report.test is None:
+        if self._plan.reads_test and report.last.epoch >= self._epochs(number) and report.test is None:
             return "it ended without a reading of the test split"
         return None
 
@@ -191,6 +182,9 @@ class StudySearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Read nothing: the storage is the state."""
+
+    def _epochs(self, number: int) -> int:
+        return self._plan.trial(number).spec.epochs
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
@@ -202,23 +196,3 @@ class StudySearcher(Searcher):
     def _store(self, trial: FrozenTrial | optuna.Trial, record: TrialRecord) -> None:
         for name, value in record.attributes().items():
             self._study._storage.set_trial_user_attr(trial._trial_id, name, value)
-
-
-def requeue(study: optuna.Study) -> None:
-    """Let interrupted trials wait for the next driver; they keep their parameters and checkpoints."""
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state == TrialState.RUNNING:
-            study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-
-
-def make_sampler(seed: int, *, n_trials_so_far: int, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
-    """Return a TPE sampler that does not repeat its draws when a study resumes.
-
-    Its experimental options are chosen on purpose, so Optuna's warnings about them are silenced.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
-            seed=(seed + n_trials_so_far) % 2**32, multivariate=True, group=True, constant_liar=True
-        )
-        return optuna.samplers.PartialFixedSampler(dict(fixed), sampler) if fixed else sampler

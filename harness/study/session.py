@@ -7,7 +7,6 @@ data for all of them in this module's caches. Everything else belongs to a sessi
 import contextlib
 import errno
 import gc
-import json
 import logging
 import random
 import traceback
@@ -55,16 +54,6 @@ class TrialTask:
     threads: int
     provenance: Mapping[str, str] = field(default_factory=dict)
     reads_test: bool = False
-
-    def to_json(self) -> str:
-        """Return the task as JSON."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "TrialTask":
-        """Read the JSON that `to_json` wrote."""
-        values = json.loads(text)
-        return cls(**{**values, "data": DataSpec(**values["data"])})
 
 
 class Session:

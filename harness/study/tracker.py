@@ -4,15 +4,11 @@ The tracker writes epochs as they are reported, and reads from the Optuna storag
 killed between the two, the next one writes the missing records.
 """
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from ray import tune
 
 from harness.config.study import StudyPlace, StudySpec, experiment_words, named_terms, terms_of_all
 from harness.config.trial import TrialConfig
@@ -52,7 +48,7 @@ class Tracker:
         load_mlflow()
         self._outbox = Outbox(place.home, self._uri, experiment=experiment_of(spec))
         self._tags = {"study": spec.name, "space": spec.space, "seed": spec.seed, **spec.provenance}
-        terms = {"trials": plan.n_trials, **terms_of_all(plan.terms(number) for number in range(plan.n_trials))}
+        terms = {"trials": plan.n_trials, **terms_of_all(plan.trial(number).spec for number in range(plan.n_trials))}
         self._outbox.add(
             records.open_study(
                 self._outbox.study_key,
@@ -101,9 +97,10 @@ class Tracker:
         figures: Sequence[Path] = (),
         reports: Sequence[Path] = (),
     ) -> str:
-        """End the study's run, and for now those of the trials that wait to go on; give delivery a few seconds more.
+        """End the study's run, and for now those of waiting trials; return a note on what was not delivered.
 
-        `metrics` sum it up, unless they are the best macro-F1 on validation and the number of trials that ended.
+        Delivery gets a few seconds more. `metrics` are by default the best macro-F1 on validation and the number of
+        trials that ended.
         """
         self.finish_ended()
         trials = self._study.get_trials(deepcopy=False)
@@ -123,25 +120,25 @@ class Tracker:
         return self._outbox.close()
 
     def ui_lines(self) -> list[str]:
-        """Return the lines that tell a user how to open the study, or the evaluation, in the MLflow UI."""
+        """Return the lines that explain how to open the study, or the evaluation, in the MLflow UI."""
         view = views.EVALUATED if self._plan.reads_test else views.RANKED
         return ui.ui_lines(self._place.home, self._uri, self._outbox.experiment_id, view=view)
 
     def _open(self, trial: FrozenTrial) -> None:
         config = TrialConfig.from_paths(TrialRecord.of(trial).paths or {})
-        terms = self._plan.terms(trial.number)
+        planned = self._plan.trial(trial.number)
         self._outbox.add(
             records.open_trial(
                 self._outbox.study_key,
                 trial.number,
-                name=self._plan.run_name(trial.number, config),
-                params={**config.to_paths(), **named_terms(terms)},
+                name=planned.run_name or f"{config.name}-{trial.number:03d}",
+                params={**config.to_paths(), **named_terms(planned.spec)},
                 tags={
                     **self._tags,
-                    "space": terms.space,
+                    "space": planned.spec.space,
                     names.SYSTEM: config.name,
-                    "trial_seed": self._plan.seed(trial.number),
-                    **self._plan.tags(trial.number),
+                    "trial_seed": planned.seed,
+                    **planned.tags,
                 },
                 kind=self._run_kind,
             )
@@ -161,7 +158,7 @@ class Tracker:
                 status=_STATUS[trial.state],
                 metrics=report.best.figures if report else {},
                 f1=report.best.f1_by_label if report else {},
-                test=_overall(test),
+                test={name: test[name] for name in METRICS if name in test},
                 test_f1=test.get("f1_by_label", {}),
                 params_by_part=report.parameters if report else {},
                 epochs=report.last.epoch if report else None,
@@ -176,7 +173,7 @@ class Tracker:
         )
 
     def _local_files(self, number: int, names: Sequence[str]) -> list[Path]:
-        """Return those of a trial's files that are there, fetched from the shared storage if it is not local."""
+        """Return the existing ones of a trial's files, fetched if the shared storage is not local."""
         files = TrialFiles(self._place.shared, number)
         found = []
         for name in names:
@@ -189,64 +186,6 @@ class Tracker:
         return found
 
 
-def _overall(record: Mapping[str, Any]) -> dict[str, float]:
-    return {name: record[name] for name in METRICS if name in record}
-
-
 def experiment_of(spec: StudySpec) -> str:
     """Return the name of the experiment that holds a study."""
     return experiment_name(*experiment_words(spec))
-
-
-logger = logging.getLogger(__name__)
-
-
-def _harmless(method: Callable[..., None]) -> Callable[..., None]:
-    """Log an error of tracking; as an exception in a callback it would end the study."""
-
-    @wraps(method)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            method(*args, **kwargs)
-        except Exception:
-            logger.exception("tracking: %s failed; the study goes on", method.__name__)
-
-    return guarded
-
-
-class TrackingCallback(tune.Callback):
-    """Passes Tune's reports to the tracker."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-        self._has_news = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave everything out: Tune's snapshots are never read."""
-        return {}
-
-    @_harmless
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Open the trial's run."""
-        self._tracker.start(trial.config["number"])
-
-    @_harmless
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Write the epoch down."""
-        if (report := TrialReport.from_tune(result)) is not None:
-            self._tracker.epoch(report)
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Note that a trial ended; the storage will say how."""
-        self._has_news = True
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Note that a trial's worker was lost; the storage will say whether for good."""
-        self._has_news = True
-
-    @_harmless
-    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        """End the runs of what has ended since the last step."""
-        if self._has_news:
-            self._has_news = False
-            self._tracker.finish_ended()

@@ -8,13 +8,14 @@ from typing import Any
 import ray
 from ray import tune
 
+from harness.common.records import from_json
 from harness.study.records import TrialReport
 from harness.study.session import Session, TrialTask
 
 
 def run_trial(config: Mapping[str, Any]) -> None:
     """Run one trial and report every epoch to Tune."""
-    drive([Session(TrialTask.from_json(config["task"]))], tune.report)
+    drive([Session(from_json(TrialTask, config["task"]))], tune.report)
 
 
 def drive(sessions: Sequence[Session], report: Callable[[dict[str, Any]], object]) -> None:

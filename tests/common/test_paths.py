@@ -3,6 +3,7 @@
 import pytest
 
 from harness.common.files import read_with, unfinished, write_whole
+from harness.common.records import to_json
 from harness.config.study import STUDY_FILE, DataSpec, StudyPlace
 from harness.evaluation.plan import RUNS_FILE, RunList, read_runs
 from harness.reproduction.run import SETTINGS, _settle
@@ -76,9 +77,9 @@ def test_a_reproduction_file_that_is_not_whole_is_named(tmp_path, spoil):
     wanted = Reproduction("r", str(tmp_path), DataSpec(), ("unet",), 1, 1, epochs=3, backbone="ast-nano")
     (tmp_path / "r").mkdir()
     (tmp_path / "r.unet").mkdir()
-    (tmp_path / "r.unet" / STUDY_FILE).write_text(make_spec("r.unet").to_json())
+    StudyPlace.of(str(tmp_path), "r.unet").write_spec(make_spec("r.unet"))
     file = tmp_path / "r" / SETTINGS
-    file.write_text(spoil(wanted.to_json()))
+    file.write_text(spoil(to_json(wanted, indent=2)))
     refused(file, lambda: _settle(wanted))
 
 

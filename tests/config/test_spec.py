@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from harness.common.records import from_json, to_json
 from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, parse_seconds
 from harness.study.driver import Slots, slots
 
@@ -24,13 +25,13 @@ def spec(**changes):
 
 def test_a_study_survives_the_way_through_its_file():
     whole = spec(fixed={"reprogrammer/depth": 3}, data=DataSpec(demo_clips=40), provenance={"data_digest": "a"})
-    assert StudySpec.from_json(whole.to_json()) == whole
+    assert from_json(StudySpec, to_json(whole)) == whole
 
 
 def test_a_study_of_before_there_were_fractions_is_of_all_clips():
-    stored = json.loads(spec(data=DataSpec(demo_clips=40)).to_json())
+    stored = json.loads(to_json(spec(data=DataSpec(demo_clips=40))))
     del stored["data"]["fraction"]
-    assert StudySpec.from_json(json.dumps(stored)) == spec(data=DataSpec(demo_clips=40))
+    assert from_json(StudySpec, json.dumps(stored)) == spec(data=DataSpec(demo_clips=40))
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.1, 10, float("nan")])
@@ -40,9 +41,9 @@ def test_what_is_no_fraction_is_refused(fraction):
 
 
 def test_a_file_with_unknown_fields_is_refused():
-    text = spec().to_json().replace('"epochs"', '"epoch"')
+    text = to_json(spec()).replace('"epochs"', '"epoch"')
     with pytest.raises(ValueError, match="unknown fields epoch"):
-        StudySpec.from_json(text)
+        from_json(StudySpec, text)
 
 
 def test_trials_have_seeds_of_their_own_that_depend_on_the_studys():

@@ -7,7 +7,7 @@ import pytest
 
 from harness.config.study import DataSpec
 from harness.config.trial import TrialConfig
-from harness.evaluation.plan import EvaluationPlan, RunList, check_unchanged, read_runs, terms_of
+from harness.evaluation.plan import RunList, check_unchanged, evaluation_plan, read_runs, terms_of
 from harness.evaluation.report import heldout_usage
 from tests.support.evaluations import DIGESTS, LABELS, chosen_in, extended, make_spec, make_study, place_beside, session
 
@@ -22,23 +22,24 @@ def usage(before, finished, chosen, **asked):
 
 
 def test_seeds_are_the_same_for_all_configurations_and_no_trials(place):
-    plan = EvaluationPlan(extended(RunList({}), chosen_in(place)))
-    seeds = {}
-    for number, run in enumerate(plan.listed.runs):
-        seeds.setdefault(run.seed_index, set()).add(plan.seed(number))
+    listed = extended(RunList({}), chosen_in(place))
+    plan, seeds = evaluation_plan(listed), {}
+    for number, run in enumerate(listed.runs):
+        seeds.setdefault(run.seed_index, set()).add(plan.trial(number).seed)
     assert [len(values) for values in seeds.values()] == [1, 1]
-    assert plan.seed(0) != plan.seed(len(plan.listed.runs) - 1)
-    assert plan.seed(0) not in {make_spec("s").trial_seed(number) for number in range(1000)}
+    assert plan.trial(0).seed != plan.trial(len(listed.runs) - 1).seed
+    assert plan.trial(0).seed not in {make_spec("s").trial_seed(number) for number in range(1000)}
 
 
 def test_a_run_is_its_source_trial_with_the_settings_of_its_study(place):
-    plan = EvaluationPlan(extended(RunList({}), chosen_in(place)))
+    plan = evaluation_plan(extended(RunList({}), chosen_in(place)))
+    first = plan.trial(0)
     assert plan.reads_test
     assert plan.n_trials == 6
     trial = SimpleNamespace(number=0)
     assert TrialConfig.from_paths(plan.suggest(trial)).optimiser.lr == 0.1
-    assert plan.terms(0) == make_spec("s", scheduler="none")
-    assert (plan.title(0), plan.tags(0)["source_trial"], plan.tags(0)["seed_index"]) == ("s trial 2, seed 0", 2, 0)
+    assert first.spec == make_spec("s", scheduler="none")
+    assert (first.title, first.tags["source_trial"], first.tags["seed_index"]) == ("s trial 2, seed 0", 2, 0)
 
 
 def test_more_seeds_and_more_configurations_are_appended(place):

@@ -1,7 +1,7 @@
 """Unreadable test clips, which a study of a fraction never met: from the flag to the figures."""
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -14,7 +14,7 @@ from harness import evaluate as command
 from harness.config.study import DataSpec, StudyPlace
 from harness.config.trial import TrialConfig
 from harness.evaluation import run as evaluation_run
-from harness.evaluation.plan import EvaluationPlan, read_runs
+from harness.evaluation.plan import evaluation_plan, read_runs
 from harness.evaluation.request import Request
 from harness.evaluation.run import evaluate
 from harness.features.inputs import LogMel
@@ -49,7 +49,7 @@ def prepared(tmp_path_factory):
         patch.setenv("REPROGRAMMING_CACHE", str(folder / "cache"))
         place = make_study(folder)
         spec = prepare_for(spec, place, [TrialConfig()], console=StudyConsole()).spec
-    place.spec_file.write_text(spec.to_json())
+    place.write_spec(spec)
     return folder
 
 
@@ -62,7 +62,7 @@ def study(prepared, tmp_path, monkeypatch):
     place = StudyPlace.of(str(tmp_path), "s")
     spec = place.read_spec()
     data = replace(spec.data, source=str(tmp_path / "data"))
-    place.spec_file.write_text(replace(spec, data=data).to_json())
+    place.write_spec(replace(spec, data=data))
     dataset = open_dataset(data)
     dataset.paths[dataset.test[2]].write_bytes(b"not sound")
     return place
@@ -71,7 +71,7 @@ def study(prepared, tmp_path, monkeypatch):
 @pytest.fixture
 def unrun(monkeypatch):
     """Prepare and write an evaluation without its runs."""
-    monkeypatch.setattr(evaluation_run, "_run", lambda *_, **__: False)
+    monkeypatch.setattr(evaluation_run, "has_remaining_trials", lambda *_: False)
 
 
 def evaluated(place, **flags):
@@ -84,7 +84,7 @@ def copy_study(study, place, **changes):
     name = place.home.name
     storages = {"from_storage": open_storage(study.home), "to_storage": open_storage(place.home)}
     optuna.copy_study(from_study_name="s", to_study_name=name, **storages)
-    place.spec_file.write_text(replace(study.read_spec(), name=name, **changes).to_json())
+    place.write_spec(replace(study.read_spec(), name=name, **changes))
     return place
 
 
@@ -134,8 +134,7 @@ def test_without_the_flag_the_clip_is_named_and_nothing_is_written(study, unrun)
 
 def test_with_the_flag_the_runs_read_the_other_clips_and_count_the_missing_one(study, unrun):
     result = evaluated(study, skips_corrupt=True)
-    plan = EvaluationPlan(read_runs(result.place.home))
-    terms = DataSpec(**asdict(plan.terms(0).data))
+    terms = evaluation_plan(read_runs(result.place.home)).trial(0).spec.data
     assert terms == replace(study.read_spec().data, skips_corrupt=True)
     found = read(terms, result.place, number=0)
     assert (found["n_clips"], found["n_left_out"]) == (7, 1)
@@ -151,7 +150,7 @@ def test_an_evaluation_with_the_flag_does_not_continue_without_it(study, unrun):
 def test_other_sound_in_test_clips_than_earlier_runs_were_tested_on_is_refused(study, unrun):
     """A study of a fraction has no digest of the test clips: only those runs have."""
     place = evaluated(study, skips_corrupt=True).place
-    terms = EvaluationPlan(read_runs(place.home)).terms(0).data
+    terms = evaluation_plan(read_runs(place.home)).trial(0).spec.data
     found = [read(terms, place, number=0)]
     evaluated(study, skips_corrupt=True)
     dataset = open_dataset(terms)
@@ -179,7 +178,7 @@ def test_runs_are_held_to_the_test_clips_of_their_own_study(study, unrun, tmp_pa
     place = copy_study(study, StudyPlace.of(str(tmp_path), "t"), data=data)
     request = Request((study, place), seeds=1, systems=("unet",), skips_corrupt=True)
     found = evaluate(request, console=StudyConsole())
-    terms = EvaluationPlan(read_runs(found.place.home))
-    digests = {read(terms.terms(number).data, found.place, number=number)["log_mel_digest"] for number in (0, 1)}
+    plan = evaluation_plan(read_runs(found.place.home))
+    digests = {read(plan.trial(number).spec.data, found.place, number=number)["log_mel_digest"] for number in (0, 1)}
     assert len(digests) == 2
     evaluate(replace(request, seeds=2), console=StudyConsole())

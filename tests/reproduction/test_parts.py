@@ -12,10 +12,9 @@ from harness.evaluation.result import EvaluationResult
 from harness.reproduction import run
 from harness.reproduction.run import run_part, why_unfinished, with_another_try
 from harness.reproduction.spec import Reproduction
-from harness.study import driver
 from harness.study.console import StudyConsole
-from harness.study.plan import StudyPlan
 from harness.study.records import TrialRecord
+from harness.study.storage import has_remaining_trials, open_study
 from search_spaces import load
 from tests.support.layouts import Layout
 from tests.support.mlflow import new_store
@@ -36,8 +35,8 @@ def make_part(reproduction, part, state=TrialState.FAIL):
     """Make the study of a part with one trial, the paper's, which ended like this."""
     place, spec = reproduction.place_of(part), reproduction.spec(part)
     place.home.mkdir(parents=True)
-    place.spec_file.write_text(spec.to_json())
-    study = driver.open_study(spec, place)
+    place.write_spec(spec)
+    study = open_study(spec, place)
     trial = study.ask()
     for name, value in TrialRecord(reason="no memory").attributes().items():
         trial.set_user_attr(name, value)
@@ -56,8 +55,8 @@ def test_a_study_of_failed_trials_is_tried_again_with_the_papers_configuration(r
     for _ in range(2):  # as when the first driver was killed before it wrote the study down
         again = with_another_try(spec, place, trials=1)
         assert again.trials == 2
-        study = driver.open_study(again, place)
-        assert driver.has_remaining_trials(study, StudyPlan(again))
+        study = open_study(again, place)
+        assert has_remaining_trials(study, again.trials)
         assert [t.state for t in study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
     trial = study.ask()
     load("unet").suggest(trial)
@@ -97,7 +96,7 @@ def test_the_run_that_holds_the_report_has_the_settings_of_its_studies(reproduct
     for part in reproduction.parts:
         place, digests = reproduction.place_of(part), dict.fromkeys(("data_digest", "backbone_digest"), "d" * 64)
         place.home.mkdir()
-        place.spec_file.write_text(replace(reproduction.spec(part), provenance=digests).to_json())
+        place.write_spec(replace(reproduction.spec(part), provenance=digests))
     run._log(reproduction, EvaluationResult("e", reproduction.place, (), (), None, (), is_interrupted=False), files=())
     client = mlflow_client(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.common.records import from_json, to_json
 from harness.config.literature import SYSTEMS
 from harness.config.study import DataSpec
 from harness.reproduction.spec import Reproduction, describe_conditions
@@ -66,7 +67,7 @@ def test_a_wrong_value_is_refused(flags, message):
 
 def test_a_reproduction_grows_in_seeds_and_systems_and_changes_in_nothing_else():
     before = asked(systems="unet", seeds=1)
-    assert Reproduction.from_json(before.to_json()) == before
+    assert from_json(Reproduction, to_json(before)) == before
     assert asked(systems="none", seeds=3).grown_from(before).systems == ("none", "unet")
     with pytest.raises(ValueError, match=r"epochs=5: reproduction reproduce-demo in .* began with 12; give another"):
         asked(systems="unet", seeds=1, epochs=5).grown_from(before)
@@ -86,7 +87,7 @@ def test_unreadable_test_clips_may_be_skipped_after_the_studies_have_begun():
     skipping = replace(before, data=replace(before.data, skips_corrupt=True))
     grown = skipping.grown_from(before)
     assert (grown.data, grown.skips_corrupt_tests) == (before.data, True)
-    assert Reproduction.from_json(grown.to_json()) == grown
+    assert from_json(Reproduction, to_json(grown)) == grown
     assert not before.grown_from(grown).skips_corrupt_tests  # which the evaluation then refuses, if it has begun
     assert skipping.grown_from(skipping) == skipping
     with pytest.raises(ValueError, match=r"skips-corrupt=False: reproduction reproduce-openmic in .* began with True"):

@@ -11,10 +11,13 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from sqlalchemy.exc import OperationalError
 
+from harness.study.plan import Plan, PlannedTrial
 from harness.study.records import TrialFailure, TrialRecord
 from harness.study.results import ranked_rows
-from harness.study.searcher import StudySearcher, make_sampler, requeue
+from harness.study.searcher import StudySearcher
+from harness.study.storage import make_sampler, requeue
 from search_spaces import load
+from tests.support.evaluations import make_spec
 from tests.support.records import make_report
 
 EPOCHS = 3
@@ -28,15 +31,13 @@ def open_study(path, *, seed=0, directions=("maximize",)):
     return study
 
 
-def searcher(study, *, n_trials=4, concurrent=10, **options):
-    settings = {"objectives": ("best_macro_f1",), **options}
+def searcher(study, *, n_trials=4, concurrent=10, reads_test=False, **options):
+    plan = Plan(n_trials, SPACE.suggest, lambda _: PlannedTrial(make_spec("s", epochs=EPOCHS), 0, "t"), reads_test)
     made = StudySearcher(
         study,
-        SPACE.suggest,
+        plan,
         make_task=lambda number, paths: json.dumps({"number": number, "paths": dict(paths)}),
-        n_trials=n_trials,
-        epochs=lambda number: EPOCHS,
-        **settings,
+        **{"objectives": ("best_macro_f1",), **options},
     )
     made.set_max_concurrency(concurrent)
     return made

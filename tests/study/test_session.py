@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.common.records import from_json, to_json
 from harness.config.literature import SYSTEMS
 from harness.config.study import DataSpec
 from harness.features.inputs import LogMel, Vggish
@@ -180,7 +181,7 @@ def test_a_fine_tuning_that_writes_to_the_workers_backbone_is_found_out(tmp_path
 
 def test_a_task_survives_the_way_to_the_worker(tmp_path):
     sent = task(tmp_path)
-    assert TrialTask.from_json(sent.to_json()) == sent
+    assert from_json(TrialTask, to_json(sent)) == sent
 
 
 def test_sessions_in_turns_come_to_the_same_bits_as_each_alone(tmp_path, on_tiny):

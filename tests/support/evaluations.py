@@ -55,7 +55,7 @@ def _made_study():
     directory = tempfile.TemporaryDirectory()  # removed when the process ends
     place = StudyPlace.of(directory.name, "s")
     place.home.mkdir()
-    place.spec_file.write_text(make_spec("s").to_json())
+    place.write_spec(make_spec("s"))
     study = optuna.create_study(storage=open_storage(place.home), study_name="s", direction="maximize")
     add_trial(study, {"reprogrammer/kind": "unet"}, macro_f1=0.6)
     add_trial(study, {"reprogrammer/kind": "cnn"}, macro_f1=0.5)

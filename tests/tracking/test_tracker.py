@@ -7,10 +7,10 @@ import pytest
 from optuna.trial import TrialState
 
 from harness.config.study import DataSpec, StudyPlace
-from harness.evaluation.plan import EvaluationPlan, Run, RunList
+from harness.evaluation.plan import Run, RunList, evaluation_plan
 from harness.evaluation.run import _spec_of
 from harness.evaluation.selection import candidates
-from harness.study.plan import StudyPlan
+from harness.study.plan import study_plan
 from harness.study.records import TrialRecord
 from harness.study.tracker import Tracker, experiment_of
 from tests.support.evaluations import make_spec, make_study
@@ -100,7 +100,7 @@ def test_a_ceiling_has_an_experiment_of_its_own():
 def test_what_makes_studies_of_one_experiment_differ_is_found_on_each_of_their_runs(stored):
     plain, other = make_spec("plain", trials=1), make_spec("other", **OTHER)
     assert experiment_of(plain) == experiment_of(other)
-    search = stored(*((spec, StudyPlan(spec)) for spec in (plain, other)))
+    search = stored(*((spec, study_plan(spec)) for spec in (plain, other)))
     for name, value in OTHERS_TERMS.items():
         found = search(f"params.{name} = '{value}'")
         assert [(run.data.tags["study"], run.data.tags["kind"]) for run in found] == [
@@ -116,7 +116,7 @@ def test_what_makes_studies_of_one_experiment_differ_is_found_on_each_of_their_r
 def test_a_run_says_nothing_twice(stored):
     spec = make_spec("s", trials=1, data=CEILING)
     listed = RunList({"s": spec}, (Run("s", 0, "unet", "c", 0, {}),))
-    runs = stored((spec, StudyPlan(spec)), (replace(spec, name="e"), EvaluationPlan(listed)))("")
+    runs = stored((spec, study_plan(spec)), (replace(spec, name="e"), evaluation_plan(listed)))("")
     assert len(runs) == 4
     assert all(run.data.params.keys().isdisjoint(run.data.tags) for run in runs)
 
@@ -126,7 +126,7 @@ def test_the_runs_of_an_evaluation_are_on_the_terms_of_their_study_but_stopped_b
     sources = {"a": make_spec("a"), "b": other}
     listed = RunList(sources, tuple(Run(name, 0, "unet", "c", 0, {}) for name in sources))
     spec = _spec_of(listed, StudyPlace.of(str(tmp_path), "e"), tracking_uri=None)
-    search = stored((spec, EvaluationPlan(listed)))
+    search = stored((spec, evaluation_plan(listed)))
     (parent,), (first, second) = search("tags.kind = 'evaluation'"), search("tags.kind = 'evaluation-run'")
     for name in ("precision", "preset", "fixed"):
         assert first.data.params[name] in ("fp32", "none")
@@ -143,7 +143,7 @@ def test_an_evaluation_of_both_is_among_the_honest_and_tells_its_runs_apart(trac
     sources = {name: sources[name] for name in order}
     listed = RunList(sources, tuple(Run(name, 0, "unet", "c", 0, {}) for name in ("a", "b")))
     spec = _spec_of(listed, StudyPlace.of(str(tmp_path), "e"), tracking_uri=None)
-    kept = tracked(spec, EvaluationPlan(listed), n_trials=2)
+    kept = tracked(spec, evaluation_plan(listed), n_trials=2)
     assert kept.experiment == experiment_of(sources["a"])
     assert [kept.params_of(number)["reveals_all"] for number in (0, 1)] == ["False", "True"]
 
