@@ -87,6 +87,11 @@ class ConfigurationResult:
         return next((seed.params for seed in self.seeds if seed.params), None)
 
     @property
+    def seconds(self) -> Summary | None:
+        """Return the time of a run, over the finished seeds."""
+        return Summary.of([seed.seconds for seed in self.finished]) if self.finished else None
+
+    @property
     def test_floor(self) -> float | None:
         """Return the test macro-F1 of always guessing; None if no reading has stored it."""
         return next((seed.test["floor"]["macro_f1"] for seed in self.seeds if seed.test and "floor" in seed.test), None)

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec
 from harness.config.trial import TrialConfig
+from harness.evaluation.caveats import heldout_usage
 from harness.evaluation.plan import (
     RUNS_FILE,
     RunList,
@@ -19,7 +20,7 @@ from harness.evaluation.plan import (
     read_runs,
     terms_of,
 )
-from harness.evaluation.report import heldout_usage, write_report
+from harness.evaluation.report import write_report
 from harness.evaluation.request import Request
 from harness.evaluation.result import EvaluationResult, collect
 from harness.evaluation.selection import (

@@ -48,11 +48,6 @@ class Difference:
     low: float | None
     high: float | None
 
-    @property
-    def is_clear(self) -> bool:
-        """Return whether the interval excludes 0."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
 
 def paired_difference(one: Sequence[float], other: Sequence[float]) -> Difference:
     """Return how much higher `one` is than `other`, seed by seed.

@@ -6,7 +6,7 @@ Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from harness.common.text import markdown_table
 from harness.config.checks import one_of
 from harness.config.literature import F1_BY_LABEL, F1_CORRELATION_WITH_POSITIVES, PAPER_BACKBONE, SYSTEMS
 from harness.config.space import configuration_of
-from harness.evaluation.report import caveats
-from harness.evaluation.result import Comparison, ConfigurationResult, EvaluationResult
-from harness.evaluation.statistics import Summary
+from harness.evaluation.caveats import caveats
+from harness.evaluation.result import ConfigurationResult, EvaluationResult
+from harness.evaluation.statistics import Difference, Summary
 from harness.reproduction.spec import Reproduction
 from harness.study.results import describe_configuration
+from harness.training.metrics import METRICS, OF_RECORD
 from search_spaces import load
 from tracking import paper_figures
 from tracking.figures import SUFFIXES, words
@@ -33,19 +34,18 @@ _MISSING = "-"
 
 @dataclass(frozen=True)
 class SystemResult:
-    """The results of a system on the test split: a figure for each seed, empty without a finished run.
+    """The results of a system on the test split.
 
-    `name` is the system's search space. `params` counts trainable parameters, None for trees. `f1_by_label` is the mean
-    over seeds, `seconds` the mean time of a run. `configuration` describes the chosen one in words. `count_note`
-    explains a difference from the paper's count, if the paper's configuration was chosen.
+    `name` is the system's search space. `params` counts trainable parameters, None for trees. `figures` holds each
+    metric for all finished seeds. `f1_by_label` is the mean over seeds, `seconds` the mean time of a run.
+    `configuration` describes the chosen one in words. `count_note` explains a difference from the paper's count, if the
+    paper's configuration was chosen.
     """
 
     name: str
-    params: int | None
-    macro_f1: Sequence[float]
-    positive_f1: Sequence[float]
-    mean_average_precision: Sequence[float]
-    f1_by_label: Mapping[str, float]
+    params: int | None = None
+    figures: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    f1_by_label: Mapping[str, float] = field(default_factory=dict)
     seconds: float | None = None
     configuration: str = _MISSING
     count_note: str = ""
@@ -53,6 +53,11 @@ class SystemResult:
     def __post_init__(self) -> None:
         """Check the system's name."""
         one_of("system", self.name, tuple(SYSTEMS))
+
+    @property
+    def macro_f1(self) -> Sequence[float]:
+        """Return the macro-F1 of each finished seed."""
+        return self.figures.get(OF_RECORD, ())
 
     @property
     def title(self) -> str:
@@ -111,8 +116,8 @@ def write_paper_report(
         sections.append(f"## Differences between systems\n\n{comparisons.strip()}")
     if notes:
         sections.append("## Notes\n\n" + "\n".join(f"- {note}" for note in notes))
-    pictures = (path.relative_to(folder) for path in figures if path.suffix == suffixes[0])
-    sections.append("## Figures\n\n" + "\n\n".join(f"![{words(path.stem)}]({path})" for path in pictures))
+    pictures = [f"![{words(path.stem)}]({path.name})" for path in figures if path.suffix == suffixes[0]]
+    sections.append("## Figures\n\n" + "\n\n".join(pictures))
     report = folder / REPORT
     report.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return [report, *figures]
@@ -120,16 +125,18 @@ def write_paper_report(
 
 def systems_table(results: Sequence[SystemResult], data: DataDescription) -> str:
     """Return the paper's Table 1 with the results measured here, as Markdown."""
+    others = [name for name in METRICS if name != OF_RECORD]
     headings = ["system", "in the paper", "configuration", "trainable parameters", "the paper's (M)"]
-    headings += ["macro-F1", "min to max", "seeds", "positive F1", "mAP"]
+    headings += [METRICS[OF_RECORD].title, "min to max", "seeds", *(METRICS[name].title for name in others)]
     headings += ["the paper's median", "seconds"] if data.is_openmic else ["seconds"]
     rows = []
     for result in results:
         published = SYSTEMS[result.name]
         cells = [result.name, published.paper_name, result.configuration, _formatted(result.params, "{:,}")]
-        cells += [_formatted(published.params_millions, "{:.3f}"), _mean_and_spread(result.macro_f1)]
-        cells += [_range(result.macro_f1), str(len(result.macro_f1))]
-        cells += [_mean_and_spread(result.positive_f1), _mean_and_spread(result.mean_average_precision)]
+        f1 = result.macro_f1
+        cells += [_formatted(published.params_millions, "{:.3f}"), _mean_and_spread(f1)]
+        cells += [f"{min(f1):.3f} to {max(f1):.3f}" if f1 else _MISSING, str(len(f1))]
+        cells += [_mean_and_spread(result.figures.get(name, ())) for name in others]
         cells += [f"{published.macro_f1 / 100:.3f}"] if data.is_openmic else []
         rows.append([*cells, _formatted(result.seconds, "{:,.0f}")])
     return markdown_table(headings, rows, n_words=3)
@@ -239,14 +246,10 @@ def _legend(results: Sequence[SystemResult], data: DataDescription) -> str:
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
-    if not len(values):
+    if not values:
         return _MISSING
     summary = Summary.of(values)
     return f"{summary.mean:.3f}" + ("" if summary.std is None else f" ± {summary.std:.3f}")
-
-
-def _range(values: Sequence[float]) -> str:
-    return f"{min(values):.3f} to {max(values):.3f}" if len(values) else _MISSING
 
 
 def _formatted(value: float | None, form: str) -> str:
@@ -256,18 +259,17 @@ def _formatted(value: float | None, form: str) -> str:
 def system_result(reproduction: Reproduction, name: str, found: ConfigurationResult | None) -> SystemResult:
     """Return the row of a system; None if no trial of its study has finished."""
     if found is None:
-        return SystemResult(name, None, [], [], [], {})
+        return SystemResult(name)
     labels = found.finished[0].test["f1_by_label"] if found.finished else {}  # type: ignore[index]
-    seconds = [seed.seconds for seed in found.finished]
-    is_papers = _is_papers(reproduction, name, found)
+    f1_by_label = {label: found.summary(f"f1_by_label/{label}") for label in labels}
+    space = load(name, reproduction.spec(name).preset)
+    is_papers = found.digest in {configuration_of(space, paper).digest() for paper in space.paper}
     return SystemResult(
         name=name,
         params=found.params or None,
-        macro_f1=list(found.values("macro_f1").values()),
-        positive_f1=list(found.values("positive_f1").values()),
-        mean_average_precision=list(found.values("map").values()),
-        f1_by_label={label: _mean(found, f"f1_by_label/{label}") for label in labels},
-        seconds=float(np.mean(seconds)) if seconds else None,
+        figures={metric: list(found.values(metric).values()) for metric in METRICS},
+        f1_by_label={label: summary.mean for label, summary in f1_by_label.items() if summary},
+        seconds=found.seconds.mean if found.seconds else None,
         configuration=describe_configuration(found.paths) + (" (the paper's)" if is_papers else ""),
         count_note=_count_note(name, found.params, backbone=reproduction.backbone) if is_papers else "",
     )
@@ -283,8 +285,8 @@ def differences(reproduction: Reproduction, result: EvaluationResult) -> str:
     lines = []
     for one, other in pairs:
         found = compared.get((one.title, other.title))
-        difference = _difference(found) if found else f"not paired, since {_why_apart(one, other)}"
-        lines.append(f"- {_part(reproduction, one)} over {_part(reproduction, other)}: {difference}")
+        difference = _difference(found.difference) if found else f"not paired, since {_why_apart(one, other)}"
+        lines.append(f"- {reproduction.part_of(one.study)} over {reproduction.part_of(other.study)}: {difference}")
     if not lines:
         return ""
     legend = "Mean difference of test macro-F1 over seeds, paired by seed, with its bootstrap interval."
@@ -296,8 +298,7 @@ def notes_of(reproduction: Reproduction, result: EvaluationResult) -> list[str]:
     return [*result.notes, *caveats(result), *_test_clips(reproduction, result)]
 
 
-def _difference(comparison: Comparison) -> str:
-    found = comparison.difference
+def _difference(found: Difference) -> str:
     interval = "" if found.low is None else f", 95 % interval {found.low:+.3f} to {found.high:+.3f}"
     return f"{found.mean:+.3f}{interval}"
 
@@ -313,9 +314,7 @@ def _why_apart(one: ConfigurationResult, other: ConfigurationResult) -> str:
 
 def _test_clips(reproduction: Reproduction, result: EvaluationResult) -> list[str]:
     counts = {
-        _part(reproduction, c): sorted(
-            {seed.test["n_clips"] for seed in c.finished if seed.test and "n_clips" in seed.test}
-        )
+        reproduction.part_of(c.study): sorted({seed.test["n_clips"] for seed in c.finished if seed.test})
         for c in result.configurations
     }
     if len({n for of_one in counts.values() for n in of_one}) < 2:
@@ -324,24 +323,9 @@ def _test_clips(reproduction: Reproduction, result: EvaluationResult) -> list[st
     return [f"test clips: {', '.join(listed)}"]
 
 
-def _part(reproduction: Reproduction, configuration: ConfigurationResult) -> str:
-    """Return the part of the reproduction that a configuration's study is: a system or the ceiling."""
-    return configuration.study.removeprefix(f"{reproduction.name}.")
-
-
-def _is_papers(reproduction: Reproduction, name: str, found: ConfigurationResult) -> bool:
-    """Return whether this is the paper's configuration of the system."""
-    space = load(name, reproduction.spec(name).preset)
-    return found.digest in {configuration_of(space, paper).digest() for paper in space.paper}
-
-
 def _count_note(name: str, params: int | None, *, backbone: str) -> str:
     """Return why the paper's count differs; "" if it does not, or if the backbone alone explains it."""
     published = SYSTEMS[name]
     if params is None or published.params_millions is None or (published.needs_backbone and backbone != PAPER_BACKBONE):
         return ""
     return "" if params == published.params else published.note
-
-
-def _mean(configuration: ConfigurationResult, name: str) -> float:
-    return float(np.mean(list(configuration.values(name).values())))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from optuna.trial import TrialState
 
 from harness.common.cli import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK
@@ -15,7 +14,8 @@ from harness.common.records import read_record, write_record
 from harness.config.literature import LABEL_COUNTS, describe_systems
 from harness.config.space import papers_within
 from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec, terms_of_all
-from harness.data.dataset import POSITIVE, ClipDataset
+from harness.data.check import count_labels
+from harness.data.dataset import ClipDataset
 from harness.evaluation.report import conclude
 from harness.evaluation.request import Request
 from harness.evaluation.result import EvaluationResult
@@ -31,13 +31,13 @@ from harness.reproduction.report import (
 from harness.reproduction.spec import CEILING, VGGISH_SYSTEMS, Reproduction, describe_conditions
 from harness.study.console import StudyConsole, clock
 from harness.study.driver import connected
+from harness.study.heldout import floor_on_test
 from harness.study.records import TrialRecord
 from harness.study.run import begin, locked, resume, run
 from harness.study.sources import open_dataset
 from harness.study.storage import has_remaining_trials, open_study
 from harness.study.tracker import experiment_of
 from harness.synthetic.openmic_sized import is_stand_in
-from harness.training.metrics import majority_floor
 from search_spaces import load
 from tracking import records
 from tracking.outbox import Outbox
@@ -136,10 +136,7 @@ def _report(
     reproduction: Reproduction, result: EvaluationResult, dataset: ClipDataset, *, console: StudyConsole
 ) -> bool:
     """Write, print and log the report; return whether every system has a result."""
-    by_part = {
-        configuration.study.removeprefix(f"{reproduction.name}."): configuration
-        for configuration in result.configurations
-    }
+    by_part = {reproduction.part_of(c.study): c for c in result.configurations}
     systems = [system_result(reproduction, part, by_part.get(part)) for part in reproduction.systems]
     ceiling = by_part[CEILING].summary("macro_f1") if CEILING in by_part else None
     data = _describe(reproduction, dataset, ceiling=ceiling.mean if ceiling else None)
@@ -161,31 +158,18 @@ def _report(
 
 def _describe(reproduction: Reproduction, dataset: ClipDataset, *, ceiling: float | None) -> DataDescription:
     """Return the label counts by split, and the floor on the test split."""
-    train, test = dataset.train, dataset.test
-    floor = majority_floor(
-        dataset.targets[train],
-        dataset.targets[test],
-        train_observed=dataset.observed[train],
-        observed=dataset.observed[test],
-        labels=dataset.labels,
-    )
+    counts, test = count_labels(dataset), dataset.test
+    floor = floor_on_test(dataset, dataset.targets[test], observed=dataset.observed[test])
+    published = {label: (found.test_positive, found.test_negative) for label, found in LABEL_COUNTS.items()}
     return DataDescription(
         name="the demo set" if reproduction.data.source == "demo" else dataset.name,
-        is_openmic=not is_stand_in(dataset.root)
-        and _counts(dataset, test)
-        == {label: (counts.test_positive, counts.test_negative) for label, counts in LABEL_COUNTS.items()},
+        is_openmic=not is_stand_in(dataset.root) and counts["test"] == published,
         floor=floor.macro_f1,
-        train_counts=_counts(dataset, train),
-        test_counts=_counts(dataset, test),
+        train_counts=counts["train"],
+        test_counts=counts["test"],
         ceiling=ceiling,
         floor_by_label=floor.f1_by_label,
     )
-
-
-def _counts(dataset: ClipDataset, rows: np.ndarray) -> dict[str, tuple[int, int]]:
-    observed, positive = dataset.observed[rows], dataset.targets[rows] >= POSITIVE
-    yes, no = (observed & positive).sum(axis=0), (observed & ~positive).sum(axis=0)
-    return {label: (int(yes[i]), int(no[i])) for i, label in enumerate(dataset.labels)}
 
 
 def _log(reproduction: Reproduction, result: EvaluationResult, files: Sequence[Path]) -> None:

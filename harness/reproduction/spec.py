@@ -109,6 +109,10 @@ class Reproduction:
         """Return the place of the study of a system, or of another part."""
         return StudyPlace.of(self.storage, f"{self.name}.{part}")
 
+    def part_of(self, study: str) -> str:
+        """Return the part of which this is the study: a system or the ceiling."""
+        return study.removeprefix(f"{self.name}.")
+
     def spec(self, system: str) -> StudySpec:
         """Return the study of a system, or of the ceiling."""
         space = "none" if system == CEILING else system  # the head alone is quick, and the best on the demo

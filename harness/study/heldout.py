@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from harness.config.study import DataSpec
 from harness.data.batches import Split, select_split
@@ -19,10 +19,7 @@ from harness.data.dataset import ClipDataset
 from harness.features.inputs import Input
 from harness.study.files import TrialFiles
 from harness.study.sources import features_of
-from harness.training.metrics import majority_floor, one_sided_labels, score
-
-__all__ = ["READS", "RESULT", "open_test_split", "read_test_once", "readings_of"]
-
+from harness.training.metrics import Scores, majority_floor, one_sided_labels, score
 
 RESULT, READS = "test.json", "test_reads.json"
 
@@ -53,13 +50,7 @@ def read_test_once(
     files.write(READS, json.dumps(readings).encode())
     split = open_split()
     scores = score(predict(split), split.targets, observed=split.observed, labels=dataset.labels)
-    floor = majority_floor(
-        dataset.targets[dataset.train],
-        split.targets,
-        train_observed=dataset.observed[dataset.train],
-        observed=split.observed,
-        labels=dataset.labels,
-    )
+    floor = floor_on_test(dataset, split.targets, observed=split.observed)
     result = {
         **scores.to_record(),
         "floor": floor.to_record(),
@@ -80,6 +71,20 @@ def readings_of(files: TrialFiles) -> list[str]:
     content = files.read(READS)
     times: list[str] = [] if content is None else json.loads(content)
     return times
+
+
+def floor_on_test(
+    dataset: ClipDataset, targets: Float[np.ndarray, "clip label"], *, observed: Bool[np.ndarray, "clip label"]
+) -> Scores:
+    """Return the figures, on these test clips, of each label's more frequent answer in the whole train split."""
+    train = dataset.train
+    return majority_floor(
+        dataset.targets[train],
+        targets,
+        train_observed=dataset.observed[train],
+        observed=observed,
+        labels=dataset.labels,
+    )
 
 
 def open_test_split(spec: DataSpec, dataset: ClipDataset, *, inputs: Input, workers: int = 1) -> Split:

@@ -7,8 +7,8 @@ import pytest
 
 from harness.config.settings import settings_of
 from harness.config.study import DataSpec, StudySpec, named_terms, terms_of_all
+from harness.evaluation.caveats import learn_the_same
 from harness.evaluation.plan import RunList
-from harness.evaluation.report import _learn_the_same  # private: the page of notes around it is long
 from harness.evaluation.selection import check_comparable
 from harness.reproduction.spec import Reproduction
 from harness.study import __main__ as command
@@ -69,7 +69,7 @@ def decided_by(other):
     found = {
         "pairs": refuses(lambda: check_comparable({"a": BASE, "b": other})),
         "retraining": refuses(lambda: listed.extended([], session=session, sources={"s": other}, n_begun=0, failed=())),
-        "learning": not _learn_the_same(BASE, other),
+        "learning": not learn_the_same(BASE, other),
         "experiment": experiment_of(BASE) != experiment_of(other),
         "term": named_terms(BASE) != named_terms(other),
     }

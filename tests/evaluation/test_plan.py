@@ -7,8 +7,8 @@ import pytest
 
 from harness.config.study import DataSpec
 from harness.config.trial import TrialConfig
+from harness.evaluation.caveats import heldout_usage
 from harness.evaluation.plan import RunList, check_unchanged, evaluation_plan, read_runs, terms_of
-from harness.evaluation.report import heldout_usage
 from tests.support.evaluations import DIGESTS, LABELS, chosen_in, extended, make_spec, make_study, place_beside, session
 
 

@@ -8,8 +8,9 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from harness.evaluation.caveats import caveats
 from harness.evaluation.plan import RunList
-from harness.evaluation.report import caveats, tables, write_report
+from harness.evaluation.report import tables, write_report
 from harness.evaluation.result import EvaluationResult, collect
 from harness.study.files import TrialFiles
 from harness.study.heldout import READS

@@ -19,7 +19,7 @@ REPRODUCTION = Reproduction(
 
 def seed(index, *, macro_f1=0.5, params=10, **test):
     figures = {"macro_f1": macro_f1, "positive_f1": 0.4, "map": 0.3, "f1_by_label": dict.fromkeys(LABELS, macro_f1)}
-    return SeedResult(index, index, "done", {**figures, **test}, figures, params, 3, 2.0, 1, "")
+    return SeedResult(index, index, "done", {**figures, "n_clips": 5, **test}, figures, params, 3, 2.0, 1, "")
 
 
 def found(name, config=None, *, seeds=2, first=0, params=10, **test):

@@ -20,13 +20,8 @@ BASELINE = {label: f1 / 100 for label, f1 in F1_BY_LABEL["none"].items()}
 
 
 def result(name="none", macro_f1=(0.60, 0.61, 0.65), **more):
-    return SystemResult(
-        name, more.pop("params", 2_836), macro_f1, (0.5,), (0.7,), more.pop("f1_by_label", BASELINE), **more
-    )
-
-
-def unfinished(name):
-    return SystemResult(name, None, (), (), (), {})
+    figures = {"macro_f1": macro_f1, "positive_f1": (0.5,), "map": (0.7,)}
+    return SystemResult(name, figures=figures, **{"params": 2_836, "f1_by_label": BASELINE, **more})
 
 
 def cells(table):
@@ -70,7 +65,7 @@ def report_on(folder, results=None, *, data=DEMO, **more):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    results = [result("unet", count_note="half of it is a teacher"), result(), unfinished("random_forest")]
+    results = [result("unet", count_note="half of it is a teacher"), result(), SystemResult("random_forest")]
     more = {"comparisons": "unet - none: 0.05\n", "notes": ["one seed", "test was read 2 times"]}
     return report_on(tmp_path_factory.mktemp("demo"), results, **more)
 
@@ -137,7 +132,7 @@ def test_one_seed_has_no_spread():
 
 
 def test_before_any_run_the_labels_are_drawn(tmp_path):
-    report, figures = report_on(tmp_path, [unfinished("unet")])
+    report, figures = report_on(tmp_path, [SystemResult("unet")])
     assert list(figures) == ["fig3_labels.svg"]
     assert report.exists()
 

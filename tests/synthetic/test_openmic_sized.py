@@ -11,7 +11,7 @@ from harness.common.progress import quiet
 from harness.config.literature import Counts
 from harness.config.study import DataSpec
 from harness.data.__main__ import app
-from harness.data.check import check_directory
+from harness.data.check import check_directory, count_labels
 from harness.data.npz import read_strings
 from harness.data.openmic import CORRUPTED_TRACKS, read_vggish
 from harness.data.splits import split_train
@@ -63,7 +63,7 @@ def test_it_passes_the_check_with_some_of_the_corrupted_tracks_damaged(place):
 
 def test_no_reproduction_takes_it_for_openmic_2018_for_all_its_counts(place, tmp_path, monkeypatch):
     dataset = check_directory(place).dataset
-    counts = {label: Counts(0, 0, *pair) for label, pair in run._counts(dataset, dataset.test).items()}
+    counts = {label: Counts(0, 0, *pair) for label, pair in count_labels(dataset)["test"].items()}
     monkeypatch.setattr(run, "LABEL_COUNTS", counts)
     wanted = SimpleNamespace(data=DataSpec(source=str(place)))
     assert not run._describe(wanted, dataset, ceiling=None).is_openmic
