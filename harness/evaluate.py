@@ -16,9 +16,7 @@ from harness.common.cli import (
     EXIT_OK,
     announce,
     check_storage,
-    configure_logging,
-    prepare_environment,
-    report_errors,
+    running,
 )
 from harness.config.literature import SYSTEMS, describe_systems
 from harness.config.study import Resources, StudyPlace, check_machine
@@ -53,14 +51,11 @@ def main(
     ] = None,
 ) -> None:
     """Check the flags, evaluate, print the tables and exit."""
-    configure_logging()
-    prepare_environment(joins_cluster=address is not None)
-    with report_errors(lambda: "type the same command again to continue"):
+    with running(lambda: "type the same command again to continue", address=address):
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
         tracking_uri = tracking_uri and checked_uri(tracking_uri)
         check_storage(storage)
         check_machine(resources)
-        tracking_uri = tracking_uri and checked_uri(tracking_uri)
         request = Request(
             tuple(StudyPlace.of(storage, study) for study in dict.fromkeys(studies)),
             top=top,
@@ -78,12 +73,7 @@ def main(
         from harness.study.console import StudyConsole  # noqa: PLC0415
 
         console = StudyConsole()
-        result = evaluate(
-            request,
-            resources=resources,
-            tracking_uri=tracking_uri,
-            console=console,
-        )
+        result = evaluate(request, resources=resources, tracking_uri=tracking_uri, console=console)
         conclude(result, console)
         if result.is_interrupted:
             console.say("interrupted; type the same command again to continue")

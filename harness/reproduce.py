@@ -12,9 +12,7 @@ from harness.common.cli import (
     announce,
     check_data,
     check_storage,
-    configure_logging,
-    prepare_environment,
-    report_errors,
+    running,
 )
 from harness.config.literature import SYSTEMS, describe_systems
 from harness.config.study import DataSpec, Resources, check_machine
@@ -62,9 +60,7 @@ def main(
     precision: flags.Precision = "fp32",
 ) -> None:
     """Check the flags, run the remaining parts, write the report and exit."""
-    configure_logging()
-    prepare_environment(joins_cluster=address is not None)
-    with report_errors(lambda: "type the same command again to continue"):
+    with running(lambda: "type the same command again to continue", address=address):
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
         check_storage(storage)
         check_machine(resources)

@@ -28,6 +28,15 @@ _TRACEBACK = "REPROGRAMMING_TRACEBACK"
 
 
 @contextmanager
+def running(how_to_go_on: Callable[[], str], *, address: str | None) -> Iterator[None]:
+    """Run the body of a command that starts Ray: set logging and environment, and report errors in a line."""
+    configure_logging()
+    prepare_environment(joins_cluster=address is not None)
+    with report_errors(how_to_go_on):
+        yield
+
+
+@contextmanager
 def report_errors(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     """Turn errors and interruptions, SIGTERM included, into a line on stderr and an exit code.
 

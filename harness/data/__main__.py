@@ -133,13 +133,13 @@ def prepare(
         # Ray reads the environment when it is imported
         from harness.common.progress import track  # noqa: PLC0415
         from harness.common.ray_start import cpu_count, start_ray  # noqa: PLC0415
-        from harness.study.cluster import Prepared, as_flags, lines_of, prepare_cluster, prepare_here  # noqa: PLC0415
+        from harness.study.cluster import FilledCache, as_flags, lines_of, prepare_cluster, prepare_here  # noqa: PLC0415
         from harness.study.sources import open_dataset  # noqa: PLC0415
 
         cores = cpus or cpu_count()
         dataset = open_dataset(spec, workers=cores, progress=track)
         if address is None:
-            outcomes = prepare_here(spec, dataset, front_end, cores=cores)
+            outcomes = [prepare_here(spec, dataset, front_end, cores=cores)]
         else:
             start_ray(address)
             outcomes = prepare_cluster(spec, dataset, front_end, cores=cores, say=typer.echo)
@@ -153,7 +153,7 @@ def prepare(
         again |= {"--fraction": None if fraction == 1 else fraction, "--address": address}
         for line in lines_of(outcomes, [*as_flags(again), *(["--skip-corrupt"] if skip_corrupt else [])]):
             typer.echo(line)
-    raise typer.Exit(EXIT_OK if all(isinstance(outcome, Prepared) for _, outcome in outcomes) else EXIT_FAILURE)
+    raise typer.Exit(EXIT_OK if all(isinstance(outcome, FilledCache) for _, outcome in outcomes) else EXIT_FAILURE)
 
 
 def _check_prepare(

@@ -225,4 +225,4 @@ def _figure(value: float | None) -> str:
 
 
 def _spread(summary: Summary | None) -> str:
-    return "-" if summary is None else f"{summary.mean:.3f} ± {_figure(summary.std)}"
+    return "-" if summary is None else summary.describe()

@@ -94,11 +94,21 @@ def _run_session(
     tracking_uri: str | None,
     console: StudyConsole,
 ) -> EvaluationResult:
-    """Extend the list of runs, run the remaining ones, and write the report."""
-    before = read_runs(place.home)
-    _check_covers(before, sources, name=place.home.name)
+    """Extend the list of runs, run the remaining ones, and write the report.
+
+    Raises:
+        ValueError: the evaluation holds a study that the request does not name, or other data or another backbone.
+    """
+    before, name = read_runs(place.home), place.home.name
+    if missing := sorted(set(before.sources if before else ()) - set(sources)):
+        raise ValueError(
+            f"name={name}: this evaluation also holds {', '.join(missing)}, which its report would lose; name all of "
+            "its studies, or give another --name"
+        )
     trials = _open(place).get_trials(deepcopy=False) if place.has_begun() else []
-    finished, failed = (_numbers(trials, state) for state in (TrialState.COMPLETE, TrialState.FAIL))
+    finished, failed = (
+        {trial.number for trial in trials if trial.state == state} for state in (TrialState.COMPLETE, TrialState.FAIL)
+    )
     notes = heldout_usage(before, finished, chosen, sources=sources, seeds=session.seeds, place=place)
     listed = (before or RunList({})).extended(
         chosen, session=session, sources=sources, n_begun=len(trials), failed=failed
@@ -118,26 +128,12 @@ def _run_session(
                 spec, place, plan=plan, study=study, slots=slots, tracker=tracker, console=console
             )
     found = collect(listed, study.get_trials(deepcopy=False), chosen, place=place)
-    result = EvaluationResult(place.home.name, place, found, listed.labels, listed.floor, notes, is_interrupted)
+    result = EvaluationResult(name, place, found, listed.labels, listed.floor, notes, is_interrupted)
     reports = write_report(result, session)
     closing = tracker.close(
         is_finished=not has_remaining_trials(study, plan.n_trials), metrics=_metrics(result), reports=reports
     )
-    shown = (*tracker.ui_lines(), *closing.splitlines())
-    return replace(result, reports=tuple(reports), tracking=shown)
-
-
-def _check_covers(before: RunList | None, sources: Mapping[str, StudySpec], *, name: str) -> None:
-    """Refuse to replace a report by one without some of its studies.
-
-    Raises:
-        ValueError: the evaluation holds a study that the request does not name.
-    """
-    if missing := sorted(set(before.sources if before else ()) - set(sources)):
-        raise ValueError(
-            f"name={name}: this evaluation also holds {', '.join(missing)}, which its report would lose; name all of "
-            "its studies, or give another --name"
-        )
+    return replace(result, reports=tuple(reports), tracking=(*tracker.ui_lines(), *closing.splitlines()))
 
 
 def _open(place: StudyPlace) -> optuna.Study:
@@ -151,13 +147,9 @@ def _open(place: StudyPlace) -> optuna.Study:
     )
 
 
-def _numbers(trials: Sequence[FrozenTrial], state: TrialState) -> set[int]:
-    return {trial.number for trial in trials if trial.state == state}
-
-
 def _spec_of(listed: RunList, place: StudyPlace, *, tracking_uri: str | None) -> StudySpec:
-    """Return the evaluation as a study of its own; each run keeps the settings of the study that it comes from."""
-    # a ceiling only if all are: the evaluation belongs to the experiment of the other studies
+    """Return the evaluation as a study of its own; each run keeps the settings of its source study."""
+    # a study with all labels revealed only if all are: it has another experiment
     first = min(listed.sources.values(), key=lambda source: source.data.reveals_all)
     return replace(
         first,
@@ -182,13 +174,14 @@ def _announce(
 ) -> None:
     """Print the configurations, and the earlier readings of the test split."""
     unread = " but for clips that cannot be read" if spec.data.skips_corrupt else ""
+    choices = [f"{c.title}: {c.system}, validation {session.by} {c.figures[session.by]:.3f}{_mean(c)}" for c in chosen]
     console.header(
         [
             ("evaluation", f"{spec.name}, in {place.home}"),
             ("data", f"{spec.data.describe()}, and once for each run the whole test split{unread}"),
             ("backbone", f"{spec.backbone}, {spec.precision}"),
             ("chosen by", f"validation {session.by}, the best {session.top} of each system of each study"),
-            *(("", _choice(c, session.by)) for c in chosen),
+            *(("", choice) for choice in choices),
             ("seeds", f"{session.seeds} for each, the same for all"),
             *([("MLflow", spec.tracking_uri)] if spec.tracking_uri else []),
             *(("note", note) for note in notes),
@@ -196,10 +189,8 @@ def _announce(
     )
 
 
-def _choice(candidate: Candidate, by: str) -> str:
-    """Return the figure that a configuration was chosen by, in words."""
-    mean = "" if candidate.n_trials == 1 else f", the mean of {candidate.n_trials} trials of this configuration"
-    return f"{candidate.title}: {candidate.system}, validation {by} {candidate.figures[by]:.3f}{mean}"
+def _mean(candidate: Candidate) -> str:
+    return "" if candidate.n_trials == 1 else f", the mean of {candidate.n_trials} trials of this configuration"
 
 
 def _prepare(
@@ -212,9 +203,9 @@ def _prepare(
     Raises:
         ValueError: data or backbone differ from a study's, or the test clips from those of its runs.
     """
-    wanted = {run.study for run in listed.runs}
     groups: dict[tuple[str, DataSpec], list[StudySpec]] = {}
-    for source in (source for name, source in listed.sources.items() if name in wanted):
+    for name in dict.fromkeys(run.study for run in listed.runs):
+        source = listed.sources[name]
         groups.setdefault((source.backbone, source.data), []).append(source)
     for sources in groups.values():
         studies = {source.name for source in sources}

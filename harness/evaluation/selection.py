@@ -79,20 +79,21 @@ def candidates(place: StudyPlace, spec: StudySpec) -> list[Candidate]:
 
 
 def choose(among: Iterable[Candidate], *, top: int, by: str) -> list[Candidate]:
-    """Return the best `top` of each system, the best first."""
+    """Return the best `top` of each system, the best first.
+
+    Raises:
+        ValueError: a candidate lacks the figure.
+    """
     chosen: dict[str, list[Candidate]] = {}
+    found = list(among)
+    if unknown := [candidate.title for candidate in found if by not in candidate.figures]:
+        raise ValueError(f"by={by!r}: {unknown[0]} was trained before this metric existed")
     sign = -1 if METRICS[by].higher_is_better else 1
-    for candidate in sorted(among, key=lambda c: (sign * _figure(c, by), c.trial)):
+    for candidate in sorted(found, key=lambda c: (sign * c.figures[by], c.trial)):
         of_system = chosen.setdefault(candidate.system, [])
         if len(of_system) < top:
             of_system.append(candidate)
     return [candidate for of_system in chosen.values() for candidate in of_system]
-
-
-def _figure(candidate: Candidate, by: str) -> float:
-    if by not in candidate.figures:
-        raise ValueError(f"by={by!r}: {candidate.title} was trained before this metric existed")
-    return candidate.figures[by]
 
 
 def check_systems(systems: Sequence[str] | None, among: Iterable[Candidate]) -> None:

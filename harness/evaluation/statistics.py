@@ -38,6 +38,10 @@ class Summary:
         std = float(figures.std(ddof=1)) if len(figures) > 1 else None
         return cls(len(figures), float(figures.mean()), std, float(figures.min()), float(figures.max()))
 
+    def describe(self) -> str:
+        """Return mean and standard deviation, or the mean of one seed."""
+        return f"{self.mean:.3f}" if self.std is None else f"{self.mean:.3f} ± {self.std:.3f}"
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -13,10 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.common.text import markdown_table
-from harness.config.checks import one_of
 from harness.config.literature import F1_BY_LABEL, F1_CORRELATION_WITH_POSITIVES, PAPER_BACKBONE, SYSTEMS
 from harness.config.space import configuration_of
-from harness.evaluation.caveats import caveats
 from harness.evaluation.result import ConfigurationResult, EvaluationResult
 from harness.evaluation.statistics import Difference, Summary
 from harness.reproduction.spec import Reproduction
@@ -49,10 +47,6 @@ class SystemResult:
     seconds: float | None = None
     configuration: str = _MISSING
     count_note: str = ""
-
-    def __post_init__(self) -> None:
-        """Check the system's name."""
-        one_of("system", self.name, tuple(SYSTEMS))
 
     @property
     def macro_f1(self) -> Sequence[float]:
@@ -94,15 +88,9 @@ def write_paper_report(
 ) -> list[Path]:
     """Write the report and its figures, systems in the order given, and return the files, the report first.
 
-    `conditions` describes how the results were made, `comparisons` is Markdown about differences between systems, and
+    `conditions` describes the making of the results, `comparisons` is Markdown about differences between systems, and
     `notes` are the caveats.
-
-    Raises:
-        ValueError: there is no result, or one system has two.
     """
-    names = [result.name for result in results]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"systems={','.join(names)!r}: must be at least one, each once")
     figures = _draw(folder, results, data=data, suffixes=suffixes)
     sections = [
         f"# The paper's systems on {data.name}",
@@ -134,9 +122,9 @@ def systems_table(results: Sequence[SystemResult], data: DataDescription) -> str
         published = SYSTEMS[result.name]
         cells = [result.name, published.paper_name, result.configuration, _formatted(result.params, "{:,}")]
         f1 = result.macro_f1
-        cells += [_formatted(published.params_millions, "{:.3f}"), _mean_and_spread(f1)]
+        cells += [_formatted(published.params_millions, "{:.3f}"), _spread(f1)]
         cells += [f"{min(f1):.3f} to {max(f1):.3f}" if f1 else _MISSING, str(len(f1))]
-        cells += [_mean_and_spread(result.figures.get(name, ())) for name in others]
+        cells += [_spread(result.figures.get(name, ())) for name in others]
         cells += [f"{published.macro_f1 / 100:.3f}"] if data.is_openmic else []
         rows.append([*cells, _formatted(result.seconds, "{:,.0f}")])
     return markdown_table(headings, rows, n_words=3)
@@ -245,11 +233,8 @@ def _legend(results: Sequence[SystemResult], data: DataDescription) -> str:
     return " ".join(lines)
 
 
-def _mean_and_spread(values: Sequence[float]) -> str:
-    if not values:
-        return _MISSING
-    summary = Summary.of(values)
-    return f"{summary.mean:.3f}" + ("" if summary.std is None else f" ± {summary.std:.3f}")
+def _spread(values: Sequence[float]) -> str:
+    return Summary.of(values).describe() if values else _MISSING
 
 
 def _formatted(value: float | None, form: str) -> str:
@@ -293,11 +278,6 @@ def differences(reproduction: Reproduction, result: EvaluationResult) -> str:
     return "\n".join([legend, "", *lines])
 
 
-def notes_of(reproduction: Reproduction, result: EvaluationResult) -> list[str]:
-    """Return the evaluation's notes and caveats, and the numbers of test clips if they differ."""
-    return [*result.notes, *caveats(result), *_test_clips(reproduction, result)]
-
-
 def _difference(found: Difference) -> str:
     interval = "" if found.low is None else f", 95 % interval {found.low:+.3f} to {found.high:+.3f}"
     return f"{found.mean:+.3f}{interval}"
@@ -310,17 +290,6 @@ def _why_apart(one: ConfigurationResult, other: ConfigurationResult) -> str:
         return "neither has a finished run" if len(without) == 2 else f"{without[0]} has no finished run"
     shared = {seed.seed_index for seed in one.finished} & {seed.seed_index for seed in other.finished}
     return "their test clips are not the same" if shared else "they have no seed in common"
-
-
-def _test_clips(reproduction: Reproduction, result: EvaluationResult) -> list[str]:
-    counts = {
-        reproduction.part_of(c.study): sorted({seed.test["n_clips"] for seed in c.finished if seed.test})
-        for c in result.configurations
-    }
-    if len({n for of_one in counts.values() for n in of_one}) < 2:
-        return []
-    listed = (f"{part} {' or '.join(map(str, of_one))}" for part, of_one in counts.items() if of_one)
-    return [f"test clips: {', '.join(listed)}"]
 
 
 def _count_note(name: str, params: int | None, *, backbone: str) -> str:

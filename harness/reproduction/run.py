@@ -16,6 +16,7 @@ from harness.config.space import papers_within
 from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec, terms_of_all
 from harness.data.check import count_labels
 from harness.data.dataset import ClipDataset
+from harness.evaluation.caveats import caveats
 from harness.evaluation.report import conclude
 from harness.evaluation.request import Request
 from harness.evaluation.result import EvaluationResult
@@ -23,7 +24,6 @@ from harness.evaluation.run import evaluate
 from harness.reproduction.report import (
     DataDescription,
     differences,
-    notes_of,
     system_result,
     systems_table,
     write_paper_report,
@@ -44,6 +44,8 @@ from tracking.outbox import Outbox
 
 SETTINGS = "reproduction.json"
 
+_INTERRUPTED = "interrupted; type the same command again to continue"
+
 
 def reproduce(reproduction: Reproduction, resources: Resources) -> int:
     """Run the remaining parts of a reproduction, write its report, and return the exit code.
@@ -55,36 +57,27 @@ def reproduce(reproduction: Reproduction, resources: Resources) -> int:
     console, began = StudyConsole(), time.monotonic()
     with locked(reproduction.place, is_new=False, own_file=SETTINGS):
         reproduction = _settle(reproduction)
-        console.header(
-            [
-                ("reproduce", f"{describe_systems(reproduction.systems)}, in {reproduction.place.home}"),
-                (
-                    "each",
-                    f"a study of {reproduction.trials} trials, then {reproduction.seeds} runs of its best on test",
-                ),
-            ]
-        )
+        each = f"a study of {reproduction.trials} trials, then {reproduction.seeds} runs of its best on test"
+        systems = f"{describe_systems(reproduction.systems)}, in {reproduction.place.home}"
+        console.header([("reproduce", systems), ("each", each)])
         dataset = open_dataset(reproduction.data, workers=cpu_count(), progress=track)
         _check_vggish(reproduction, dataset)
         with connected(resources):
             for number, part in enumerate(reproduction.parts, 1):
                 console.say(f"\n{number} of {len(reproduction.parts)} studies, after {clock(time.monotonic() - began)}")
                 if not run_part(reproduction, part, resources):
-                    return _interrupted(console)
+                    console.say(_INTERRUPTED)
+                    return EXIT_INTERRUPTED
             console.say(f"\nthe evaluation of all, after {clock(time.monotonic() - began)}")
             result = _evaluate(reproduction, resources, console=console)
         if result.configurations:
             conclude(result, console)
         if result.is_interrupted:
-            return _interrupted(console)
+            console.say(_INTERRUPTED)
+            return EXIT_INTERRUPTED
         is_whole = _report(reproduction, result, dataset, console=console) and not result.has_failed
         console.say(f"took      {clock(time.monotonic() - began)}")
     return EXIT_OK if is_whole else EXIT_FAILURE
-
-
-def _interrupted(console: StudyConsole) -> int:
-    console.say("interrupted; type the same command again to continue")
-    return EXIT_INTERRUPTED
 
 
 def _settle(reproduction: Reproduction) -> Reproduction:
@@ -146,7 +139,7 @@ def _report(
         data=data,
         conditions=describe_conditions(reproduction),
         comparisons=differences(reproduction, result),
-        notes=notes_of(reproduction, result),
+        notes=[*result.notes, *caveats(result)],
     )
     console.say(f"\n{systems_table(systems, data)}\n")
     for file in files:

@@ -14,9 +14,7 @@ from harness.common.cli import (
     announce,
     check_data,
     check_storage,
-    configure_logging,
-    prepare_environment,
-    report_errors,
+    running,
 )
 from harness.config.literature import describe_systems
 from harness.config.settings import settings_of
@@ -75,15 +73,13 @@ def main(
     precision: flags.Precision = "fp32",
 ) -> None:
     """Parse the flags, run the study, exit with its code."""
-    configure_logging()
-    prepare_environment(joins_cluster=address is not None)
     place: StudyPlace | None = None
 
     def how_to_go_on() -> str:
         has_begun = place is not None and place.has_begun()
         return f"resume by --resume {place.home.name}" if place and has_begun else "run the same command again"
 
-    with report_errors(how_to_go_on):
+    with running(how_to_go_on, address=address):
         _refuse_ignored(context)
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
         budget = parse_seconds(time_budget) if time_budget is not None else float("inf")
@@ -136,7 +132,7 @@ def main(
 
 
 def default_trials(space: Space, assignments: Sequence[str] = ()) -> int:
-    """Return how many trials a study of the space has if nobody says: all that is left of its table, if it is one."""
+    """Return the default number of trials; for a table, the number of its configurations under these assignments."""
     if space.cell is None:
         return DEFAULT_TRIALS
     fixed = (assignment.partition("=") for assignment in assignments)
@@ -152,18 +148,16 @@ def _refuse_ignored(context: typer.Context) -> None:
     sources = {name: context.get_parameter_source(name) for name in context.params}
     # by name, since typer may bring a click of its own
     given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-    if "resume" in given:
-        _refuse(given - _GO_WITH_RESUME, "resume", "a study keeps what it began with")
-    if context.params["data"] != "demo":
-        _refuse(given & {"demo_clips"}, "data", "only the demo set has a size to choose")
-    if context.params["split"] == "public":
-        _refuse(given & {"validation_fraction"}, "split=public", "the published split is fixed")
-
-
-def _refuse(ignored: set[str], beside: str, why: str) -> None:
-    if ignored:
-        named = ", ".join(sorted("--" + flag.replace("_", "-") for flag in ignored))
-        raise ValueError(f"{beside}: cannot go with {named}; {why}")
+    is_demo, is_public = context.params["data"] == "demo", context.params["split"] == "public"
+    rules = (
+        ("resume", given - _GO_WITH_RESUME if "resume" in given else set(), "a study keeps what it began with"),
+        ("data", set() if is_demo else given & {"demo_clips"}, "only the demo set has a size to choose"),
+        ("split=public", given & {"validation_fraction"} if is_public else set(), "the published split is fixed"),
+    )
+    for flag, ignored, why in rules:
+        if ignored:
+            named = ", ".join(sorted("--" + name.replace("_", "-") for name in ignored))
+            raise ValueError(f"{flag}: cannot go with {named}; {why}")
 
 
 _GO_WITH_RESUME = {

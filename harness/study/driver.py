@@ -20,7 +20,6 @@ from harness.common.cli import sigterm_ends_tune_in_order
 from harness.common.ray_start import start_ray
 from harness.common.records import to_json
 from harness.config.study import Resources, StudyPlace, StudySpec
-from harness.config.trial import TrialConfig
 from harness.study.console import Reporter, StudyConsole
 from harness.study.plan import Plan
 from harness.study.records import TrialRecord, TrialReport
@@ -102,15 +101,17 @@ def run(
     Raises:
         RuntimeError: the study's storage, or a trial's, cannot be written.
     """
+
+    def make_task(number: int, paths: Mapping[str, Any]) -> str:
+        """Return the task of one trial for a worker, as JSON."""
+        planned, threads = plan.trial(number), max(1, int(slots.cpus))
+        return to_json(
+            TrialTask(number, paths, planned.spec, planned.seed, place.shared, threads, reads_test=plan.reads_test)
+        )
+
     deadline = time.monotonic() + time_budget
     console.header([("running", slots.describe())])
-    searcher = StudySearcher(
-        study,
-        plan,
-        make_task=lambda number, paths: make_task(plan, place, number=number, paths=paths, slots=slots),
-        objectives=spec.objectives,
-        deadline=deadline,
-    )
+    searcher = StudySearcher(study, plan, make_task=make_task, objectives=spec.objectives, deadline=deadline)
     reporter = Reporter(study, console, plan=plan, deadline=deadline, epochs=spec.epochs)
     history = {t.number: TrialRecord.of(t).values for t in study.get_trials(deepcopy=False)}
     tuner = tune.Tuner(
@@ -144,29 +145,6 @@ def run(
     if searcher.error:
         raise RuntimeError(f"{place.home}: {searcher.error}; no finished epoch is lost")
     return time.monotonic() < deadline and has_remaining_trials(study, plan.n_trials)
-
-
-def make_task(plan: Plan, place: StudyPlace, *, number: int, paths: Mapping[str, Any], slots: Slots) -> str:
-    """Return the task of one trial for a worker, as JSON."""
-    planned = plan.trial(number)
-    spec = planned.spec
-    inputs = TrialConfig.from_paths(paths).system.inputs
-    task = TrialTask(
-        number=number,
-        paths=paths,
-        epochs=spec.epochs,
-        seed=planned.seed,
-        backbone=spec.backbone,
-        backbone_digest=spec.provenance["backbone_digest"],
-        data=spec.data,
-        data_digest=spec.provenance[f"{inputs}_digest"],
-        precision=spec.precision,
-        shared=place.shared,
-        threads=max(1, int(slots.cpus)),
-        provenance=spec.provenance,
-        reads_test=plan.reads_test,
-    )
-    return to_json(task)
 
 
 class _Listener(tune.Callback):

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from pyarrow import fs
 
-LAST = "last.pt"
+LAST, BEST = "last.pt", "best.safetensors"
 
-BEST = "best.safetensors"
+FIGURES = ("f1_by_label.png", "learning_curves.png", "input_change.png")
+"""A trial's figures; only a trial that rewrites its input has the last one."""
 
 
 @dataclass(frozen=True)

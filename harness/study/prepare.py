@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -14,8 +15,6 @@ from harness.config.trial import TrialConfig
 from harness.data.batches import StudyData
 from harness.data.dataset import ClipDataset
 from harness.data.splits import study_split
-from harness.features.inputs import Input
-from harness.features.log_mel import FrontEnd
 from harness.models.backbones import backbone_digest, load_backbone, origin_of
 from harness.study.console import StudyConsole
 from harness.study.sources import features_of, inputs_of, open_dataset, open_study_data
@@ -53,12 +52,23 @@ def prepare_for(
 ) -> Prepared:
     """Load the backbone, and extract the inputs of these configurations, of test clips too if they will be read."""
     backbone = load_backbone(spec.backbone)
-    dataset = open_dataset(spec.data, workers=cpu_count(), progress=track)
-    wanted = _inputs_of(backbone.front_end, configs)
-    opened = _open_all(spec, dataset, wanted)
-    test_digests = _extract_test_clips(spec, dataset, wanted) if reads_test else {}
+    extraction: dict[str, Any] = {"workers": cpu_count(), "progress": track}
+    dataset = open_dataset(spec.data, **extraction)
+    needed = sorted({inputs_of(config, backbone.front_end) for config in configs}, key=repr)
+    # several front ends over the same clips share a name and a digest
+    opened = {i.name: open_study_data(spec.data, dataset, inputs=i, **extraction) for i in needed}
+    tested = {
+        i.name: features_of(i, dataset, spec=spec.data, rows=dataset.test, **extraction)
+        for i in (needed if reads_test else ())
+    }
     data = next(iter(opened.values()))
-    floor = _floor(data)
+    floor = majority_floor(
+        data.train.targets,
+        data.validation.targets,
+        train_observed=data.train.observed,
+        observed=data.validation.observed,
+        labels=data.labels,
+    ).macro_f1
     sizes = f"{len(data.train)} to train on, {len(data.validation)} to validate on, {len(data.labels)} labels"
     console.header(
         [
@@ -71,7 +81,7 @@ def prepare_for(
     provenance = {
         "data_digest": dataset.digest,
         **{f"{name}_digest": data.digest for name, data in opened.items()},
-        **{f"{name}_test_digest": digest for name, digest in test_digests.items()},
+        **{f"{name}_test_digest": features.digest for name, features in tested.items()},
         "backbone_digest": backbone_digest(backbone),
         **origin_of(spec.backbone),
         "git_commit": git_commit(),
@@ -81,11 +91,12 @@ def prepare_for(
 
 
 def _announcement(spec: StudySpec, place: StudyPlace, *, space: Space, axes: Axes) -> list[tuple[str, str]]:
-    """Return the first lines of a study: what it runs on what."""
+    """Return the first lines of a study: its settings."""
     searched = tuple(path for path in axes.searched if path not in spec.fixed)
     held = "".join(f", {path}={value}" for path, value in spec.fixed.items())
     preset = f", the {spec.preset} recipe" if spec.preset else ""
     labels = ", all that plays in the training clips revealed" if spec.data.reveals_all else ""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return [
         ("study", f"{spec.name}, seed {spec.seed}, in {place.home}"),
         ("data", f"{spec.data.describe()}{labels}"),
@@ -93,13 +104,13 @@ def _announcement(spec: StudySpec, place: StudyPlace, *, space: Space, axes: Axe
         ("space", f"{spec.space}, {len(searched)} axes{preset}{held}: {space.summary}"),
         ("budget", f"{spec.trials} trials of {spec.epochs} epochs, stopped early by: {spec.scheduler}"),
         ("objective", spec.objective),
-        ("device", f"{_device()}, {cpu_count()} CPU cores on this machine"),
+        ("device", f"{device}, {cpu_count()} CPU cores on this machine"),
         *([("MLflow", spec.tracking_uri)] if spec.tracking_uri else []),
     ]
 
 
 def _describe_fraction(spec: DataSpec, dataset: ClipDataset) -> str:
-    """Say of how many clips a study uses a fraction, and why it may be more than that."""
+    """Return the numbers of clips before and after a fraction, and why they may exceed it."""
     whole, kept = study_split(replace(spec, fraction=1.0), dataset), study_split(spec, dataset)
     sizes = [int(dataset.observed[rows].any(axis=1).sum()) for rows in (whole.train, whole.validation)]
     asked = [round(spec.fraction * size) for size in sizes]
@@ -109,51 +120,11 @@ def _describe_fraction(spec: DataSpec, dataset: ClipDataset) -> str:
     return text if found == asked else text + why
 
 
-def _inputs_of(front_end: FrontEnd, configs: Sequence[TrialConfig]) -> list[Input]:
-    """Return the different inputs of these configurations, in an order of their own."""
-    return sorted({inputs_of(config, front_end) for config in configs}, key=repr)
-
-
-def _open_all(spec: StudySpec, dataset: ClipDataset, wanted: Sequence[Input]) -> dict[str, StudyData]:
-    """Return the data by the name of its inputs, extracting missing features.
-
-    Several front ends over the same clips share a name and a digest.
-    """
-    return {
-        inputs.name: open_study_data(spec.data, dataset, inputs=inputs, workers=cpu_count(), progress=track)
-        for inputs in wanted
-    }
-
-
-def _extract_test_clips(spec: StudySpec, dataset: ClipDataset, wanted: Sequence[Input]) -> dict[str, str]:
-    """Extract missing features of all test clips; return their digests by the name of the inputs."""
-    return {
-        inputs.name: features_of(
-            inputs, dataset, spec=spec.data, rows=dataset.test, workers=cpu_count(), progress=track
-        ).digest
-        for inputs in wanted
-    }
-
-
-def _floor(data: StudyData) -> float:
-    return majority_floor(
-        data.train.targets,
-        data.validation.targets,
-        train_observed=data.train.observed,
-        observed=data.validation.observed,
-        labels=data.labels,
-    ).macro_f1
-
-
 def _one_sided(data: StudyData) -> list[tuple[str, str]]:
-    """Name the labels that no figure on validation counts."""
+    """Return a line about the labels that no figure on validation counts."""
     found = one_sided_labels(data.validation.targets, data.validation.observed, data.labels)
     if not found:
         return []
     shares = f"{len(found)} of {len(data.labels)} labels have only one answer on validation"
     effect = "no figure counts them" if len(found) < len(data.labels) else "so the figures say little"
     return [("one-sided", f"{shares}, {effect}: {', '.join(found)}")]
-
-
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

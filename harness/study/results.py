@@ -1,6 +1,6 @@
 """The results of a study, read from its storage alone: the ranked trials, the Pareto front, the grid of a table."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,20 +52,15 @@ class Row:
 def ranked_rows(trials: Iterable[FrozenTrial], *, best: Iterable[FrozenTrial] = ()) -> list[Row]:
     """Return the trials that began, the best first, those without a figure last; mark those that are among `best`."""
     numbers = {trial.number for trial in best}
-    rows = [
-        _row(trial, record, is_best=trial.number in numbers)
-        for trial, record in _records(trials)
-        if record.paths is not None
-    ]
+    rows = []
+    for trial in trials:
+        record = TrialRecord.of(trial)
+        if record.paths is not None:
+            rows.append(_row(trial, record, record.paths, is_best=trial.number in numbers))
     return sorted(rows, key=lambda row: (row.macro_f1 is None, -(row.macro_f1 or 0.0), row.number))
 
 
-def _records(trials: Iterable[FrozenTrial]) -> Iterator[tuple[FrozenTrial, TrialRecord]]:
-    return ((trial, TrialRecord.of(trial)) for trial in trials)
-
-
-def _row(trial: FrozenTrial, record: TrialRecord, *, is_best: bool) -> Row:
-    assert record.paths is not None
+def _row(trial: FrozenTrial, record: TrialRecord, paths: Mapping[str, Any], *, is_best: bool) -> Row:
     report = record.report
     return Row(
         number=trial.number,
@@ -80,7 +75,7 @@ def _row(trial: FrozenTrial, record: TrialRecord, *, is_best: bool) -> Row:
         is_constant=report.best.is_constant if report else False,
         is_best=is_best,
         f1_by_label=report.best.f1_by_label if report else {},
-        **_words(record.paths),
+        **_words(paths),
     )
 
 
@@ -96,13 +91,13 @@ def _words(paths: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sizes(component: Any) -> list[str]:
-    """Return the fields of a component's config that a table shows, in words."""
+    """Return the sizes of a component that a table shows."""
     shown = getattr(component, "shown", {})
     return [f"{word} {getattr(component, field)}".strip() for field, word in shown.items()]
 
 
 def describe_configuration(paths: Mapping[str, Any]) -> str:
-    """Return a whole configuration in one line: the system, what comes before and behind it, schedule and rate."""
+    """Return a whole configuration in one line: system, normalisation, mapper, schedule and rate."""
     config, words = TrialConfig.from_paths(paths), _words(paths)
     parts = [" ".join([words["system"], *_sizes(config.system)])]
     if "normalisation" in config.system.uses:
@@ -123,15 +118,20 @@ Grid = Mapping[tuple[str, str], Sequence[float]]
 def grid_of(space: Space, trials: Iterable[FrozenTrial], *, fixed: Mapping[str, Any]) -> Grid:
     """Return the macro-F1 of the finished trials by row and column of the space's table, in the table's order.
 
-    Every cell of the table is there, if without a figure. Only the table's own configurations count, with what is
-    `fixed` in its place: a trial at another learning rate would be no repeat.
+    Every cell of the table is there, perhaps without a figure. Only the table's own configurations count, with the
+    `fixed` values in their place: a trial at another learning rate is no repeat.
     """
-    table = {config.digest(): _cell(space, config) for config in _configurations(space, fixed)}
-    found: dict[tuple[str, str], list[float]] = {cell: [] for cell in table.values()}
-    for trial, record in _records(trials):
-        config = TrialConfig.from_paths(record.paths or {})
-        if trial.state == TrialState.COMPLETE and config.digest() in table:
-            found[table[config.digest()]].append(max(record.values.values()))
+    assert space.cell is not None
+    cells: dict[str, tuple[str, str]] = {}
+    for paper in papers_within(space, fixed):
+        config = configuration_of(space, {path: fixed.get(path, value) for path, value in paper.items()})
+        cells[config.digest()] = space.cell(config.to_paths())
+    found: dict[tuple[str, str], list[float]] = {cell: [] for cell in cells.values()}
+    for trial in trials:
+        record = TrialRecord.of(trial)
+        digest = TrialConfig.from_paths(record.paths or {}).digest()
+        if trial.state == TrialState.COMPLETE and digest in cells:
+            found[cells[digest]].append(max(record.values.values()))
     return found
 
 
@@ -157,13 +157,3 @@ def mean_and_spread(values: Sequence[float]) -> str:
         return "-"
     spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{spread} ({len(values)})"
-
-
-def _configurations(space: Space, fixed: Mapping[str, Any]) -> Iterator[TrialConfig]:
-    for paper in papers_within(space, fixed):
-        yield configuration_of(space, {path: fixed.get(path, value) for path, value in paper.items()})
-
-
-def _cell(space: Space, config: TrialConfig) -> tuple[str, str]:
-    assert space.cell is not None
-    return space.cell(config.to_paths())

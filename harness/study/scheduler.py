@@ -84,12 +84,6 @@ class StudyScheduler(FIFOScheduler):
         if METRIC in result:
             self._inner.on_trial_complete(tune_controller, self._stand_in(trial), result)
 
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """End following a trial that was taken away."""
-
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """End following a trial whose worker was lost."""
-
     def debug_string(self) -> str:
         """Return the inner scheduler's state."""
         return str(self._inner.debug_string())

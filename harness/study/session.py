@@ -9,26 +9,31 @@ import errno
 import gc
 import logging
 import random
+import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from harness.config.study import DataSpec
+from harness.config.study import DataSpec, StudySpec
 from harness.config.trial import TrialConfig
-from harness.data.batches import Split, StudyData
+from harness.data.batches import StudyData
 from harness.features.inputs import Input, LogMel, Vggish
 from harness.models.backbones import Backbone, backbone_digest, load_backbone
-from harness.study.files import BEST, LAST, TrialFiles
+from harness.models.reprogrammed import Reprogrammed
+from harness.study.files import BEST, FIGURES, LAST, TrialFiles
 from harness.study.heldout import open_test_split, read_test_once
 from harness.study.records import EpochRecord, TrialFailure, TrialReport, best_of
 from harness.study.sources import inputs_of, open_dataset, open_study_data
 from harness.training.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
-from harness.training.learner import make_learner
+from harness.training.learner import Learner, make_learner
+from harness.training.metrics import METRICS
+from harness.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -37,22 +42,17 @@ logger = logging.getLogger(__name__)
 class TrialTask:
     """One trial as plain values that any node can read. `number` is that of the Optuna trial, its only identity.
 
-    `data_digest` is that of the features that the trial's system takes; `provenance` is the study's, and goes into the
-    checkpoint. With `reads_test`, the trial ends by scoring its best weights on the test clips, once.
+    `paths` is its whole configuration. `study` has its epochs, precision, data and backbone, with their digests.
+    `shared` is the root of the study's files. With `reads_test`, the trial ends by scoring its best weights on the test
+    clips, once.
     """
 
     number: int
     paths: Mapping[str, Any]
-    epochs: int
+    study: StudySpec
     seed: int
-    backbone: str
-    backbone_digest: str
-    data: DataSpec
-    data_digest: str
-    precision: str
     shared: str
     threads: int
-    provenance: Mapping[str, str] = field(default_factory=dict)
     reads_test: bool = False
 
 
@@ -103,24 +103,25 @@ class Session:
             yield TrialFailure(self.task.number, f"{type(error).__name__}: {error}", stops_study=is_full)
 
     def _epochs(self) -> Iterator[TrialReport]:
-        task, files, device = self.task, self.files, _device()
+        task, files = self.task, self.files
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         config = TrialConfig.from_paths(task.paths)
         backbone, inputs = _backbone_and_inputs(task, config, device)
-        data = _data(task.data, task.data_digest, inputs)
+        data = _data(task.study.data, _data_digest(task.study, inputs), inputs)
         untouched = _versions(backbone)
         learner = make_learner(
             config,
             backbone=backbone,
             data=data,
-            epochs=task.epochs,
+            epochs=task.study.epochs,
             seed=task.seed,
             device=device,
-            precision=task.precision,
+            precision=task.study.precision,
         )
         records: list[EpochRecord] = []
 
         def report() -> TrialReport:
-            ended = records[-1].epoch >= task.epochs
+            ended = records[-1].epoch >= task.study.epochs
             return TrialReport(
                 number=task.number,
                 last=records[-1],
@@ -141,10 +142,8 @@ class Session:
             if best_of(records) is records[-1]:
                 header = checkpoint_header(task, config, data, records[-1])
                 files.write(BEST, save_checkpoint(header, learner.weights()))
-            if result.epoch == task.epochs:  # a forest has one epoch, which counts as the last
-                from harness.study.artifacts import write_artifacts  # noqa: PLC0415  25 MB that training can do without
-
-                write_artifacts(files, learner=learner, data=data, records=records, device=device)
+            if result.epoch == task.study.epochs:  # a forest has one epoch, which counts as the last
+                _draw_figures(files, learner=learner, data=data, records=records, device=device)
             # last, since this file marks the epoch and all of its other files as complete
             files.save(LAST, {"trainer": learner.state(), "records": [asdict(record) for record in records]})
             yield report()
@@ -159,39 +158,86 @@ class Session:
         if content is None:
             raise FileNotFoundError(f"{self.files.path(BEST)}: does not exist, so the test clips cannot be scored")
         best = load_checkpoint(content, backbone=backbone, device=device)
-        spec = self.task.data
+        spec, threads = self.task.study.data, torch.get_num_threads()
         dataset = open_dataset(spec)
-
-        def open_split() -> Split:
-            return open_test_split(spec, dataset, inputs=data.inputs, workers=torch.get_num_threads())
-
+        open_split = partial(open_test_split, spec, dataset, inputs=data.inputs, workers=threads)
         return read_test_once(self.files, dataset, inputs=data.inputs.name, predict=best.predict, open_split=open_split)
 
 
 def checkpoint_header(task: TrialTask, config: TrialConfig, data: StudyData, record: EpochRecord) -> CheckpointHeader:
     """Return the header of a trial's checkpoint at an epoch."""
-    origin, front_end = task.provenance, data.inputs.front_end if isinstance(data.inputs, LogMel) else None
-    backbone = {name.removeprefix("backbone_"): value for name, value in origin.items() if name.startswith("backbone_")}
+    study, origin = task.study, task.study.provenance
+    front_end, backbone = None, {}
+    if isinstance(data.inputs, LogMel):
+        front_end = asdict(data.inputs.front_end)
+        backbone = {**_named(origin, "backbone_"), "name": study.backbone}
     return CheckpointHeader(
         config=config.to_paths(),
         labels=data.labels,
         input=data.inputs.name,
-        front_end=asdict(front_end) if front_end else None,
+        front_end=front_end,
         mean=data.mean,
         std=data.std,
-        backbone={**backbone, "name": task.backbone, "digest": task.backbone_digest}
-        if isinstance(data.inputs, LogMel)
-        else {},
-        data={**asdict(task.data), "digest": task.data_digest, "data_digest": origin.get("data_digest", "")},
+        backbone=backbone,
+        data={
+            **asdict(study.data),
+            "digest": _data_digest(study, data.inputs),
+            "data_digest": origin.get("data_digest", ""),
+        },
         epoch=record.epoch,
         figures=record.figures,
         f1_by_label=record.f1_by_label,
         seed=task.seed,
         commit=origin.get("git_commit", "unknown"),
-        versions={
-            name.removeprefix("version/"): value for name, value in origin.items() if name.startswith("version/")
-        },
+        versions=_named(origin, "version/"),
     )
+
+
+def _named(provenance: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Return the entries with this prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in provenance.items() if name.startswith(prefix)}
+
+
+def _data_digest(study: StudySpec, inputs: Input) -> str:
+    """Return the digest of the features that a system takes."""
+    return study.provenance[f"{inputs.name}_digest"]
+
+
+def _draw_figures(
+    files: TrialFiles, *, learner: Learner, data: StudyData, records: Sequence[EpochRecord], device: torch.device
+) -> None:
+    """Draw F1 by label, the learning curves and the learned change of the first validation clip."""
+    from tracking import figures  # noqa: PLC0415  25 MB that training can do without
+
+    best = best_of(records)
+    title = f"trial {files.number}"
+    with tempfile.TemporaryDirectory() as directory:
+        f1, curves, change = (Path(directory) / name for name in FIGURES)
+        figures.f1_by_label(f1, best.f1_by_label, title=f"{title}, epoch {best.epoch}: F1 on validation")
+        figures.learning_curves(
+            curves,
+            losses={"train": [r.train_loss for r in records], "validation": [r.validation_loss for r in records]},
+            scores={m.title: [r.figures[n] for r in records] for n, m in METRICS.items() if n in best.figures},
+            title=title,
+        )
+        if isinstance(learner, Trainer) and isinstance(learner.model, Reprogrammed) and isinstance(data.inputs, LogMel):
+            before, after = _example(learner.model, data, device)
+            figures.input_change(
+                change, before, after, hop_ms=data.inputs.front_end.hop_ms, title=f"{title}: the backbone's input"
+            )
+        for figure in (f1, curves, change):
+            if figure.exists():
+                files.write(figure.name, figure.read_bytes())
+
+
+@torch.inference_mode()
+def _example(model: Reprogrammed, data: StudyData, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Return a clip's normalised log-mel before and after the reprogrammer."""
+    model.eval()
+    log_mel, _, _ = data.validation.batch(np.array([0]), device)
+    normalised = model.normalisation(log_mel)
+    rewritten = model.reprogrammer(normalised)
+    return normalised[0].cpu().numpy(), rewritten[0].cpu().numpy()
 
 
 def _clean_up() -> None:
@@ -200,10 +246,6 @@ def _clean_up() -> None:
     gc.freeze()  # modules and caches stay for good; scanning them for each trial would take long
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _seed(seed: int) -> None:
@@ -227,10 +269,11 @@ def _set_random_state(state: tuple[Any, ...]) -> None:
 
 
 def _backbone_and_inputs(task: TrialTask, config: TrialConfig, device: torch.device) -> tuple[Backbone | None, Input]:
-    """Return the inputs of a system, and the backbone unless the system takes VGGish features."""
+    """Return the inputs of a system, and the backbone if the system takes log-mel."""
     if config.system.inputs == Vggish.name:
         return None, Vggish()
-    backbone = _backbone(task.backbone, task.backbone_digest, str(device))
+    study = task.study
+    backbone = _backbone(study.backbone, study.provenance["backbone_digest"], str(device))
     return backbone, inputs_of(config, backbone.front_end)
 
 
@@ -253,7 +296,7 @@ def _data(spec: DataSpec, digest: str, inputs: Input) -> StudyData:
 
 
 def _check_untouched(backbone: Backbone | None, versions: list[int]) -> None:
-    """Refuse the results of a trial that wrote to the backbone; the next trial loads the backbone again.
+    """Refuse the results of a trial that changed the backbone; the next trial loads the backbone again.
 
     Raises:
         RuntimeError: a weight was written to, or holds a gradient.
@@ -266,7 +309,6 @@ def _check_untouched(backbone: Backbone | None, versions: list[int]) -> None:
 
 
 def _versions(backbone: Backbone | None) -> list[int]:
-    """Return how often each tensor of the backbone has been written to, as torch counts it."""
-    if backbone is None:
-        return []
-    return [tensor._version for tensor in (*backbone.parameters(), *backbone.buffers())]
+    """Return torch's count of writes to each tensor of the backbone."""
+    tensors = () if backbone is None else (*backbone.parameters(), *backbone.buffers())
+    return [tensor._version for tensor in tensors]

@@ -92,48 +92,45 @@ def features_of(
         OSError: audio files cannot be opened, or the cache cannot be written.
         ValueError: a clip cannot be read and `skips_corrupt` is False, or the data set has no VGGish.
     """
+    sound_digest = rendered_digest(spec, dataset)
     match inputs:
         case LogMel(front_end):
-            return extract_features(spec, dataset, front_end, rows=rows, workers=workers, progress=progress)[0]
+            extracted = extract_clips(spec, dataset, front_end, rows=rows, workers=workers, progress=progress)
+            return log_mel_features(dataset, extracted, front_end, rows=rows, sound_digest=sound_digest)
         case Vggish():
-            return vggish_features(dataset, rows=rows, sound_digest=_rendered_digest(spec, dataset))
+            return vggish_features(dataset, rows=rows, sound_digest=sound_digest)
         case _:
             assert_never(inputs)
 
 
-def extract_features(
+def extract_clips(
     spec: DataSpec,
     dataset: ClipDataset,
     front_end: FrontEnd,
     *,
-    rows: Int[np.ndarray, " row"] | None = None,
-    workers: int = 1,
-    progress: Progress = quiet,
-) -> tuple[Features, Extracted]:
-    """Return the log-mel of some clips (None: of all) as `features_of` does, and the pass over the cache it took.
-
-    Raises:
-        OSError: audio files cannot be opened, or the cache cannot be written.
-        ValueError: a clip cannot be read and `skips_corrupt` is False.
-    """
+    rows: Int[np.ndarray, " row"] | None,
+    workers: int,
+    progress: Progress,
+) -> Extracted:
+    """Fill the cache with the log-mel of some clips (None: of all), and report the clips that are skipped."""
     requested = range(len(dataset.keys)) if rows is None else set(rows.tolist())
     paths = [path if row in requested else None for row, path in enumerate(dataset.paths)]
     extracted = extract(paths, front_end, cache=cache_dir(), workers=workers, progress=progress)
     report_skipped(dataset, extracted, cache=cache_dir(), skip_corrupt=spec.skips_corrupt)
-    sound_digest = _rendered_digest(spec, dataset)
-    return log_mel_features(dataset, extracted, front_end, rows=rows, sound_digest=sound_digest), extracted
+    return extracted
 
 
-def _rendered_digest(spec: DataSpec, dataset: ClipDataset) -> str | None:
+def rendered_digest(spec: DataSpec, dataset: ClipDataset) -> str | None:
+    """Return the digest of the demo set's samples, None for other data."""
     return demo_digest(dataset.root) if spec.source == DEMO else None
 
 
 def _revealed(data: StudyData, dataset: ClipDataset) -> StudyData:
-    """Return the demo's data with every instrument that plays in a training clip observed, and as many that do not.
+    """Return the demo's data with more labels of its training clips observed.
 
-    As many, for each label, as keep the share of positives among its annotations: only one label in eight is positive,
-    but 44 in a hundred of those by which validation and test go on to judge, and who learns from all the others leans
-    towards no.
+    Every instrument that plays is observed. The number of negatives keeps each label's share of positives: one label in
+    eight is positive, but 44 % of the annotations that validation and test score. With all negatives, a model would
+    lean towards no.
     """
     plays = demo_truth(dataset)[data.train.rows]
     annotated_no = data.train.observed & ~plays

@@ -12,8 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.config.study import StudyPlace, StudySpec, experiment_words, named_terms, terms_of_all
 from harness.config.trial import TrialConfig
-from harness.study.artifacts import FIGURES
-from harness.study.files import BEST, TrialFiles
+from harness.study.files import BEST, FIGURES, TrialFiles
 from harness.study.plan import Plan
 from harness.study.records import TrialRecord, TrialReport
 from harness.training.metrics import METRICS

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.data.__main__ import app
-from harness.study.cluster import Prepared, lines_of
+from harness.study.cluster import FilledCache, lines_of
 from tests.support.layouts import Layout, write_tone
 from tests.support.studies import wait_for
 
@@ -49,8 +49,7 @@ def test_flags_that_say_nothing_possible_are_refused_at_once(flags, said):
 
 # The report
 
-OURS = Prepared(
-    host="here",
+OURS = FilledCache(
     path="/cache/features/log_mel-0123",
     cores=2,
     n_bytes=5_242_000_000,
@@ -86,7 +85,7 @@ def test_the_report_separates_known_corrupted_tracks_from_other_clips_that_canno
 
 
 def test_the_report_has_a_line_for_each_other_node():
-    there = replace(OURS, host="there", path="/other/log_mel-0123", n_computed=0)
+    there = replace(OURS, path="/other/log_mel-0123", n_computed=0)
     lines = lines_of([("here", OURS), ("there", there), ("away", "it was lost (NodeDied)")], [])
     assert lines[3].startswith("machine   there: /other/log_mel-0123: 20,000 of 20,000 ready, all found in the cache")
     assert lines[4].startswith("machine   away: not ready, it was lost (NodeDied)")

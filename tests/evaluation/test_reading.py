@@ -113,7 +113,7 @@ def test_the_command_passes_the_flag_on(study, monkeypatch, words):
         raise ValueError("enough")
 
     monkeypatch.setattr(evaluation_run, "evaluate", refuse)
-    monkeypatch.setattr(command, "prepare_environment", lambda **_: None)
+    monkeypatch.setattr("harness.common.cli.prepare_environment", lambda **_: None)
     done = CliRunner().invoke(command.app, ["s", *words, "--storage", str(study.home.parent)])
     assert done.exit_code == 2
     assert [request.skips_corrupt for request in requests] == [bool(words)]

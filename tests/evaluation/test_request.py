@@ -62,7 +62,7 @@ def test_another_set_of_studies_is_another_evaluation_in_any_order():
     ],
 )
 def test_a_wrong_flag_is_refused_before_heavy_imports(place, words, message, monkeypatch):
-    monkeypatch.setattr(command, "prepare_environment", lambda **_: None)
+    monkeypatch.setattr("harness.common.cli.prepare_environment", lambda **_: None)
     monkeypatch.setitem(sys.modules, "harness.evaluation.run", None)  # its import would fail
     done = CliRunner().invoke(command.app, [*words, "--storage", str(place.home.parent)])
     assert done.exit_code != 0

@@ -8,7 +8,7 @@ from harness.config.study import DataSpec
 from harness.config.trial import TrialConfig
 from harness.evaluation.result import ConfigurationResult, EvaluationResult, SeedResult
 from harness.params import paper_config
-from harness.reproduction.report import differences, notes_of, system_result
+from harness.reproduction.report import differences, system_result
 from harness.reproduction.spec import Reproduction
 
 LABELS = ("banjo", "cello")
@@ -56,10 +56,8 @@ def test_a_difference_from_the_papers_count_is_explained_for_its_configuration_o
     assert "no gradient reaches" in system_result(REPRODUCTION, "mean_teacher", found("mean_teacher")).count_note
 
 
-def evaluated(*configurations, notes=()):
-    return EvaluationResult(
-        "r.evaluation", REPRODUCTION.place, configurations, LABELS, 0.3, notes, is_interrupted=False
-    )
+def evaluated(*configurations):
+    return EvaluationResult("r.evaluation", REPRODUCTION.place, configurations, LABELS, 0.3, (), is_interrupted=False)
 
 
 def test_differences_to_the_linear_head_stand_first_with_their_interval():
@@ -80,30 +78,3 @@ def test_differences_to_the_linear_head_stand_first_with_their_interval():
 def test_systems_that_could_not_be_paired_are_named(other, why):
     result = evaluated(found("none", n_clips=5, clips="a"), other)
     assert f"- none over random_forest: not paired, since {why}" in differences(REPRODUCTION, result)
-
-
-def test_the_notes_hold_all_caveats():
-    again = "r.none trial 3: evaluated before on 2026-11-22 14:03 with 1 seed; 1 more now"
-    unread = {"n_clips": 5, "clips": "a", "n_left_out": 1, "one_sided": ["cello"]}
-    reread = found("none", **unread)
-    reread = replace(reread, seeds=(replace(reread.seeds[0], reads=2), *reread.seeds[1:]))
-    failed = found("unet", n_clips=6, clips="b")
-    lost = replace(failed.seeds[1], state="failed", test=None, reason="no memory")
-    failed = replace(failed, seeds=(failed.seeds[0], lost))
-    notes = notes_of(REPRODUCTION, evaluated(reread, failed, found("cnn", **unread), notes=(again,)))
-    for part in (
-        again,
-        "seed 0: test was read 2 times",
-        "seed 1 failed: no memory",
-        "1 of 6 annotated test clips are unreadable",
-        "not paired: 5 and 6 other test clips",
-        "cello: all annotated test clips have the same answer",
-        "one seed has no standard deviation",
-        "holds the true difference in 50 % of cases with 2 seeds",
-    ):
-        assert any(part in note for note in notes), part
-    assert notes[-1] == "test clips: none 5, unet 6, cnn 5"
-
-
-def test_test_clips_are_not_counted_where_all_have_the_same():
-    assert not any("test clips:" in note for note in notes_of(REPRODUCTION, evaluated(found("none", n_clips=5))))

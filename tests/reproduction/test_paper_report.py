@@ -135,14 +135,3 @@ def test_before_any_run_the_labels_are_drawn(tmp_path):
     report, figures = report_on(tmp_path, [SystemResult("unet")])
     assert list(figures) == ["fig3_labels.svg"]
     assert report.exists()
-
-
-@pytest.mark.parametrize("results", [[], [result(), result()]])
-def test_no_system_and_one_system_twice_are_refused(results, tmp_path):
-    with pytest.raises(ValueError, match=r"systems='(none,none)?': must be at least one, each once"):
-        write_paper_report(tmp_path, results, data=DEMO)
-
-
-def test_a_system_that_the_paper_does_not_have_is_refused():
-    with pytest.raises(ValueError, match="system='vae': must be one of none"):
-        result("vae")

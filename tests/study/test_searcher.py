@@ -51,35 +51,27 @@ def states(study):
     return [t.state for t in study.trials]
 
 
-def test_a_trial_that_ran_all_its_epochs_is_complete_with_its_best_value(tmp_path):
+FAILED = {"number": 0, "failed": "DivergedError: nan"}
+
+
+@pytest.mark.parametrize(
+    ("results", "state", "value", "reason"),
+    [
+        ([report(0, 1, 0.4), report(0, 2, 0.6), report(0, 3, 0.6)], TrialState.COMPLETE, 0.6, ""),
+        ([report(0, 2, 0.3)], TrialState.PRUNED, 0.3, "scheduler"),
+        ([FAILED], TrialState.FAIL, None, "DivergedError: nan"),
+    ],
+)
+def test_the_last_result_decides_how_a_trial_ends(tmp_path, results, state, value, reason):
     study = open_study(tmp_path)
     made = searcher(study)
     made.suggest("a")
-    for epoch, value in ((1, 0.4), (2, 0.6), (3, 0.6)):
-        made.on_trial_result("a", report(0, epoch, value))
-    made.on_trial_complete("a", report(0, 3, 0.6))
-    assert states(study) == [TrialState.COMPLETE]
-    assert study.trials[0].value == 0.6
-    assert study.trials[0].intermediate_values == {1: 0.4, 2: 0.6, 3: 0.6}
-
-
-def test_a_trial_that_was_stopped_before_its_last_epoch_is_pruned(tmp_path):
-    study = open_study(tmp_path)
-    made = searcher(study)
-    made.suggest("a")
-    made.on_trial_complete("a", report(0, 2, 0.3))
-    assert states(study) == [TrialState.PRUNED]
-    assert TrialRecord.of(study.trials[0]).reason == "scheduler"
-
-
-def test_a_trial_that_diverged_fails_with_its_reason_and_the_next_begins(tmp_path):
-    study = open_study(tmp_path)
-    made = searcher(study)
-    made.suggest("a")
-    made.on_trial_result("a", {"number": 0, "failed": "DivergedError: nan"})
-    made.on_trial_complete("a", {"number": 0, "failed": "DivergedError: nan"})
-    assert states(study) == [TrialState.FAIL]
-    assert TrialRecord.of(study.trials[0]).reason == "DivergedError: nan"
+    for result in results:
+        made.on_trial_result("a", result)
+    made.on_trial_complete("a", results[-1])
+    (trial,) = study.trials
+    assert (trial.state, trial.value, TrialRecord.of(trial).reason) == (state, value, reason)
+    assert trial.intermediate_values == {r["epoch"]: r["best_macro_f1"] for r in results if r is not FAILED}
     assert made.suggest("b")["number"] == 1
 
 
@@ -107,25 +99,28 @@ def test_a_trial_that_keeps_losing_its_worker_fails(tmp_path):
     assert TrialRecord.of(study.trials[0]).reason == "its worker was lost 4 times"
 
 
-def test_a_trial_that_reads_test_ends_with_its_reading_and_is_valued_by_validation(tmp_path):
+@pytest.mark.parametrize(
+    ("test", "state", "reason"),
+    [
+        ({"macro_f1": 0.9}, TrialState.COMPLETE, ""),
+        (None, TrialState.FAIL, "it ended without a reading of the test split"),
+    ],
+)
+def test_a_trial_of_an_evaluation_ends_with_its_reading_and_is_valued_by_validation(tmp_path, test, state, reason):
     study = open_study(tmp_path)
     made = searcher(study, reads_test=True)
     made.suggest("a")
-    read = make_report(0, 3, 0.5, test={"macro_f1": 0.9}).to_tune()
-    made.on_trial_result("a", read)
-    made.on_trial_complete("a", read)
-    assert states(study) == [TrialState.COMPLETE]
-    assert study.trials[0].value == 0.5
-    assert TrialRecord.of(study.trials[0]).report.test == {"macro_f1": 0.9}
+    made.on_trial_complete("a", make_report(0, 3, 0.5, test=test).to_tune())
+    record = TrialRecord.of(study.trials[0])
+    assert (states(study), record.report.test, record.reason) == ([state], test, reason)
+    assert study.trials[0].value == (0.5 if test else None)
 
 
-def test_a_trial_that_was_to_read_test_and_did_not_fails(tmp_path):
-    study = open_study(tmp_path)
-    made = searcher(study, reads_test=True)
-    made.suggest("a")
-    made.on_trial_complete("a", report(0, 3, 0.5))
-    assert states(study) == [TrialState.FAIL]
-    assert TrialRecord.of(study.trials[0]).reason == "it ended without a reading of the test split"
+def test_no_trial_begins_beyond_the_concurrency_or_after_the_deadline(tmp_path):
+    made = searcher(open_study(tmp_path), concurrent=1)
+    assert made.suggest("a")["number"] == 0
+    assert made.suggest("b") is None
+    assert searcher(open_study(tmp_path), deadline=0.0).suggest("a") == Searcher.FINISHED
 
 
 def test_the_budget_counts_all_drivers_of_a_study(tmp_path):
@@ -138,17 +133,6 @@ def test_the_budget_counts_all_drivers_of_a_study(tmp_path):
     for name, number in (("b", 1), ("c", 2)):
         second.on_trial_complete(name, report(number, 3, 0.5))
     assert second.suggest("d") == Searcher.FINISHED
-
-
-def test_an_interrupted_trial_is_handed_out_again_with_its_own_parameters(tmp_path):
-    first = searcher(open_study(tmp_path))
-    tasks = [json.loads(first.suggest(name)["task"]) for name in ("a", "b")]
-    first.on_trial_complete("a", report(0, 3, 0.5))
-    second = searcher(open_study(tmp_path))
-    assert json.loads(second.suggest("x")["task"]) == tasks[1]
-    second.on_trial_complete("x", report(1, 3, 0.5))
-    assert second.suggest("y")["number"] == 2
-    assert TrialState.RUNNING not in states(open_study(tmp_path))[:2]
 
 
 def test_a_resumed_study_does_not_repeat_its_draws(tmp_path):
@@ -169,16 +153,6 @@ def test_the_same_seed_draws_the_same_trials(tmp_path):
             yield task["paths"]
 
     assert list(draws("one")) == list(draws("two"))
-
-
-def test_no_more_trials_run_than_are_asked_for(tmp_path):
-    made = searcher(open_study(tmp_path), concurrent=1)
-    assert made.suggest("a")["number"] == 0
-    assert made.suggest("b") is None
-
-
-def test_after_the_deadline_no_trial_begins(tmp_path):
-    assert searcher(open_study(tmp_path), deadline=0.0).suggest("a") == Searcher.FINISHED
 
 
 def test_two_objectives_are_stored_side_by_side(tmp_path):

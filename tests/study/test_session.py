@@ -15,8 +15,7 @@ from harness.features.inputs import LogMel, Vggish
 from harness.models.backbones import backbone_digest
 from harness.models.backbones.ast import Ast
 from harness.study import session as session_module
-from harness.study.artifacts import FIGURES
-from harness.study.files import BEST, LAST, TrialFiles
+from harness.study.files import BEST, FIGURES, LAST, TrialFiles
 from harness.study.records import TrialReport
 from harness.study.session import Session, TrialTask
 from harness.study.worker import drive
@@ -24,28 +23,50 @@ from harness.training.checkpoint import read_header
 from harness.training.metrics import METRICS, Metric
 from harness.training.trainer import Trainer
 from tests.conftest import LABELS, TINY, make_data, make_vggish_data
+from tests.support.evaluations import DIGESTS, make_spec
 from tests.support.systems import config_of
 
 EPOCHS = 3
 with torch.random.fork_rng():
     torch.manual_seed(0)
-    DIGEST = backbone_digest(Ast(TINY))
+    PROVENANCE = {**DIGESTS, "backbone_digest": backbone_digest(Ast(TINY)), "vggish_digest": "v" * 64}
 PATHS = {"reprogrammer/kind": "cnn", "normalisation/kind": "dataset", "optimiser/lr": 1e-2}
 
 
 @pytest.fixture
-def on_tiny(monkeypatch, drawing_on_tiny):
+def on_tiny(monkeypatch, tiny_backbone):
     """Let trials run on the tiny backbone and its data, and draw no figures."""
-    monkeypatch.setattr("harness.study.artifacts.write_artifacts", lambda *_, **__: None)
+    replace_inputs(monkeypatch, tiny_backbone)
+    monkeypatch.setattr(session_module, "_draw_figures", lambda *_, **__: None)
 
 
 @pytest.fixture
-def drawing_on_tiny(monkeypatch, tiny_backbone):
-    monkeypatch.setattr(session_module, "_backbone", lru_cache(lambda *_: tiny_backbone))
-    monkeypatch.setattr(session_module, "_data", data_heard_through)
+def test_clips(monkeypatch):
+    return replace_test_clips(monkeypatch)
 
 
-def data_heard_through(_spec, _digest, inputs):
+def replace_inputs(patch, backbone):
+    patch.setattr(session_module, "_backbone", lru_cache(lambda *_: backbone))
+    patch.setattr(session_module, "_data", data_of_inputs)
+
+
+def replace_test_clips(patch):
+    """Let the validation clips stand for the test clips; return a list of the inputs they were opened with."""
+    opened = []
+
+    def open_test_split(_spec, _dataset, *, inputs, workers):
+        opened.append(inputs)
+        return data_of_inputs(None, None, inputs).validation
+
+    part = make_data(seed=0).train
+    rows = np.arange(len(part))
+    dataset = SimpleNamespace(labels=LABELS, targets=part.targets, observed=part.observed, train=rows, test=rows)
+    patch.setattr(session_module, "open_dataset", lambda _: dataset)
+    patch.setattr(session_module, "open_test_split", open_test_split)
+    return opened
+
+
+def data_of_inputs(_spec, _digest, inputs):
     return make_vggish_data(seed=0) if inputs == Vggish() else make_data(seed=0)
 
 
@@ -53,13 +74,8 @@ def task(tmp_path, *, number=0, seed=0, **paths):
     return TrialTask(
         number=number,
         paths={**PATHS, **paths},
-        epochs=EPOCHS,
+        study=make_spec("s", epochs=EPOCHS, backbone="tiny", provenance=PROVENANCE),
         seed=seed,
-        backbone="tiny",
-        backbone_digest=DIGEST,
-        data=DataSpec(),
-        data_digest="",
-        precision="fp32",
         shared=str(tmp_path),
         threads=1,
     )
@@ -105,26 +121,7 @@ def test_a_report_survives_the_way_through_tune_and_the_storage(tmp_path, on_tin
     result = report.to_tune()
     assert TrialReport.from_tune(result) == report
     assert (result["epoch"], result["best_macro_f1"]) == (1, report.best.figures["macro_f1"])
-
-
-def test_a_trial_leaves_its_best_state_and_figures_to_look_at(tmp_path, drawing_on_tiny):
-    found = list(reports(task(tmp_path)))
-    files = TrialFiles(str(tmp_path), 0)
-    assert read_header(files.read(BEST)).epoch == found[-1].best.epoch
-    assert files.load(LAST)["trainer"]["epoch"] == EPOCHS
-    for name in ("f1_by_label.png", "learning_curves.png", "input_change.png"):
-        assert files.read(name).startswith(b"\x89PNG")
-    assert not list(tmp_path.rglob("*.part"))
-
-
-@pytest.mark.parametrize("done", [1, 2, 3])
-def test_a_trial_that_was_cut_off_goes_on_from_its_last_epoch(tmp_path, on_tiny, done):
-    expected = figures(reports(task(tmp_path / "whole")))
-    first = reports(task(tmp_path / "cut"))
-    head = [next(first) for _ in range(done)]
-    rest = list(reports(task(tmp_path / "cut")))
-    assert figures(rest[:1]) == figures(head[-1:])
-    assert figures([*head, *rest[1:]]) == expected
+    assert from_json(TrialTask, to_json(task(tmp_path))) == task(tmp_path)
 
 
 def test_a_second_trial_of_a_process_equals_one_of_a_fresh_process(tmp_path, on_tiny):
@@ -179,16 +176,11 @@ def test_a_fine_tuning_that_writes_to_the_workers_backbone_is_found_out(tmp_path
     assert "changed the frozen backbone" in found[0].reason
 
 
-def test_a_task_survives_the_way_to_the_worker(tmp_path):
-    sent = task(tmp_path)
-    assert from_json(TrialTask, to_json(sent)) == sent
-
-
 def test_sessions_in_turns_come_to_the_same_bits_as_each_alone(tmp_path, on_tiny):
     dropout = {"system/kind": "attention", "system/dropout": 0.3}
     tasks = [
         replace(task(tmp_path / "a", number=0, seed=4), paths=dropout),
-        replace(task(tmp_path / "b", number=1, seed=9), paths=dropout, epochs=2),
+        replace(task(tmp_path / "b", number=1, seed=9), paths=dropout, study=replace(task(tmp_path).study, epochs=2)),
         replace(task(tmp_path / "c", number=2), paths=config_of("mean_teacher").to_paths()),
     ]
     alone = {each.number: figures(reports(replace(each, shared=f"{each.shared}/alone"))) for each in tasks}
@@ -216,54 +208,48 @@ def system_task(tmp_path, name, **changes):
     return replace(task(tmp_path), paths=config_of(name).to_paths(), **changes)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
-class TestEverySystem:
-    def test_runs_as_a_trial_to_its_last_epoch(self, name, tmp_path, drawing_on_tiny):
-        found = list(reports(system_task(tmp_path, name)))
-        assert isinstance(found[-1], TrialReport)
-        assert [report.last.epoch for report in found] == ([3] if name == "random_forest" else [1, 2, 3])
-        assert (found[-1].params == 0) == (name == "random_forest")
-        files = TrialFiles(str(tmp_path), 0)
-        there = [figure for figure in FIGURES if files.read(figure)]
-        rewrites = name in ("none", "noise", "cnn", "unet")
-        assert there == list(FIGURES if rewrites else FIGURES[:2])
-
-    def test_cut_off_after_its_first_report_it_goes_on(self, name, tmp_path, on_tiny):
-        expected = figures(reports(system_task(tmp_path / "whole", name)))
-        first = reports(system_task(tmp_path / "cut", name))
-        head = [next(first)]
-        rest = list(reports(system_task(tmp_path / "cut", name)))
-        assert figures([*head, *rest[1:]]) == expected
-        assert figures(rest[:1]) == figures(head)
-
-    def test_the_test_clips_are_heard_once_with_the_best_weights(self, name, tmp_path, on_tiny, test_clips):
-        found = list(reports(system_task(tmp_path, name, reads_test=True)))
-        assert [report.test is not None for report in found] == [False] * (len(found) - 1) + [True]
-        assert len(test_clips) == 1
-        result = found[-1].test
-        again = list(reports(system_task(tmp_path, name, reads_test=True)))
-        assert len(again) == 1
-        assert again[0].test == result
-        assert len(test_clips) == 1
-        # the test clips are the validation clips here, so that the best epoch's figures come again
-        assert result["macro_f1"] == found[-1].best.figures["macro_f1"]
+@pytest.fixture(scope="module", params=SYSTEMS)
+def finished(request, tmp_path_factory, tiny_backbone):
+    """Run a system's trial to its reading of the test clips; return name, folder, reports and the clips opened."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        replace_inputs(patch, tiny_backbone)
+        opened = replace_test_clips(patch)
+        found = list(reports(system_task(folder, request.param, reads_test=True)))
+    return request.param, folder, found, opened
 
 
-@pytest.fixture
-def test_clips(monkeypatch):
-    """Let the validation clips stand for the test clips; return a list of the front ends they were opened with."""
-    opened = []
+def test_every_system_runs_to_its_last_epoch_and_leaves_its_best_weights_and_figures(finished):
+    name, folder, found, _ = finished
+    assert isinstance(found[-1], TrialReport)
+    assert [report.last.epoch for report in found] == ([3] if name == "random_forest" else [1, 2, 3])
+    assert (found[-1].params == 0) == (name == "random_forest")
+    files = TrialFiles(str(folder), 0)
+    there = [figure for figure in FIGURES if (files.read(figure) or b"").startswith(b"\x89PNG")]
+    assert there == list(FIGURES if name in ("none", "noise", "cnn", "unet") else FIGURES[:2])
+    assert read_header(files.read(BEST)).epoch == found[-1].best.epoch
+    assert not list(folder.rglob("*.part"))
 
-    def open_test_split(_spec, _dataset, *, inputs, workers):
-        opened.append(inputs)
-        return data_heard_through(None, None, inputs).validation
 
-    part = make_data(seed=0).train
-    rows = np.arange(len(part))
-    dataset = SimpleNamespace(labels=LABELS, targets=part.targets, observed=part.observed, train=rows, test=rows)
-    monkeypatch.setattr(session_module, "open_dataset", lambda _: dataset)
-    monkeypatch.setattr(session_module, "open_test_split", open_test_split)
-    return opened
+def test_every_system_that_was_cut_off_goes_on_from_its_last_epoch(finished, tmp_path, on_tiny):
+    name, _, expected, _ = finished
+    first = reports(system_task(tmp_path, name))
+    head = [next(first) for _ in expected[:2]]
+    rest = list(reports(system_task(tmp_path, name)))
+    assert figures(rest[:1]) == figures(head[-1:])
+    assert figures([*head, *rest[1:]]) == figures(replace(report, test=None) for report in expected)
+
+
+def test_every_system_reads_the_test_clips_once_with_its_best_weights(finished, on_tiny, test_clips):
+    name, folder, found, opened = finished
+    assert [report.test is not None for report in found] == [False] * (len(found) - 1) + [True]
+    assert len(opened) == 1
+    (again,) = reports(system_task(folder, name, reads_test=True))
+    assert again.test == found[-1].test
+    assert test_clips == []
+    assert set(again.test["f1_by_label"]) == set(LABELS)
+    # the test clips are the validation clips here, so the best epoch's figures come again
+    assert again.test["macro_f1"] == found[-1].best.figures["macro_f1"]
 
 
 def test_a_trial_without_the_task_never_opens_the_test_clips(tmp_path, on_tiny, test_clips):
@@ -288,19 +274,18 @@ def test_a_trial_whose_best_weights_are_gone_reads_no_test_clips(tmp_path, on_ti
     assert test_clips == []
 
 
-@pytest.mark.parametrize("name", ["mean_teacher", "random_forest"])
-def test_a_system_that_hears_vggish_loads_no_backbone(name, tmp_path, on_tiny, monkeypatch):
+def test_a_system_that_takes_vggish_loads_no_backbone(tmp_path, on_tiny, monkeypatch):
     monkeypatch.setattr(session_module, "_backbone", None)  # calling it would fail the trial
     asked = []
-    monkeypatch.setattr(session_module, "_data", lambda *key: (asked.append(key), data_heard_through(*key))[1])
-    found = list(reports(system_task(tmp_path, name)))
+    monkeypatch.setattr(session_module, "_data", lambda *key: (asked.append(key), data_of_inputs(*key))[1])
+    found = list(reports(system_task(tmp_path, "random_forest")))
     assert isinstance(found[-1], TrialReport)
     assert [inputs for _, _, inputs in asked] == [Vggish()]
 
 
-def test_a_trial_hears_through_the_backbones_front_end_with_its_own_two_values(tmp_path, on_tiny, monkeypatch):
+def test_a_trial_takes_the_backbones_front_end_with_its_own_two_values(tmp_path, on_tiny, monkeypatch):
     asked = []
-    monkeypatch.setattr(session_module, "_data", lambda *key: (asked.append(key), data_heard_through(*key))[1])
+    monkeypatch.setattr(session_module, "_data", lambda *key: (asked.append(key), data_of_inputs(*key))[1])
     list(reports(task(tmp_path, number=0)))
     list(reports(task(tmp_path, number=1, **{"front_end/via_hz": 22050, "front_end/is_peak_normalised": True})))
     plain = TINY.front_end
@@ -326,8 +311,3 @@ def test_a_process_keeps_the_data_of_several_front_ends(monkeypatch):
             kept(DataSpec(), "0123", Vggish())
     finally:
         kept.cache_clear()
-
-
-def test_labels_of_the_data_are_the_tests(tmp_path, on_tiny, test_clips):
-    found = list(reports(replace(task(tmp_path), reads_test=True)))
-    assert set(found[-1].test["f1_by_label"]) == set(LABELS)

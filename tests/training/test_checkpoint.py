@@ -19,6 +19,7 @@ from harness.study.session import Session, TrialTask
 from harness.training.checkpoint import load_checkpoint, read_header
 from harness.training.metrics import score
 from tests.conftest import LABELS, TINY
+from tests.support.evaluations import make_spec
 from tests.support.systems import config_of, data_of
 
 PROVENANCE = {
@@ -32,25 +33,26 @@ PROVENANCE = {
 @pytest.fixture
 def trained(tmp_path, tiny_file, monkeypatch):
     """Return a function that trains a system in a session: its checkpoint file and its validation clips."""
-    monkeypatch.setattr("harness.study.artifacts.write_artifacts", lambda *_, **__: None)
+    monkeypatch.setattr("harness.study.session._draw_figures", lambda *_, **__: None)
 
     def train(name, **paths):
         data = data_of(name)
         monkeypatch.setattr("harness.study.session._data", lambda *_: data)
         backbone = load_backbone(tiny_file)
+        digests = {"log_mel_digest": "f" * 64, "vggish_digest": "f" * 64}
         task = TrialTask(
             number=3,
             paths={**config_of(name).to_paths(), **paths},
-            epochs=2,
+            study=make_spec(
+                "s",
+                epochs=2,
+                backbone=tiny_file,
+                data=DataSpec(split="artist"),
+                provenance={**PROVENANCE, **digests, "backbone_digest": backbone_digest(backbone)},
+            ),
             seed=5,
-            backbone=tiny_file,
-            backbone_digest=backbone_digest(backbone),
-            data=DataSpec(split="artist"),
-            data_digest="f" * 64,
-            precision="fp32",
             shared=str(tmp_path / "study"),
             threads=1,
-            provenance=PROVENANCE,
         )
         reports = list(Session(task))
         return tmp_path / "study/trials/003" / BEST, data.validation, reports[-1]
