@@ -22,7 +22,7 @@ import psutil
 from harness.common.progress import track
 from harness.config.study import DataSpec
 from harness.features.inputs import LogMel
-from harness.models.backbones import front_end_of
+from harness.models.backbones import load_backbone
 from harness.study.files import BEST, LAST, TrialFiles
 from harness.study.sources import open_dataset, open_study_data
 
@@ -109,7 +109,7 @@ def prepare_demo(demo_clips: int) -> None:
     """Render the demo set and compute its features for the built-in backbone, unless the cache holds them."""
     spec = DataSpec(demo_clips=demo_clips)
     workers = len(os.sched_getaffinity(0))
-    front_end = front_end_of(str(_FLAGS["backbone"]))
+    front_end = load_backbone(str(_FLAGS["backbone"])).front_end
     dataset = open_dataset(spec, workers=workers, progress=track)
     open_study_data(spec, dataset, inputs=LogMel(front_end), workers=workers, progress=track)
 

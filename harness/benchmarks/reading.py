@@ -21,7 +21,7 @@ from harness.common.files import cache_dir
 from harness.config.trial import TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.features.cache import Rows
-from harness.models.backbones import front_end_of, load_backbone
+from harness.models.backbones import load_backbone
 from harness.models.build import Target, build_model
 from harness.training.trainer import Trainer
 
@@ -89,7 +89,7 @@ def measure_reading(*, store_gb: float, rounds: int = 5) -> list[ReadingSpeed]:
 
 def measure_waiting(*, backbone: str = "ast-nano", n_clips: int = _EPOCH_CLIPS, rounds: int = 5) -> list[Waiting]:
     """Train epochs without a reprogrammer, the fastest there are, from a cache that is warm and one that is cold."""
-    front_end, waiting = front_end_of(backbone), []
+    front_end, waiting = load_backbone(backbone).front_end, []
     with tempfile.TemporaryDirectory(dir=_scratch()) as directory:
         shape = (front_end.n_frames, front_end.n_mels)
         place = Path(directory)

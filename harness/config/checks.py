@@ -1,9 +1,8 @@
 """Checks that several configs share. Each message names the path and the value as the user wrote them."""
 
-from collections.abc import Collection, Hashable
-from functools import cache
+from collections.abc import Collection
 from numbers import Integral, Real
-from typing import Any, get_type_hints
+from typing import Any
 
 _TYPES: dict[type, tuple[type, str]] = {
     bool: (bool, "true or false"),
@@ -22,12 +21,6 @@ def of_type(path: str, value: object, expected: Any) -> None:
     accepted, words = _TYPES.get(expected, (object, ""))
     if not isinstance(value, accepted) or (isinstance(value, bool) and expected in (int, float)):
         raise ValueError(f"{path}={value!r}: must be {words}, not of type {type(value).__name__}")
-
-
-@cache
-def field_types(config: Hashable) -> dict[str, Any]:
-    """Return the types of a config's fields by name."""
-    return get_type_hints(config)
 
 
 def one_of(path: str, value: object, choices: Collection[str]) -> None:

@@ -8,11 +8,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from harness.common.registry import Registry
 from harness.config import components, recipe
-from harness.config.checks import field_types, of_type, one_of
+from harness.config.checks import of_type, one_of
 from harness.config.components import Component
 
 Paths = Mapping[str, Any]
@@ -160,7 +160,7 @@ def _built(part: str, cls: type[TrialConfig], values: dict[str, Any]) -> Any:
         kind = values.pop("kind", next(iter(kinds)))
         one_of(f"{part}/kind", kind, kinds)
         made, where = kinds[kind].config, f" with {part}/kind={kind}"
-    known, types = [f.name for f in fields(made)], field_types(made)  # type: ignore[arg-type]
+    known, types = [f.name for f in fields(made)], get_type_hints(made)
     for name, value in values.items():
         if name not in known:
             valid = ", ".join(f"{part}/{k}" for k in known) or "none"

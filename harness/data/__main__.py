@@ -182,14 +182,14 @@ def _check_prepare(
 
 
 def _front_end(backbone: str, preset: str | None) -> "FrontEnd":
-    """Return the front end of a backbone, without reading its weights, as a preset changes it."""
-    from harness.models.backbones import front_end_of  # noqa: PLC0415
+    """Return the front end of a backbone, as a preset changes it."""
+    from harness.models.backbones import load_backbone  # noqa: PLC0415
 
     recipe = PRESETS[preset].paths if preset is not None else {}
     changes = {
         path.removeprefix("front_end/"): value for path, value in recipe.items() if path.startswith("front_end/")
     }
-    return replace(front_end_of(backbone), **changes)
+    return replace(load_backbone(backbone).front_end, **changes)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from harness.models.backbones import Backbone
-from harness.models.checkpointing import forgetting
+from harness.models.checkpointing import recompute_in_backward
 from harness.models.parameters import learned_counts, learned_parameters
 
 
@@ -31,7 +31,7 @@ class Reprogrammed(nn.Module):
     def forward(self, log_mel: Float[Tensor, "clip frame mel"], backbone: Backbone) -> Float[Tensor, "clip label"]:
         """Return the labels' logits."""
         if backbone.saves_memory(log_mel):
-            rewritten = forgetting(self.rewrite, log_mel, state_of=self)
+            rewritten = recompute_in_backward(self.rewrite, log_mel, state_of=self)
         else:
             rewritten = self.rewrite(log_mel)
         logits: Tensor = self.mapper(backbone.embed(rewritten), backbone)

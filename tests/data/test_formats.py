@@ -9,7 +9,7 @@ from harness.data.__main__ import app
 from harness.data.dataset import LabelTable, Problems, make_dataset
 from harness.data.formats import FORMATS, Format, read_dataset
 from harness.features.inputs import LogMel
-from harness.models.backbones import backbone_digest, front_end_of, load_backbone
+from harness.models.backbones import backbone_digest, load_backbone
 from harness.study.session import Session, TrialTask
 from harness.study.sources import open_dataset, open_study_data
 from tests.support.layouts import Layout, write_tone
@@ -57,7 +57,7 @@ def test_a_format_that_is_added_to_the_registry_is_read_checked_and_studied(fold
 def test_a_trial_learns_the_clips_of_an_added_format(folders, tiny_file, tmp_path, monkeypatch):
     monkeypatch.setenv("REPROGRAMMING_CACHE", str(tmp_path / "cache"))
     spec = DataSpec(source=str(folders), validation_fraction=0.3)
-    data = open_study_data(spec, open_dataset(spec), inputs=LogMel(front_end_of(tiny_file)))
+    data = open_study_data(spec, open_dataset(spec), inputs=LogMel(load_backbone(tiny_file).front_end))
     task = TrialTask(
         number=0,
         paths={"normalisation/kind": "dataset", "mapper/kind": "linear", "optimiser/lr": 0.03},

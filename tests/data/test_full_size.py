@@ -23,7 +23,7 @@ from harness.benchmarks.overhead import _training_processes
 from harness.data.openmic import CORRUPTED_TRACKS, read_dataset
 from harness.data.splits import split_train
 from harness.features.extract import extract, extract_log_mel
-from harness.models.backbones.checkpoints import geometry_of
+from harness.models.backbones import load_backbone
 from tests.support.studies import wait_for
 
 pytestmark = [pytest.mark.full_size, pytest.mark.timeout(4 * 3600)]
@@ -128,7 +128,7 @@ def prepared(root, place):
 @pytest.fixture(scope="module")
 def extracted(root, place, prepared):
     assert prepared
-    return extract(read_dataset(place).paths, geometry_of(BACKBONE).front_end, cache=root / "cache")
+    return extract(read_dataset(place).paths, load_backbone(BACKBONE).front_end, cache=root / "cache")
 
 
 def test_a_preparation_that_was_killed_half_way_computes_the_other_half(place, prepared, extracted):
@@ -144,7 +144,7 @@ def test_a_preparation_that_was_killed_half_way_computes_the_other_half(place, p
 
 
 def test_what_is_stored_from_before_and_after_the_kill_is_what_is_computed(place, extracted):
-    paths, front_end = read_dataset(place).paths, geometry_of(BACKBONE).front_end
+    paths, front_end = read_dataset(place).paths, load_backbone(BACKBONE).front_end
     for row in np.flatnonzero(extracted.available)[:: N_CLIPS // 50]:
         assert np.array_equal(extract_log_mel(paths[row], front_end).log_mel, extracted.rows[int(row)])
 

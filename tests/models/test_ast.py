@@ -4,27 +4,19 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from harness.common.cli import absolute_place
-from harness.models.backbones import backbone_digest, load_backbone
+from harness.models.backbones import backbone_digest
 from harness.models.backbones.ast import GEOMETRIES, Ast, AstGeometry
-from harness.models.backbones.checkpoints import load_ast, metadata_of, save_ast
+from harness.models.backbones.checkpoints import load_ast
 from tests.conftest import TINY
 from tests.support.ast_files import SMALL, check_equal, quiet, random_ast, set_eps
 
 
-def reference(tmp_path, **changes):
-    """Save a random transformers AST in its own format; return it and the directory."""
-    model = random_ast(**{**SMALL, **changes})
-    model.save_pretrained(tmp_path)
-    return model, tmp_path
-
-
 @pytest.mark.parametrize("strides", [(10, 10), (12, 12), (16, 16), (10, 16)])
 def test_a_file_of_hugging_face_s_gives_what_transformers_gives(tmp_path, strides):
-    theirs, directory = reference(tmp_path, frequency_stride=strides[0], time_stride=strides[1])
-    check_equal(load_ast(directory).freeze(), theirs, torch.randn(3, 96, 64))
+    theirs = random_ast(**{**SMALL, "frequency_stride": strides[0], "time_stride": strides[1]})
+    theirs.save_pretrained(tmp_path)
+    check_equal(load_ast(tmp_path).freeze(), theirs, torch.randn(3, 96, 64))
 
 
 def test_tokens_are_patches_of_frequency_by_time_and_run_along_time_first():
@@ -91,16 +83,6 @@ def test_a_spectrogram_of_another_size_is_refused(tiny_backbone):
         tiny_backbone.embed(torch.zeros(1, 30, 32))
 
 
-def test_our_own_file_keeps_geometry_weights_and_provenance(tmp_path, tiny_backbone):
-    file = tmp_path / "tiny.safetensors"
-    save_ast(file, tiny_backbone, {"seed": "0"})
-    loaded = load_backbone(str(file))
-    assert loaded.geometry == TINY
-    assert metadata_of(file)["seed"] == "0"
-    for key, tensor in tiny_backbone.state_dict().items():
-        assert torch.equal(loaded.state_dict()[key], tensor.half().float()), key
-
-
 def test_the_digest_changes_with_one_weight_and_with_the_geometry(tiny_backbone):
     torch.manual_seed(0)
     twin = Ast(TINY)
@@ -109,66 +91,3 @@ def test_the_digest_changes_with_one_weight_and_with_the_geometry(tiny_backbone)
     with torch.no_grad():
         twin.position[0, 0, 0] += 1e-3
     assert backbone_digest(twin) != backbone_digest(tiny_backbone)
-
-
-@pytest.mark.parametrize("kept", [9, 100, -3])
-def test_a_damaged_file_is_named(tmp_path, tiny_backbone, kept):
-    file = tmp_path / "tiny.safetensors"
-    save_ast(file, tiny_backbone, {})
-    file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"tiny\.safetensors: not a whole safetensors file"):
-        load_backbone(str(file))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda text: text[:-5], "not a JSON object"),
-        (lambda text: "[]", "not a JSON object"),
-        (lambda text: text.replace('"num_attention_heads": 4', '"num_attention_heads": 5'), "num_attention_heads=5"),
-    ],
-)
-def test_a_broken_config_beside_the_weights_is_named(tmp_path, change, message):
-    _, directory = reference(tmp_path)
-    file = directory / "config.json"
-    file.write_text(change(file.read_text()))
-    with pytest.raises(ValueError, match=rf"config\.json: {message}"):
-        load_ast(directory)
-
-
-def test_a_file_of_something_else_is_refused(tmp_path):
-    file = tmp_path / "other.safetensors"
-    save_file({"weight": torch.zeros(2)}, file)
-    with pytest.raises(ValueError, match="not an AST"):
-        load_ast(file)
-
-
-def test_an_unknown_backbone_names_the_known_ones():
-    with pytest.raises(
-        ValueError,
-        match=r"backbone='ast-huge': must be one of ast-nano, ast-base384, .* or pytorch_model\.bin",
-    ):
-        load_backbone("ast-huge")
-
-
-def test_an_empty_name_is_not_the_current_directory():
-    with pytest.raises(ValueError, match="backbone='': must be one of"):
-        load_backbone("")
-    with pytest.raises(ValueError, match=r"backbone='': must not be empty"):
-        absolute_place("", flag="backbone")
-
-
-def test_a_missing_file_is_named():
-    with pytest.raises(FileNotFoundError, match=r"backbone no/such\.safetensors: does not exist"):
-        load_backbone("no/such.safetensors")
-
-
-def test_a_directory_without_weights_says_which_files_it_may_have(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds neither model\.safetensors nor pytorch_model\.bin"):
-        load_backbone(str(tmp_path))
-
-
-def test_the_built_in_backbone_is_small_and_says_where_it_comes_from():
-    backbone = load_backbone("ast-nano")
-    assert backbone.geometry == GEOMETRIES["ast-nano"]
-    assert sum(p.numel() for p in backbone.parameters()) < 1_000_000

@@ -8,7 +8,7 @@ from torch import nn
 from harness.data.batches import StudyData
 from harness.features.inputs import LogMel
 from harness.features.log_mel import FrontEnd
-from harness.models.backbones import BACKBONES, Family, backbone_digest, front_end_of, load_backbone, origin_of
+from harness.models.backbones import BACKBONES, Family, backbone_digest, load_backbone, origin_of
 from tests.conftest import LABELS, make_data
 from tests.support.systems import learner_of
 
@@ -77,7 +77,7 @@ def data():
 
 
 def test_it_is_opened_by_its_family_and_has_a_digest_of_its_own(pooled):
-    assert front_end_of("pool:small") == FRONT_END
+    assert pooled.front_end == FRONT_END
     assert origin_of("pool:small") == {}
     assert backbone_digest(pooled) == backbone_digest(load_backbone("pool:small"))
     assert backbone_digest(pooled) != backbone_digest(load_backbone("pool:large"))

@@ -1,27 +1,20 @@
 """A large AST on a CPU takes a batch in pieces: the same embeddings and gradients, and less kept on the way."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from harness.models import checkpointing as pieces
-from harness.models.backbones.ast import Ast, AstGeometry
+from harness.models.backbones.ast import Ast
 from harness.models.mappers import Linear
 from harness.models.reprogrammed import Reprogrammed
 from harness.models.reprogrammers import UNet
+from tests.conftest import TINY
 
-GEOMETRY = AstGeometry(
-    embed_dim=32,
-    depth=6,
-    num_heads=2,
-    frequency_stride=16,
-    time_stride=16,
-    n_mels=32,
-    n_frames=32,
-    n_source_labels=24,
-)
+GEOMETRY = replace(TINY, depth=6)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from harness.models.backbones import backbone_digest, load_backbone
 from harness.models.backbones.ast import AstGeometry
-from harness.models.backbones.checkpoints import geometry_of, load_ast
+from harness.models.backbones.checkpoints import load_ast
 from tests.support.ast_files import check_equal, quiet, random_ast, released, set_eps
 
 
@@ -41,10 +41,12 @@ def file(tmp_path):
 def test_it_gives_what_transformers_gives(tmp_path, frequency_stride, time_stride, n_frames, suffix):
     strides = {"frequency_stride": frequency_stride, "time_stride": time_stride}
     theirs, file = write(tmp_path, max_length=n_frames, **strides)
-    assert geometry_of(f"{file}{suffix}") == AstGeometry(
+    ours = load_backbone(f"{file}{suffix}")
+    assert ours.geometry == AstGeometry(
         embed_dim=128, depth=2, num_heads=2, n_frames=n_frames, n_source_labels=11, **strides
     )
-    check_equal(load_backbone(f"{file}{suffix}"), theirs, torch.randn(2, n_frames, 128))
+    assert ours.source_labels == tuple(map(str, range(11)))
+    check_equal(ours, theirs, torch.randn(2, n_frames, 128))
 
 
 @pytest.mark.parametrize("stride", [13, 14, 15, 16])
@@ -52,9 +54,8 @@ def test_it_gives_what_transformers_gives(tmp_path, frequency_stride, time_strid
 def test_positions_that_fit_several_strides_are_refused_and_the_candidates_named(tmp_path, stride, suffix):
     _, file = write(tmp_path, max_length=128, frequency_stride=stride, time_stride=stride)
     lower = stride - (stride + 1) % 2
-    for reads in (load_backbone, geometry_of):
-        with pytest.raises(ValueError, match=rf"frames=128,stride={lower}x{lower} and @.*=128,stride={lower + 1}x"):
-            reads(f"{file}{suffix}")
+    with pytest.raises(ValueError, match=rf"frames=128,stride={lower}x{lower} and @.*=128,stride={lower + 1}x"):
+        load_backbone(f"{file}{suffix}")
 
 
 def test_a_geometry_that_its_positions_do_not_fit_is_reached_by_refitting(tmp_path, file):
@@ -87,11 +88,8 @@ def test_its_layer_norms_have_the_releases_own_eps(tmp_path):
         (lambda s: {k: v for k, v in s.items() if "qkv.bias" not in k}, r"missing blocks\.0\.attn\.qkv\.bias"),
         (lambda s: {**s, "module.v.extra": torch.zeros(1)}, r"unknown v\.extra"),
         (lambda s: {**s, "module.v.norm.weight": torch.zeros(7)}, r"norm\.weight is \(7,\), must be \(128,\)"),
-        (lambda s: {**s, "module.v.pos_embed": torch.zeros(1, 9, 128)}, "7 position embeddings fit no stride"),
+        (lambda s: {**s, "module.v.pos_embed": torch.zeros(1, 9, 128)}, "7 position embeddings fit no geometry"),
         (lambda s: {"module.v.cls_token": s["module.v.cls_token"]}, "missing position, head.weight"),
-        (lambda s: {**s, "module.v.cls_token": torch.zeros(())}, r"class_token is \(\)"),
-        (lambda s: {**s, "module.v.blocks.99999999.x": torch.zeros(1)}, "depth=100000000: must be"),
-        (lambda s: {**s, "v.norm.bias": s["module.v.norm.bias"]}, r"module\.v\.norm\.bias and v\.norm\.bias"),
         (lambda s: {"epoch": 3}, "holds no mapping of names to tensors"),
     ],
 )
@@ -104,7 +102,7 @@ def test_a_file_of_something_else_says_what_does_not_fit(file, edit, message):
 @pytest.mark.parametrize("kept", [4, 5000])
 def test_a_cut_file_is_named(file, kept):
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"audioset\.pth: not a whole checkpoint"):
+    with pytest.raises(ValueError, match=r"audioset\.pth: (damaged|neither)"):
         load_ast(file)
 
 

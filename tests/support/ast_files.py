@@ -3,6 +3,7 @@
 import re
 
 import torch
+from safetensors import safe_open
 from transformers import ASTConfig, ASTForAudioClassification
 
 TOLERANCE = 1e-4
@@ -42,6 +43,12 @@ def random_ast(*, seed=1, std=0.05, **settings):
     for name, parameter in model.named_parameters():
         torch.nn.init.normal_(parameter, mean=float("layernorm" in name and name.endswith("weight")), std=std)
     return model
+
+
+def metadata_of(file):
+    """Return the metadata in the header of a safetensors file."""
+    with safe_open(file, framework="pt") as opened:
+        return opened.metadata()
 
 
 def released(tensors):

@@ -12,11 +12,12 @@ from harness import pretrain
 from harness.common.progress import quiet
 from harness.models.backbones import load_backbone
 from harness.models.backbones.ast import GEOMETRIES, Ast
-from harness.models.backbones.checkpoints import load_ast, metadata_of
+from harness.models.backbones.checkpoints import load_ast
 from harness.synthetic import corpus as pretraining
 from harness.synthetic.corpus import Corpus, draw_clip, prepare_corpus
 from harness.synthetic.general_midi import PERCUSSION, TAGS
 from harness.synthetic.render import SAMPLE_RATE
+from tests.support.ast_files import metadata_of
 
 NANO = GEOMETRIES["ast-nano"]
 N_FRAMES = 249  # frames of 10 s

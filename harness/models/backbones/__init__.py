@@ -29,89 +29,67 @@ class Backbone(Protocol):
     @property
     def input_shape(self) -> tuple[int, int]:
         """Return the frames and mels of a spectrogram."""
-        ...
 
     @property
     def front_end(self) -> FrontEnd:
         """Return the front end that computes its spectrograms."""
-        ...
 
     @property
     def source_labels(self) -> tuple[str, ...]:
         """Return the names of the labels of `logits`, in their order; indices if they have no names."""
-        ...
 
     @property
     def embed_dim(self) -> int:
         """Return the size of an embedding."""
-        ...
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """Return the numbers and strings that, with the weights, decide its outputs: part of its digest."""
-        ...
 
     def embed(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip dim"]:
         """Return one embedding a clip."""
-        ...
 
     def logits(self, embedding: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip source"]:
         """Return the logits of the source labels."""
-        ...
 
     def saves_memory(self, spectrogram: Float[Tensor, "clip frame mel"]) -> bool:
         """Return whether `embed` saves memory on this batch, at the cost of time."""
-        ...
 
     def freeze(self) -> Self:
         """Switch to evaluation mode and take the gradients away from all parameters; return itself."""
-        ...
 
     def trainable_copy(self) -> "Backbone":
         """Return a copy without the source head, all of whose parameters learn."""
-        ...
 
     def to(self, device: torch.device | str, /) -> Self:
         """Move to a device; return itself."""
-        ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield all parameters."""
-        ...
 
     def buffers(self) -> Iterator[Tensor]:
         """Yield all buffers."""
-        ...
 
     def state_dict(self) -> dict[str, Any]:
         """Return all tensors by name."""
-        ...
 
 
 @dataclass(frozen=True)
 class Family:
     """How to open the backbones of one architecture by name.
 
-    `load` returns a frozen float32 backbone on the CPU. `front_end` saves loading the weights where a name or a header
-    decides it. `origin` returns the record of the weights' file. Each raises ValueError or FileNotFoundError.
+    `load` returns a frozen float32 backbone on the CPU. `origin` returns the record of the weights' file, empty without
+    one. Each raises ValueError or FileNotFoundError.
     """
 
     load: Callable[[str], Backbone]
-    front_end: Callable[[str], FrontEnd] | None = None
-    origin: Callable[[str], dict[str, str]] | None = None
+    origin: Callable[[str], dict[str, str]] = lambda _name: {}
 
 
 _AST = "ast"
 
 BACKBONES: Registry[Family] = Registry(
-    "backbones",
-    {
-        _AST: Family(
-            checkpoints.load_ast_backbone,
-            front_end=lambda name: checkpoints.geometry_of(name).front_end,
-            origin=checkpoints.origin_of,
-        )
-    },
+    "backbones", {_AST: Family(checkpoints.load_ast_backbone, checkpoints.origin_of)}
 )
 
 
@@ -126,21 +104,10 @@ def load_backbone(name: str) -> Backbone:
     return family.load(rest)
 
 
-def front_end_of(name: str) -> FrontEnd:
-    """Return a backbone's front end, without loading its weights where that is possible.
-
-    Raises:
-        ValueError: there is no such name, or its file is damaged.
-        FileNotFoundError: a file does not exist or cannot be fetched.
-    """
-    family, rest = _family(name)
-    return family.load(rest).front_end if family.front_end is None else family.front_end(rest)
-
-
 def origin_of(name: str) -> dict[str, str]:
     """Return the record of where a backbone's weights come from, empty if nothing but its name says so."""
     family, rest = _family(name)
-    return {} if family.origin is None else family.origin(rest)
+    return family.origin(rest)
 
 
 def backbone_digest(backbone: Backbone) -> str:
@@ -154,9 +121,5 @@ def backbone_digest(backbone: Backbone) -> str:
 
 def _family(name: str) -> tuple[Family, str]:
     """Return the family of a `--backbone`, and the name that the family opens."""
-    kind, colon, rest = name.partition(":")
-    if colon and kind in BACKBONES:
-        return BACKBONES[kind], rest
-    if kind != _AST and not colon and kind in BACKBONES:
-        return BACKBONES[kind], ""
-    return BACKBONES[_AST], name
+    kind, _, rest = name.partition(":")
+    return (BACKBONES[kind], rest) if kind in BACKBONES and name != _AST else (BACKBONES[_AST], name)

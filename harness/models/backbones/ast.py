@@ -3,15 +3,18 @@
 Conventions: spectrograms are `clip frame mel`, log-mel, already normalised; tokens run along time first, then along
 frequency, after the class token and the distillation token.
 
-Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021.
+Only the position embeddings depend on the grid of patches. For spectrograms of another length, or other strides, a
+smaller grid takes the middle of the table and a larger one interpolates. The original release does the same to its
+AudioSet checkpoint (along time) and to ImageNet's (both axes).
+
+Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021, section 2.2, and its code.
 """
 
 import copy
-import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from jaxtyping import Float
@@ -19,55 +22,14 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.config.checks import above_zero, at_least, of_type
 from harness.features.log_mel import FrontEnd
-from harness.models.checkpointing import clip_by_clip, forgetting, is_large_on_cpu
+from harness.models.checkpointing import clip_by_clip, is_large_on_cpu, recompute_in_backward
 
 PATCH = 16
 
 N_TOKENS = 2
 """The class and the distillation token, before the patches."""
-
-_WHOLE = {
-    "embed_dim": (1, 2**14),
-    "depth": (1, 1000),
-    "num_heads": (1, 1000),
-    "frequency_stride": (1, 2**16),
-    "time_stride": (1, 2**16),
-    "n_mels": (PATCH, 2**12),
-    "n_frames": (PATCH, 2**16),
-    "n_source_labels": (1, 10**6),
-}
-"""The least and the largest value. A larger one comes from a damaged file and would fill the memory before it fails."""
-
-_REAL = {"window_ms": 10_000, "hop_ms": 10_000, "layer_norm_eps": 1, "head_eps": 1}
-"""The largest value of numbers above 0."""
-
-
-def check_geometry(values: Mapping[str, Any], *, called: Mapping[str, str] | None = None) -> None:
-    """Refuse values that no AST can have. `called` maps our field names to those that the user knows.
-
-    Raises:
-        ValueError: the message gives a number's name, its value and the rule.
-    """
-    names = {field: (called or {}).get(field, field) for field in values}
-    for field, value in values.items():
-        if rule := _broken_rule(field, value):
-            raise ValueError(f"{names[field]}={reprlib.repr(value)}: must be {rule}")
-    dim, heads = values["embed_dim"], values["num_heads"]
-    if dim % heads:
-        raise ValueError(f"{names['num_heads']}={heads}: must divide {names['embed_dim']}={dim}")
-
-
-def _broken_rule(field: str, value: object) -> str:
-    """Return the rule that the value breaks, or "". Booleans, NaN and infinity are no numbers."""
-    if field in _WHOLE:
-        least, most = _WHOLE[field]
-        if type(value) is int and least <= value <= most:
-            return ""
-        return f"a whole number from {f'one patch, {PATCH},' if least == PATCH else least} to {most}"
-    if type(value) in (int, float) and 0 < value <= _REAL[field]:  # type: ignore[operator]
-        return ""
-    return f"a number above 0 and at most {_REAL[field]}"
 
 
 @dataclass(frozen=True)
@@ -93,8 +55,15 @@ class AstGeometry:
 
     def __post_init__(self) -> None:
         """Refuse a geometry that no AST or no front end can have."""
-        check_geometry(asdict(self))
-        _ = self.front_end
+        for name, kind in get_type_hints(AstGeometry).items():
+            value = getattr(self, name)
+            of_type(name, value, kind)
+            above_zero(name, value)
+        for name in ("n_mels", "n_frames"):
+            at_least(name, getattr(self, name), PATCH)
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"num_heads={self.num_heads}: must divide embed_dim={self.embed_dim}")
+        _ = self.front_end  # which checks the timing
 
     @property
     def front_end(self) -> FrontEnd:
@@ -154,13 +123,7 @@ class Ast(nn.Module):
         self.position = nn.Parameter(torch.zeros(1, rows * columns + N_TOKENS, dim))
         norm: Any = partial(nn.LayerNorm, eps=geometry.layer_norm_eps)
         self.blocks = nn.ModuleList(
-            Block(
-                dim,
-                geometry.num_heads,
-                qkv_bias=True,
-                norm_layer=norm,
-            )
-            for _ in range(geometry.depth)
+            Block(dim, geometry.num_heads, qkv_bias=True, norm_layer=norm) for _ in range(geometry.depth)
         )
         self.norm = nn.LayerNorm(dim, eps=geometry.layer_norm_eps)
         self.head_norm = nn.LayerNorm(dim, eps=geometry.head_eps)
@@ -210,7 +173,7 @@ class Ast(nn.Module):
         On a CPU, a large AST takes one clip at a time.
         """
         if self.saves_memory(spectrogram):
-            return clip_by_clip(partial(self._embed, call=forgetting), spectrogram)
+            return clip_by_clip(partial(self._embed, call=recompute_in_backward), spectrogram)
         return self._embed(spectrogram)
 
     def saves_memory(self, spectrogram: Float[Tensor, "clip frame mel"]) -> bool:
@@ -237,8 +200,7 @@ class Ast(nn.Module):
 
     def freeze(self) -> "Ast":
         """Switch to evaluation mode and take the gradients away from all parameters; return itself."""
-        self.eval().requires_grad_(False)
-        return self
+        return self.eval().requires_grad_(False)
 
     def trainable_copy(self) -> "Ast":
         """Return a copy without the source head, all of whose parameters learn."""
@@ -259,3 +221,43 @@ def _first_two(block: Any, hidden: Float[Tensor, "clip token dim"]) -> Float[Ten
     kept: Tensor = hidden[:, :2] + attention.proj(attended)
     mixed: Tensor = block.mlp(block.norm2(kept))
     return kept + mixed
+
+
+def refitted(model: Ast, **changes: int) -> Ast:
+    """Return the AST with these numbers of its geometry changed (frames, strides), its weights kept.
+
+    Raises:
+        ValueError: there can be no such geometry.
+    """
+    geometry = replace(model.geometry, **changes)
+    if geometry == model.geometry:
+        return model
+    with torch.device("meta"):
+        fitted = Ast(geometry, model.source_labels)
+    position = fit_positions(model.position.detach(), model.geometry.grid, wanted=geometry.grid)
+    fitted.load_state_dict({**model.state_dict(), "position": position}, assign=True)
+    return fitted
+
+
+def fit_positions(
+    position: Float[Tensor, "1 token dim"], grid: tuple[int, int], *, wanted: tuple[int, int]
+) -> Float[Tensor, "1 fitted dim"]:
+    """Return the position embeddings of a `wanted` grid, those of the class and the distillation token unchanged.
+
+    A grid is the number of patches along frequency and along time.
+    """
+    table = position[:, N_TOKENS:].transpose(1, 2).reshape(1, -1, *grid)
+    for axis in (1, 0):  # time first, as in the release
+        table = _fit_axis(table, axis=axis, wanted=wanted[axis])
+    return torch.cat([position[:, :N_TOKENS], table.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _fit_axis(
+    table: Float[Tensor, "1 dim row column"], *, axis: int, wanted: int
+) -> Float[Tensor, "1 dim newrow newcolumn"]:
+    found = table.shape[2 + axis]
+    if wanted <= found:
+        return table.narrow(2 + axis, found // 2 - wanted // 2, wanted)
+    size = [*table.shape[2:]]
+    size[axis] = wanted
+    return F.interpolate(table, size=size, mode="bilinear")

@@ -8,19 +8,18 @@ source labels (`tags`, one a line) and the provenance. Each format has its own L
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.models.backbones.ast import GEOMETRIES, Ast, AstGeometry
-from harness.models.backbones.hub import CHECKPOINTS, CONFIG, PICKLED, WEIGHTS, fetch, fetch_config, sha256_of
-from harness.models.backbones.huggingface import from_hugging_face, is_hugging_face, parse_object, read_config
-from harness.models.backbones.positions import refitted
+from harness.common.text import summarise
+from harness.models.backbones.ast import GEOMETRIES, Ast, AstGeometry, refitted
+from harness.models.backbones.hub import CHECKPOINTS, CONFIG, PICKLED, WEIGHTS, fetch, sha256_of
+from harness.models.backbones.huggingface import from_hugging_face, is_hugging_face, read_config
 from harness.models.backbones.release import from_release, read_state
 
 BUILT_IN = ("ast-nano",)
@@ -30,10 +29,6 @@ RANDOM_SUFFIX = "-random"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 _CHANGES = re.compile(r"(.+)@(?=.)([0-9]+)?(?:,?frames=([0-9]+))?(?:,?stride=([0-9]+)(?:x([0-9]+))?)?")
-
-_N_BYTES = 512
-
-_N_NAMED = 5
 
 
 def load_ast_backbone(name: str) -> Ast:
@@ -53,22 +48,6 @@ def load_ast_backbone(name: str) -> Ast:
     geometry = _random_geometry(base)
     model = load_ast(_find(base), changes) if geometry is None else _random(geometry)
     return refitted(model, **changes).freeze()
-
-
-def geometry_of(name: str) -> AstGeometry:
-    """Return the geometry of an AST by its name, without its weights unless only they decide it.
-
-    Raises:
-        ValueError: there is no such name, or the file is damaged.
-        FileNotFoundError: there is no such file, or it cannot be fetched.
-    """
-    base, changes = _split(name)
-    geometry = _random_geometry(base)
-    if geometry is None and base in CHECKPOINTS:
-        geometry = read_config(fetch_config(base, CHECKPOINTS[base]))[0]
-    if geometry is None:
-        geometry = _geometry_in(_weights_in(_find(base)), changes)
-    return replace(geometry, **changes)
 
 
 def origin_of(name: str) -> dict[str, str]:
@@ -96,26 +75,19 @@ def load_ast(path: Path, asked: Mapping[str, int] | None = None) -> Ast:
         ValueError: a file is damaged, or tensors are missing, unknown or of another shape than the geometry's.
     """
     file = _weights_in(path)
-    from_pytorch = is_pickled(file)
-    tensors, metadata = (read_state(file), {}) if from_pytorch else _read(file)
-    is_theirs, labels = is_hugging_face(file, tensors), tuple(metadata.get("tags", "").splitlines())
-    if is_theirs:
+    is_pickle = _is_pickled(file)
+    tensors, metadata = (read_state(file), {}) if is_pickle else _read(file)
+    labels = tuple(metadata.get("tags", "").splitlines())
+    if is_hugging_face(tensors):
         geometry, labels = read_config(file.with_name(CONFIG))
-    elif from_pytorch:
+        tensors = from_hugging_face(tensors)
+    elif is_pickle:
         geometry, tensors = from_release(file, tensors, asked or {})
     else:
         geometry = _own_geometry(file, metadata)
-    try:
-        with torch.device("meta"):  # without weights of its own: those of base384 take 345 MB
-            model = Ast(geometry, labels)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-    expected = model.state_dict()
-    if is_theirs:
-        expected, fused = from_hugging_face(expected)
-    check_fit(file, tensors, expected)
-    if is_theirs:
-        tensors = fused(tensors)
+    with torch.device("meta"):  # without weights of its own: those of base384 take 345 MB
+        model = Ast(geometry, labels)
+    _check_fit(file, tensors, model.state_dict())
     model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, assign=True)
     return model
 
@@ -128,53 +100,41 @@ def save_ast(path: Path, model: Ast, metadata: Mapping[str, str]) -> None:
     save_file(tensors, path, metadata={**metadata, **header})
 
 
-def metadata_of(path: Path) -> dict[str, str]:
-    """Return the provenance in the header of one of our files."""
-    with _opened(path) as opened:
-        return opened.metadata() or {}
-
-
-def is_pickled(file: Path) -> bool:
+def _is_pickled(file: Path) -> bool:
     """Return whether a file is PyTorch's, of today or before 1.6; otherwise it is one of safetensors.
 
     Raises:
-        ValueError: it is neither; the message names what it may be.
+        ValueError: it is neither.
     """
     with file.open("rb") as opened:
-        head = opened.read(_N_BYTES)
+        head = opened.read(16)
     if head[4:9] == b"\0\0\0\0{":  # a length below 4 GB in eight bytes, and the header, which is JSON
         return False
     if head.startswith((b"PK\x03\x04", b"\x80")):  # a zip archive, or a pickle of protocol 2 or above
         return True
-    if head.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{file}: a Git LFS pointer; run `git lfs pull` in its clone")
-    if b"<html" in head.lower() or not head:
-        raise ValueError(f"{file}: {'a web page' if head else 'empty'}; download the file again")
-    raise ValueError(f"{file}: neither a safetensors file nor one of `torch.save`: it begins with {head[:16]!r}")
+    raise ValueError(
+        f"{file}: neither a safetensors file nor one of `torch.save`: it begins with {head!r}; download it again, or "
+        "run `git lfs pull` if it is a Git LFS pointer"
+    )
 
 
-def check_fit(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def _check_fit(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Refuse tensors that are missing, unknown, of another shape or type, or not finite.
 
     Raises:
         ValueError: the message counts all that do not fit, and names the first few.
     """
     problems = [f"missing {key}" for key in expected if key not in found]
-    problems += [f"unknown {key}" for key in found if key not in expected]
-    for key, tensor in expected.items():
-        if key not in found:
+    for key, tensor in found.items():
+        if key not in expected:
+            problems.append(f"unknown {key}")
             continue
-        if found[key].shape != tensor.shape:
-            problems.append(f"{key} is {tuple(found[key].shape)}, must be {tuple(tensor.shape)}")
-        if not found[key].is_floating_point():
-            problems.append(f"{key} holds {str(found[key].dtype).removeprefix('torch.')}, must hold floats")
-        elif not found[key].float().isfinite().all():
-            problems.append(f"{key} holds NaN or infinity")
+        if tensor.shape != expected[key].shape:
+            problems.append(f"{key} is {tuple(tensor.shape)}, must be {tuple(expected[key].shape)}")
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+            problems.append(f"{key} holds {str(tensor.dtype).removeprefix('torch.')} that are no finite floats")
     if problems:
-        more = f"; and {len(problems) - _N_NAMED} more" if len(problems) > _N_NAMED else ""
-        raise ValueError(
-            f"{file}: {len(problems)} tensors do not fit the geometry: {'; '.join(problems[:_N_NAMED])}{more}"
-        )
+        raise ValueError(f"{file}: {len(problems)} tensors do not fit the geometry: {summarise(problems)}")
 
 
 def _split(name: str) -> tuple[str, dict[str, int]]:
@@ -223,63 +183,30 @@ def _find(name: str) -> Path:
 
 
 def _weights_in(path: Path) -> Path:
-    file = path
-    if path.is_dir():
-        there = [path / name for name in (WEIGHTS, PICKLED) if (path / name).exists()]
-        if not there:
-            raise FileNotFoundError(f"backbone {path}: holds neither {WEIGHTS} nor {PICKLED}")
-        file = there[0]
-    if not file.exists():
-        raise FileNotFoundError(f"backbone {file}: does not exist")
-    if not file.is_file():
-        raise ValueError(f"backbone {file}: must be a file")
-    return file
-
-
-def _geometry_in(file: Path, asked: Mapping[str, int]) -> AstGeometry:
-    """Return the geometry of a file's AST; a `.pth` of the release is read whole for it."""
-    keys: Any
-    if is_pickled(file):
-        keys, metadata = read_state(file), None
-    else:
-        with _opened(file) as opened:
-            keys, metadata = opened.keys(), opened.metadata() or {}
-    if is_hugging_face(file, keys):
-        return read_config(file.with_name(CONFIG))[0]
-    return from_release(file, keys, asked)[0] if metadata is None else _own_geometry(file, metadata)
+    files = [path / WEIGHTS, path / PICKLED] if path.is_dir() else [path]
+    for file in files:
+        if file.is_file():
+            return file
+    raise FileNotFoundError(f"backbone {path}: does not exist, or holds neither {WEIGHTS} nor {PICKLED}")
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with _opened(file) as opened:
-        keys, metadata = opened.keys(), opened.metadata() or {}
-    return {key: _read_tensor(file, key) for key in keys}, metadata
-
-
-def _read_tensor(file: Path, key: str) -> Tensor:
-    """Return a copy of a tensor: those of an open file are a memory map, which changes or crashes with the file.
-
-    The file is opened for each tensor, since the pages of a map stay resident until it is closed.
-    """
-    with _opened(file) as opened:
-        tensor: Tensor = opened.get_tensor(key).clone()
-    return tensor
-
-
-def _opened(file: Path) -> Any:
     try:
-        return safe_open(file, framework="pt")
+        with safe_open(file, framework="pt") as opened:
+            names: list[str] = opened.keys()
+            # copies, since tensors of an open file are a memory map, which changes or crashes with the file
+            return {name: opened.get_tensor(name).clone() for name in names}, opened.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{file}: not a whole safetensors file ({error})") from error
 
 
 def _own_geometry(file: Path, metadata: Mapping[str, str]) -> AstGeometry:
     if "geometry" not in metadata:
-        raise ValueError(f"{file}: neither Hugging Face's key names nor a `geometry` in its metadata: not an AST")
-    known = [field.name for field in fields(AstGeometry)]
+        raise ValueError(
+            f"{file}: not an AST: it has neither the names of an ASTForAudioClassification nor a `geometry` in its "
+            "metadata; an ASTModel lacks the source head"
+        )
     try:
-        values = parse_object(metadata["geometry"])
-        if unknown := sorted(values.keys() - set(known)):
-            raise ValueError(f"{unknown[0]}: unknown; the numbers are {', '.join(known)}")
-        return AstGeometry(**values)
-    except ValueError as error:
+        return AstGeometry(**json.loads(metadata["geometry"]))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: invalid `geometry` in its metadata ({error})") from error

@@ -9,6 +9,7 @@ and the checksum of `ast-base384`; one (TimbrosaField) pins and verifies those o
 study records their commit and checksum.
 """
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,18 +55,25 @@ CHECKPOINTS = {
 def fetch(name: str, checkpoint: Checkpoint) -> Path:
     """Return a directory with the checkpoint's weights and config, from the hub's cache or the hub.
 
-    The directory is named after their commit. Weights that were never converted to safetensors, such as those of
-    `ast-base384-stride12`, come as `pytorch_model.bin`.
+    The directory is named after their commit. Some weights, such as those of `ast-base384-stride12`, were never
+    converted to safetensors and come as `pytorch_model.bin`. A known checksum is always that of the safetensors.
 
     Raises:
         ValueError: the weights are not the published ones.
         FileNotFoundError: they are not in the cache, and the hub cannot be reached or does not have them.
     """
-    place = fetch_config(name, checkpoint).parent
+    formats = (WEIGHTS, PICKLED) if checkpoint.sha256 is None else (WEIGHTS,)
     try:
-        weights = _fetch_weights(checkpoint, commit=place.name)
+        place = Path(hf_hub_download(checkpoint.repo, CONFIG, revision=checkpoint.revision)).parent
+        weights = _first_of(formats, checkpoint.repo, commit=place.name)
     except (EntryNotFoundError, HfHubHTTPError) as error:
-        raise _not_fetched(name, checkpoint, error) from error
+        pinned = "" if checkpoint.revision == "main" else f" --revision {checkpoint.revision}"
+        raise FileNotFoundError(
+            f"backbone={name}: {checkpoint.repo} is not in the Hugging Face cache and could not be fetched "
+            f"({first_line(error)}). On a machine with a network, run `hf download {checkpoint.repo}{pinned} {CONFIG} "
+            f"{' '.join(formats)} --local-dir DIR` and give --backbone DIR, or copy the cache of another machine and "
+            "set HF_HOME to it and HF_HUB_OFFLINE=1"
+        ) from error
     if checkpoint.sha256 is not None and (found := sha256_of(weights)) != checkpoint.sha256:
         raise ValueError(
             f"backbone={name}: {weights} has SHA-256 {found}, the published weights have {checkpoint.sha256}; remove "
@@ -74,43 +82,14 @@ def fetch(name: str, checkpoint: Checkpoint) -> Path:
     return place
 
 
-def fetch_config(name: str, checkpoint: Checkpoint) -> Path:
-    """Return the checkpoint's `config.json`, from the hub's cache or the hub, without its weights.
-
-    Raises:
-        FileNotFoundError: it is not in the cache, and the hub cannot be reached or does not have it.
-    """
-    try:
-        return Path(hf_hub_download(checkpoint.repo, CONFIG, revision=checkpoint.revision))
-    except (EntryNotFoundError, HfHubHTTPError) as error:
-        raise _not_fetched(name, checkpoint, error) from error
-
-
 def sha256_of(file: Path) -> str:
     """Return a file's SHA-256 as hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _fetch_weights(checkpoint: Checkpoint, *, commit: str) -> Path:
-    try:
-        return Path(hf_hub_download(checkpoint.repo, WEIGHTS, revision=commit))
-    except EntryNotFoundError as error:
-        if checkpoint.sha256 is not None:
-            raise
-        try:
-            return Path(hf_hub_download(checkpoint.repo, PICKLED, revision=commit))
-        except (EntryNotFoundError, HfHubHTTPError):
-            raise error from None
-
-
-def _not_fetched(name: str, checkpoint: Checkpoint, error: Exception) -> FileNotFoundError:
-    pinned = "" if checkpoint.revision == "main" else f" --revision {checkpoint.revision}"
-    # `hf download` skips names that the repository lacks; a known checksum is that of the safetensors
-    weights = WEIGHTS if checkpoint.sha256 is not None else f"{WEIGHTS} {PICKLED}"
-    return FileNotFoundError(
-        f"backbone={name}: {checkpoint.repo} is not in the Hugging Face cache and could not be fetched "
-        f"({first_line(error)}). On a machine with a network, run `hf download {checkpoint.repo}{pinned} {CONFIG} "
-        f"{weights} --local-dir DIR` and give --backbone DIR, or copy the cache of another machine and set HF_HOME "
-        f"to it and HF_HUB_OFFLINE=1"
-    )
+def _first_of(names: tuple[str, ...], repo: str, *, commit: str) -> Path:
+    for name in names[:-1]:
+        with contextlib.suppress(EntryNotFoundError):
+            return Path(hf_hub_download(repo, name, revision=commit))
+    return Path(hf_hub_download(repo, names[-1], revision=commit))

@@ -9,8 +9,6 @@ Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech
 
 import math
 import re
-import reprlib
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.common.text import first_line, summarise
 from harness.models.backbones.ast import N_TOKENS, AstGeometry
 
 _HEAD_DIM = 64
+
+_MODULE = "module."
 
 _DEPTHS = {192: 12, 384: 12, 768: 12}
 """The number of blocks of the release's networks, by width: DeiT's tiny, small and base."""
@@ -51,54 +50,35 @@ def from_release(
 ) -> tuple[AstGeometry, dict[str, Tensor]]:
     """Return the geometry and the tensors of a release's file, under the names of `Ast.state_dict()`.
 
-    `asked` are frames and strides that the user gave.
+    `asked` are frames and strides that the user gave. Unknown names stay.
 
     Raises:
-        ValueError: the file holds something else, a tensor twice, lacks blocks, or its position embeddings fit no
-            geometry or several.
+        ValueError: the file holds something else, lacks blocks, or its position embeddings fit no geometry or several.
     """
-    tensors = _renamed(file, state)
-    sized = _sized(file, tensors)
+    tensors = {_our_name(name): tensor for name, tensor in state.items() if not _is_unused(name)}
+    if missing := [key for key in ("class_token", "position", "head.weight") if key not in tensors]:
+        raise ValueError(f"{file}: missing {', '.join(missing)}, so it is not AST's original release")
+    dim = tensors["class_token"].shape[-1]
+    depth = 1 + max((int(found[1]) for key in tensors if (found := re.match(r"blocks\.(\d+)\.", key))), default=0)
+    if depth != _DEPTHS.get(dim, depth):
+        raise ValueError(f"{file}: {depth} blocks; the release's network of width {dim} has {_DEPTHS[dim]}")
+    sized = AstGeometry(
+        embed_dim=dim,
+        depth=depth,
+        num_heads=max(1, dim // _HEAD_DIM),
+        n_source_labels=len(tensors["head.weight"]),
+    )
     return _positioned(file, sized, n_patches=tensors["position"].shape[-2] - N_TOKENS, asked=asked), tensors
 
 
-def _renamed(file: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under our names. Unknown names stay, and `check_fit` refuses them."""
-    renamed: dict[str, Tensor] = {}
-    name_of: dict[str, str] = {}
-    for name, tensor in state.items():
-        key = name.removeprefix("module.")
-        if key.startswith(_UNUSED):
-            continue
-        stem = next((stem for stem in _NAMES if key.startswith(stem)), "")
-        ours = _NAMES.get(stem, "") + key.removeprefix(stem)
-        if (first := name_of.setdefault(ours, name)) != name:
-            raise ValueError(f"{file}: {first} and {name} name the same tensor; save it under one of them")
-        renamed[ours] = tensor
-    return renamed
+def _is_unused(name: str) -> bool:
+    return name.removeprefix(_MODULE).startswith(_UNUSED)
 
 
-def _sized(file: Path, tensors: Mapping[str, Tensor]) -> AstGeometry:
-    """Return a geometry with the file's width, depth and labels."""
-    needed = ("class_token", "position", "head.weight")
-    if missing := [key for key in needed if key not in tensors]:
-        raise ValueError(f"{file}: missing {', '.join(missing)}, so it is not AST's original release")
-    if odd := [key for key in needed if tensors[key].ndim < 2]:
-        raise ValueError(f"{file}: {odd[0]} is {tuple(tensors[odd[0]].shape)}, so it is not AST's original release")
-    dim = tensors["class_token"].shape[-1]
-    blocks = {int(found[1]) for key in tensors if (found := re.match(r"blocks\.(\d+)\.", key))}
-    try:
-        sized = AstGeometry(
-            embed_dim=dim,
-            depth=max(blocks, default=0) + 1,
-            num_heads=max(1, dim // _HEAD_DIM),
-            n_source_labels=tensors["head.weight"].shape[0],
-        )
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-    if (depth := _DEPTHS.get(dim, sized.depth)) != sized.depth:
-        raise ValueError(f"{file}: {sized.depth} blocks; the release's network of width {dim} has {depth}")
-    return sized
+def _our_name(name: str) -> str:
+    key = name.removeprefix(_MODULE)
+    stem = next((stem for stem in _NAMES if key.startswith(stem)), "")
+    return _NAMES.get(stem, "") + key.removeprefix(stem)
 
 
 def _positioned(file: Path, sized: AstGeometry, *, n_patches: int, asked: Mapping[str, int]) -> AstGeometry:
@@ -120,13 +100,10 @@ def _positioned(file: Path, sized: AstGeometry, *, n_patches: int, asked: Mappin
         fits = [each for each in fits if replace(each, **asked) == each] or fits
     if len(fits) == 1:
         return fits[0]
-    if fits:
-        found = " and ".join(f"@frames={g.n_frames},stride={g.frequency_stride}x{g.time_stride}" for g in fits)
-        raise ValueError(f"{file}: {n_patches} position embeddings fit {found}; add one of these to the path")
-    frames = ", ".join(map(str, _N_FRAMES))
+    found = " and ".join(f"@frames={g.n_frames},stride={g.frequency_stride}x{g.time_stride}" for g in fits)
     raise ValueError(
-        f"{file}: {n_patches} position embeddings fit no stride from {_STRIDES[0]} to {_STRIDES[-1]} over 128 mel bins "
-        f"and {frames} frames; add the geometry to the path: @frames=F,stride=FREQUENCYxTIME"
+        f"{file}: {n_patches} position embeddings fit {found or 'no geometry of the release'}; add "
+        f"{'one of these' if fits else 'the geometry, @frames=F,stride=FREQUENCYxTIME,'} to the path"
     )
 
 
@@ -137,36 +114,13 @@ def read_state(file: Path) -> Mapping[str, Tensor]:
         ValueError: the file is damaged, or holds something else.
     """
     try:
-        with file.open("rb") as opened, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about formats that are refused here
+        with file.open("rb") as opened:  # from a path, torch.load would go by the suffix
             state = torch.load(opened, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle may raise any
-        raise ValueError(f"{file}: {_reason(error)}") from None
-    if problem := _problem(state):
-        raise ValueError(f"{file}: {problem}")
+    except Exception as error:  # a damaged pickle may raise any; PyTorch's own words advise to run whatever it holds
+        refused = re.search(r"GLOBAL (\S+) ", str(error))
+        reason = f"holds {refused[1]!r}, which is not unpickled" if refused else "damaged"
+        raise ValueError(f"{file}: {reason}; save the `state_dict()` alone") from None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{file}: holds no mapping of names to tensors; save the `state_dict()` alone")
     checked: Mapping[str, Tensor] = state
     return checked
-
-
-def _reason(error: Exception) -> str:
-    """Return why a file cannot be unpickled; PyTorch's own words advise to run whatever it holds."""
-    if refused := re.search(r"GLOBAL (\S+) ", str(error)):
-        return f"holds more than tensors, {refused[1]!r}, which is not unpickled; save the `state_dict()` alone"
-    why = "" if "weights_only" in str(error) else f" ({first_line(error)})"
-    return f"not a whole checkpoint of tensors alone{why}"
-
-
-def _problem(state: object) -> str:
-    """Return why an unpickled object is no mapping of names to plain tensors; "" if it is one."""
-    if not isinstance(state, Mapping):
-        return f"holds no mapping of names to tensors, but a {type(state).__name__}"
-    if odd := [name for name in state if not isinstance(name, str)]:
-        return f"the names of tensors must be strings, not {summarise(map(reprlib.repr, odd))}"
-    if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
-        nested = [reprlib.repr(name) for name in others if isinstance(state[name], Mapping)]
-        advice = f"; save one of these alone: {summarise(nested)}" if nested else ""
-        return f"holds no mapping of names to tensors: {summarise(map(reprlib.repr, others))} no tensor{advice}"
-    plain = (value.layout == torch.strided and not value.is_meta and not value.is_nested for value in state.values())
-    if odd := [reprlib.repr(name) for name, is_plain in zip(state, plain, strict=True) if not is_plain]:
-        return f"{summarise(odd)} is sparse, nested or without values; save plain tensors"
-    return ""
