@@ -16,6 +16,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from harness.common.cli import EXIT_REFUSED
 from harness.config.checks import one_of
@@ -24,7 +25,7 @@ from harness.config.space import configuration_of
 from harness.config.trial import TrialConfig
 from harness.models.backbones.ast import GEOMETRIES, Ast
 from harness.models.backbones.checkpoints import RANDOM_SUFFIX
-from harness.models.build import Model, Target, build_model
+from harness.models.build import Target, build_model
 from search_spaces import load
 
 _META = torch.device("meta")
@@ -101,7 +102,7 @@ def paper_config(name: str) -> TrialConfig:
     return configuration_of(space, paper)
 
 
-def meta_model(config: TrialConfig, ast: Ast, *, n_labels: int) -> Model:
+def meta_model(config: TrialConfig, ast: Ast, *, n_labels: int) -> nn.Module:
     """Return the modules that a trial of this configuration trains, without memory for their values."""
     target = Target(tuple(map(str, range(n_labels))))
     return build_model(config, ast, target, seed=0, device=_META)
@@ -122,7 +123,7 @@ def _count(name: str, ast: Ast, *, n_labels: int, is_papers: bool) -> SystemCoun
     )
 
 
-def _tensors(model: Model) -> tuple[TensorCount, ...]:
+def _tensors(model: nn.Module) -> tuple[TensorCount, ...]:
     named = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
     return tuple(TensorCount(name, tuple(p.shape), p.numel()) for name, p in named)
 

@@ -39,7 +39,7 @@ REPROGRAMMERS = Registry(
     {
         "none": Component(components.NoReprogrammer, "torch.nn:Identity"),
         "noise": Component(components.NoiseReprogrammer, f"{_REPROGRAMMERS}:Noise"),
-        "cnn": Component(components.CnnReprogrammer, f"{_REPROGRAMMERS}:build_cnn"),
+        "cnn": Component(components.CnnReprogrammer, f"{_REPROGRAMMERS}:Cnn"),
         "unet": Component(components.UNetReprogrammer, f"{_REPROGRAMMERS}:UNet"),
     },
 )
@@ -50,8 +50,8 @@ _MAPPERS = "harness.models.mappers"
 MAPPERS = Registry(
     "mappers",
     {
-        "linear": Component(components.LinearMapper, f"{_MAPPERS}:build_linear"),
-        "fc": Component(components.FcMapper, f"{_MAPPERS}:build_fc"),
+        "linear": Component(components.LinearMapper, f"{_MAPPERS}:Linear"),
+        "fc": Component(components.FcMapper, f"{_MAPPERS}:Fc"),
         "many_to_one": Component(components.ManyToOneMapper, f"{_MAPPERS}:build_many_to_one"),
     },
 )

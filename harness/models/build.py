@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import nn
 
 from harness.common.registry import resolve
@@ -14,19 +14,15 @@ from harness.config.trial import SYSTEMS, TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.data.dataset import POSITIVE
 from harness.models.backbones import Backbone
-from harness.models.baselines import AttentionModel, CnnModel, FineTuned
 from harness.models.label_mapping import Affinity
 from harness.models.mappers import build_mapper
-from harness.models.normalisations import AUDIOSET_MEAN, AUDIOSET_STD, Affine
-from harness.models.reprogrammed import Reprogrammed
+from harness.models.normalisations import audioset
 from harness.models.reprogrammers import build_reprogrammer
+from harness.models.systems import AttentionModel, CnnModel, FineTuned, Reprogrammed
 
 _AFFINITY_CLIPS = 512
 
 _AFFINITY_CLIPS_PER_ANSWER = 8
-
-Model = Reprogrammed | FineTuned | CnnModel | AttentionModel
-"""A trainer trains it; called with inputs and the worker's frozen backbone, it returns one logit a label."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Target:
 
 def build_model(
     config: TrialConfig, backbone: Backbone | None, target: Target, *, seed: int, device: torch.device
-) -> Model:
+) -> nn.Module:
     """Return the configuration's modules at their initial weights, drawn from `seed` alone.
 
     The backbone never changes. A system on VGGish features needs none.
@@ -60,7 +56,7 @@ def build_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         build = SYSTEMS[config.system.kind].builder
-        model: Model = build(config, backbone, target, seed=seed, device=device).to(device)
+        model: nn.Module = build(config, backbone, target, seed=seed, device=device).to(device)
         return model
 
 
@@ -115,13 +111,14 @@ def label_affinity(backbone: Backbone, target: Target, *, device: torch.device) 
     part = target.clips
     assert part is not None, "mapper/assignment=frequent needs training clips"
     clips = _sample(part, target.labels)
-    normalise = Affine(AUDIOSET_MEAN, AUDIOSET_STD).to(device)
+    normalise = audioset(target.mean, target.std).to(device)
     outputs = []
     for chunk in np.array_split(clips, max(1, len(clips) // 32)):
         log_mel, _, _ = part.batch(chunk, device)
         outputs.append(backbone.logits(backbone.embed(normalise(log_mel))).sigmoid().cpu().numpy())
     probabilities = np.concatenate(outputs)
-    positive, negative = (_mean_over(answer[clips], probabilities) for answer in _answers(part).values())
+    answers = (given[clips] for given in _answers(part).values())
+    positive, negative = ((given / given.sum(axis=0)).T @ probabilities for given in answers)
     affinity: Affinity = positive - negative
     return affinity
 
@@ -146,11 +143,3 @@ def _sample(part: Split, labels: tuple[str, ...]) -> Int[np.ndarray, " clip"]:
             wanted = max(0, _AFFINITY_CLIPS_PER_ANSWER - int((clips & chosen).sum()))
             chosen[rng.permutation(np.flatnonzero(clips & ~chosen))[:wanted]] = True
     return np.flatnonzero(chosen)
-
-
-def _mean_over(
-    member: Bool[np.ndarray, "clip label"], probabilities: Float[np.ndarray, "clip source"]
-) -> Float[np.ndarray, "label source"]:
-    weight = member / member.sum(axis=0)
-    mean: Float[np.ndarray, "label source"] = weight.T @ probabilities
-    return mean

@@ -25,7 +25,7 @@ Logits = Float[Tensor, "clip label"]
 class Linear(nn.Module):
     """LayerNorm and a linear layer on the embedding."""
 
-    def __init__(self, embed_dim: int, n_labels: int) -> None:
+    def __init__(self, *, embed_dim: int, n_labels: int, **_: Any) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(embed_dim)
         self.linear = nn.Linear(embed_dim, n_labels)
@@ -39,7 +39,7 @@ class Linear(nn.Module):
 class Fc(nn.Module):
     """A linear layer on the source labels' logits or probabilities."""
 
-    def __init__(self, n_sources: int, n_labels: int, *, reads: str) -> None:
+    def __init__(self, *, n_sources: int, n_labels: int, reads: str, **_: Any) -> None:
         super().__init__()
         self.linear = nn.Linear(n_sources, n_labels)
         self.reads_probabilities = reads == "probabilities"
@@ -83,16 +83,6 @@ class ManyToOne(nn.Module):
         if (found := state_dict.get(f"{prefix}assignment")) is not None and found.ndim == 2:
             self.assignment = torch.empty_like(found, device=self.assignment.device)
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-def build_linear(*, embed_dim: int, n_labels: int, **_: Any) -> Linear:
-    """Return a linear mapper."""
-    return Linear(embed_dim, n_labels)
-
-
-def build_fc(*, n_sources: int, n_labels: int, reads: str, **_: Any) -> Fc:
-    """Return a mapper that reads the source labels."""
-    return Fc(n_sources, n_labels, reads=reads)
 
 
 def build_many_to_one(

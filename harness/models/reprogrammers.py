@@ -71,6 +71,7 @@ class Cnn(nn.Module):
         output_activation: str,
         is_residual: bool,
         init_scale: float,
+        **_: Any,
     ) -> None:
         super().__init__()
         self.is_residual = is_residual
@@ -144,11 +145,6 @@ class UNet(nn.Module):
         maps = self.upsample(maps)
         rewritten: Tensor = self.last(maps + image if self.has_input_skip else maps).squeeze(1)
         return spectrogram + rewritten if self.is_residual else rewritten
-
-
-def build_cnn(*, n_frames: int, n_mels: int, **axes: Any) -> nn.Module:  # noqa: ARG001
-    """Return a stack of convolutions, which fits spectrograms of every size."""
-    return Cnn(**axes)
 
 
 def build_reprogrammer(config: Reprogrammer, *, n_frames: int, n_mels: int) -> nn.Module:

@@ -25,7 +25,7 @@ from harness.config.trial import TrialConfig
 from harness.data.batches import StudyData
 from harness.features.inputs import Input, LogMel, Vggish
 from harness.models.backbones import Backbone, backbone_digest, load_backbone
-from harness.models.reprogrammed import Reprogrammed
+from harness.models.systems import Reprogrammed
 from harness.study.files import BEST, FIGURES, LAST, TrialFiles
 from harness.study.heldout import open_test_split, read_test_once
 from harness.study.records import EpochRecord, TrialFailure, TrialReport, best_of

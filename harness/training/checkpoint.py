@@ -1,42 +1,35 @@
-"""Checkpoints that describe themselves: the weights of what predicts, and a header with everything else to predict.
+"""Checkpoints that describe themselves: weights, and a header with all else that a prediction needs.
 
 A checkpoint is a safetensors file: loading one runs no code of its own, and needs no study beside it. The header is
 JSON under one key of the file's metadata.
 """
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from harness.config.components import ManyToOneMapper
 from harness.config.trial import TrialConfig
-from harness.data.batches import Split, StudyData
-from harness.features.inputs import LogMel, Vggish
-from harness.features.log_mel import FrontEnd
 from harness.models.backbones import Backbone, backbone_digest, load_backbone
-from harness.training.learner import Learner, make_learner
+from harness.models.build import Target
+from harness.training.learner import Predictor, make_predictor
 
 VERSION = 1
 """The version of the format. A file of another one is refused."""
-
-_LARGEST_HEADER = 100_000_000  # safetensors' own limit, in bytes
 
 _KEY, _VERSION_KEY = "checkpoint", "checkpoint_version"
 
 
 @dataclass(frozen=True)
 class CheckpointHeader:
-    """The header of a checkpoint: its content and origin.
+    """The content and the origin of a checkpoint.
 
     `config` is by path. `labels` are in the order of the outputs. `front_end` is None for VGGish features; `mean` and
     `std` are those of the training clips' features. `backbone` has the name, the digest and, where known, the file and
@@ -62,14 +55,10 @@ class CheckpointHeader:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint, ready to predict."""
+    """A loaded checkpoint. `predict` returns the probabilities of the header's labels, in their order."""
 
     header: CheckpointHeader
-    learner: Learner
-
-    def predict(self, part: Split) -> Float[np.ndarray, "clip label"]:
-        """Return the labels' probabilities for the clips of a part, in the order of the header's labels."""
-        return self.learner.predict(part)
+    predict: Predictor
 
 
 def save_checkpoint(header: CheckpointHeader, weights: Mapping[str, Tensor]) -> bytes:
@@ -85,11 +74,10 @@ def read_header(source: Path | bytes) -> CheckpointHeader:
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, or of another version.
     """
-    where = str(source) if isinstance(source, Path) else "checkpoint"
+    where, content = _opened(source)
     try:
-        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-            size = int.from_bytes(file.read(8), "little")
-            metadata = json.loads(file.read(min(size, _LARGEST_HEADER)))["__metadata__"]
+        size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
         version, values = metadata[_VERSION_KEY], json.loads(metadata[_KEY])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{where}: is no checkpoint of this program, or was cut short") from error
@@ -113,25 +101,22 @@ def load_checkpoint(
         ValueError: it is no checkpoint, of another version, or damaged, or the backbone has other weights.
     """
     header, device = read_header(source), device or torch.device("cpu")
-    content = source.read_bytes() if isinstance(source, Path) else source
+    where, content = _opened(source)
     config = TrialConfig.from_paths(header.config)
     if isinstance(config.mapper, ManyToOneMapper):  # the file holds the assignment; measuring it takes training clips
         config = replace(config, mapper=replace(config.mapper, assignment="contiguous"))
-    learner = make_learner(
-        config,
-        backbone=_checked_backbone(header, backbone, device) if header.backbone else None,
-        data=_no_clips(header),
-        epochs=1,
-        seed=header.seed,
-        device=device,
-        precision="fp32",
-    )
+    found = _checked_backbone(header, backbone, device) if header.backbone else None
+    target = Target(header.labels, header.mean, header.std)
     try:
-        learner.load_weights(load(content))
+        predict = make_predictor(config, load(content), backbone=found, target=target, device=device)
     except (SafetensorError, RuntimeError, TypeError) as error:
-        where = source if isinstance(source, Path) else "checkpoint"
         raise ValueError(f"{where}: its weights are damaged, or not those of its configuration ({error})") from error
-    return Checkpoint(header, learner)
+    return Checkpoint(header, predict)
+
+
+def _opened(source: Path | bytes) -> tuple[str, bytes]:
+    """Return a source's name in messages, and its content."""
+    return (str(source), source.read_bytes()) if isinstance(source, Path) else ("checkpoint", source)
 
 
 def _checked_backbone(header: CheckpointHeader, given: Backbone | str | None, device: torch.device) -> Backbone:
@@ -144,11 +129,3 @@ def _checked_backbone(header: CheckpointHeader, given: Backbone | str | None, de
             f"({header.backbone['name']}); give the backbone with those weights"
         )
     return backbone
-
-
-def _no_clips(header: CheckpointHeader) -> StudyData:
-    """Return data with the labels and the statistics that the model was built with, but without clips."""
-    no_labels = np.empty((0, len(header.labels)), np.float32)
-    nothing = Split(np.empty((0, 1, 1), np.float16), np.empty(0, np.int64), no_labels, no_labels > 0)
-    inputs = Vggish() if header.front_end is None else LogMel(FrontEnd(**header.front_end))
-    return StudyData(header.labels, nothing, nothing, header.mean, header.std, inputs)

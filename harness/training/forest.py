@@ -5,7 +5,7 @@ seconds of VGGish features, depth 8, 100 trees.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from sklearn.ensemble import RandomForestClassifier
+from torch import Tensor
 
 from harness.config.components import RandomForest
 from harness.config.trial import TrialConfig
@@ -61,6 +62,10 @@ class Forests:
             nodes["roots"].append(np.array(roots)[None])
         return cls(**{name: np.concatenate(values) for name, values in nodes.items()})
 
+    def predict_clips(self, part: Split) -> Float[np.ndarray, "clip label"]:
+        """Return the labels' probabilities for the clips of a split."""
+        return self.predict(_mean_vggish(part))
+
     def predict(self, features: Float[np.ndarray, "clip dim"]) -> Float[np.ndarray, "clip label"]:
         """Return the mean over each label's trees, added up in their order, as scikit-learn does with one thread.
 
@@ -95,9 +100,9 @@ def _probability_of_true(
 
 
 class ForestLearner:
-    """Fits a forest for each label, at once: its only epoch is the last one.
+    """Fits a forest for each label in one epoch, numbered as the last.
 
-    A state holds no trees, since training cannot go on from them; `weights` holds them as arrays.
+    A state holds no trees: a restored learner fits again. `weights` holds them as arrays.
     """
 
     def __init__(self, config: TrialConfig, *, data: StudyData, epochs: int, seed: int) -> None:
@@ -108,7 +113,7 @@ class ForestLearner:
         self._forests: Forests | None = None
 
     def run(self) -> Iterator[EpochResult]:
-        """Fit, and yield the one epoch, unless that is done."""
+        """Fit and yield the only epoch, unless that is done."""
         if self.epoch == self.epochs:
             return
         started = time.perf_counter()
@@ -130,7 +135,7 @@ class ForestLearner:
         return {"epoch": self.epoch, "config": self.config.digest()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of the same configuration: fit again, if that was done.
+        """Continue from a state of the same configuration: fit again if it was fitted.
 
         Raises:
             ValueError: the state belongs to another configuration.
@@ -143,21 +148,24 @@ class ForestLearner:
 
     def weights(self) -> dict[str, Any]:
         """Return the trees of all labels as tensors."""
-        assert self._forests is not None, "the forests are fitted or loaded first"
-        return {name: torch.from_numpy(values) for name, values in asdict(self._forests).items()}
+        return {name: torch.from_numpy(values) for name, values in asdict(self._fitted()).items()}
 
-    def load_weights(self, weights: Mapping[str, Any]) -> None:
-        """Let these trees predict."""
-        self._forests = Forests(**{name: tensor.numpy() for name, tensor in weights.items()})
+    @staticmethod
+    def predictor(weights: Mapping[str, Tensor]) -> Callable[[Split], Float[np.ndarray, "clip label"]]:
+        """Return the function from clips to probabilities of the trees in `weights`."""
+        return Forests(**{name: tensor.numpy() for name, tensor in weights.items()}).predict_clips
 
     def predict(self, part: Split) -> Float[np.ndarray, "clip label"]:
         """Return the labels' probabilities: the mean over a label's trees."""
-        assert self._forests is not None, "the forests are fitted or loaded first"
-        return self._forests.predict(_mean_vggish(part))
+        return self._fitted().predict_clips(part)
 
     def parameter_counts(self) -> dict[str, int]:
-        """Return nothing: trees have no parameters that could be counted as a network's are."""
+        """Return no counts, since trees have no parameters like a network's."""
         return {}
+
+    def _fitted(self) -> Forests:
+        assert self._forests is not None, "fit first"
+        return self._forests
 
     def _fit(self) -> None:
         train = self.data.train
@@ -182,7 +190,7 @@ def _mean_vggish(part: Split) -> Float[np.ndarray, "clip dim"]:
 
 
 def _loss(probabilities: Float[np.ndarray, "clip label"], part: Split) -> float:
-    """Return the mean cross-entropy in nats; where all trees are wrong it counts as 16, and not as infinite."""
+    """Return the mean cross-entropy in nats; it counts as 16, not as infinite, where all trees are wrong."""
     logits = torch.logit(torch.from_numpy(probabilities), eps=_EPS)
     targets, observed = torch.from_numpy(part.targets), torch.from_numpy(part.observed)
     return masked_bce(logits, binarised(targets), observed).item()

@@ -1,49 +1,47 @@
 """Learners of a trial: networks that a `Trainer` trains, and forests."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from harness.config.trial import SYSTEMS, TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.models.backbones import Backbone
 from harness.models.build import Target, build_model
-from harness.training.trainer import EpochResult, Trainer
+from harness.training.trainer import EpochResult, Trainer, predict
+
+Predictor = Callable[[Split], Float[np.ndarray, "clip label"]]
+"""Returns the labels' probabilities for the clips of a split."""
 
 
 class Learner(Protocol):
-    """Learns from the training clips of one study in epochs, is scored on the validation clips, and predicts."""
+    """Learns from the training clips of one study in epochs, is scored on the validation clips, and predicts.
+
+    A learner of a package also has a static method `predictor(weights)`, which returns a `Predictor`.
+    """
 
     def run(self) -> Iterator[EpochResult]:
-        """Yield the epochs that are left."""
-        ...
+        """Train and yield the remaining epochs."""
 
     def state(self) -> dict[str, Any]:
-        """Return all that `restore` needs to go on: tensors, numbers and strings only."""
-        ...
+        """Return all that `restore` needs: tensors, numbers and strings only."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of the same configuration."""
-        ...
+        """Continue from a state of the same configuration."""
 
     def weights(self) -> dict[str, Any]:
-        """Return the weights of what predicts, to be kept if they are the best so far."""
-        ...
-
-    def load_weights(self, weights: Mapping[str, Any]) -> None:
-        """Let these weights predict; learning cannot go on from them."""
-        ...
+        """Return the weights that predict, as tensors by name."""
 
     def predict(self, part: Split) -> Float[np.ndarray, "clip label"]:
-        """Return the labels' probabilities for the clips of a part."""
-        ...
+        """Return the labels' probabilities for the clips of a split."""
 
     def parameter_counts(self) -> Mapping[str, int]:
         """Return the number of learned values of each part."""
-        ...
 
 
 def make_learner(
@@ -56,7 +54,7 @@ def make_learner(
     device: torch.device,
     precision: str,
 ) -> Learner:
-    """Return what learns a configuration, at its start; `backbone` is None for a system on VGGish features.
+    """Return the learner of a configuration, at its start; `backbone` is None for a system on VGGish features.
 
     Raises:
         ValueError: the configuration does not fit the backbone's sizes.
@@ -75,3 +73,25 @@ def make_learner(
         device=device,
         precision=precision,
     )
+
+
+def make_predictor(
+    config: TrialConfig,
+    weights: Mapping[str, Tensor],
+    *,
+    backbone: Backbone | None,
+    target: Target,
+    device: torch.device,
+) -> Predictor:
+    """Return the predictor of a configuration with the `weights` of a learner.
+
+    Raises:
+        RuntimeError: the weights are not those of this configuration, backbone and target.
+    """
+    system = SYSTEMS[config.system.kind]
+    if system.learner:
+        predictor: Predictor = system.builder.predictor(weights)  # type: ignore[attr-defined]
+        return predictor
+    model = build_model(config, backbone, target, seed=0, device=device)
+    model.load_state_dict(weights)
+    return partial(predict, model, backbone, device=device)

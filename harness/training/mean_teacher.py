@@ -11,8 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-
-from harness.models.build import Model
+from torch import nn
 
 
 class MeanTeacher:
@@ -22,13 +21,13 @@ class MeanTeacher:
     random stream of its own, so at weight 0 the student trains exactly as without a teacher.
     """
 
-    def __init__(self, student: Model, *, weight: float, decay: float, seed: int) -> None:
+    def __init__(self, student: nn.Module, *, weight: float, decay: float, seed: int) -> None:
         self.model = copy.deepcopy(student).requires_grad_(False)
         self.weight = weight
         self._decay, self._seed = decay, seed
 
     @contextmanager
-    def forward_pass(self, step: int, device: torch.device) -> Iterator[Model]:
+    def forward_pass(self, step: int, device: torch.device) -> Iterator[nn.Module]:
         """Lend the teacher for its forward pass of a step, without gradient and with its own random stream."""
         devices = [device] if device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
@@ -36,7 +35,7 @@ class MeanTeacher:
             yield self.model
 
     @torch.no_grad()
-    def follow(self, student: Model, step: int) -> None:
+    def follow(self, student: nn.Module, step: int) -> None:
         """Move the teacher's parameters towards the student's after optimiser step `step`, counted from 1.
 
         The teacher is the mean of its initial weights and of all students so far. From 1 / (1 - decay) steps on it is

@@ -4,26 +4,20 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from harness.common.registry import resolve
 from harness.config.components import FineTuning
 from harness.config.recipe import SCHEDULES
 from harness.config.trial import TrialConfig
-from harness.models.baselines import FineTuned
-from harness.models.build import Model
+from harness.models.systems import FineTuned
 
 _FACTOR = "lr_factor"
 
 
-def build_optimiser(model: Model, config: TrialConfig) -> torch.optim.Adam:
-    """Return the optimiser over all that learns.
-
-    Raises:
-        ValueError: nothing learns.
-    """
-    learned = list(model.learned())
-    if not learned:
-        raise ValueError("model: none of its parameters learns")
+def build_optimiser(model: nn.Module, config: TrialConfig) -> torch.optim.Adam:
+    """Return the optimiser over all parameters that learn."""
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [{"params": learned, _FACTOR: 1.0}]
     if isinstance(model, FineTuned) and isinstance(config.system, FineTuning):
         backbone = set(model.backbone.parameters())

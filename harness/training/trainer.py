@@ -1,7 +1,7 @@
 """Training as a stream of epochs: no Ray, no MLflow, no print.
 
-Every draw of an epoch depends on the seed and the epoch alone, or on generator states that the checkpoint holds, so
-that a training that was stopped and restored goes on bit by bit as if it had not been.
+Every draw of an epoch depends on the seed and the epoch alone, or on generator states in the trainer's state. A
+training that is stopped and restored therefore gives the same bits as one that never stopped.
 """
 
 import time
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.common.registry import resolve
 from harness.config.recipe import MeanTeacher as Teaching
@@ -20,7 +20,6 @@ from harness.config.study import PRECISIONS
 from harness.config.trial import TrialConfig
 from harness.data.batches import Batch, Split, StudyData, to_device
 from harness.models.backbones import Backbone
-from harness.models.build import Model
 from harness.training.augmentation import build_augmentation
 from harness.training.losses import binarised, consistency, masked_bce
 from harness.training.mean_teacher import MeanTeacher
@@ -33,14 +32,14 @@ _EVALUATION_VALUES = _EVALUATION_BATCH * 256 * 128  # of the inputs of a batch: 
 
 
 class DivergedError(RuntimeError):
-    """A loss is no longer a number; going on would only hide it."""
+    """A loss is no longer a number."""
 
 
 @dataclass(frozen=True)
 class EpochResult:
     """The result of one epoch. `epoch` counts from 1; losses are in nats; `seconds` hold training and validation.
 
-    `train_loss` is the one on the annotated labels: it can be compared with `validation_loss`.
+    `train_loss` is over the annotated labels, so it compares with `validation_loss`.
     """
 
     epoch: int
@@ -52,15 +51,15 @@ class EpochResult:
 
 
 class Trainer:
-    """Trains one model, against a backbone that it does not own if the model needs one.
+    """Trains one model around a backbone, if the model needs one. The backbone belongs to the caller.
 
-    `predictor` is what is scored and what predicts: the model, or its teacher. `seconds_waited` is how long training
-    has waited for clips to be read.
+    `predictor` is the module that is scored and that predicts: the model or its teacher. `seconds_waited` counts the
+    time that training has waited for clips.
     """
 
     def __init__(
         self,
-        model: Model,
+        model: nn.Module,
         backbone: Backbone | None,
         *,
         data: StudyData,
@@ -83,7 +82,7 @@ class Trainer:
         self._steps_per_epoch = -(-len(data.train) // config.training.batch_size)
 
     def run(self) -> Iterator[EpochResult]:
-        """Yield the epochs that are left.
+        """Train and yield the remaining epochs.
 
         Raises:
             DivergedError: a training or validation loss is not finite.
@@ -113,7 +112,7 @@ class Trainer:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of the same configuration.
+        """Continue from a state of the same configuration.
 
         Raises:
             ValueError: the state belongs to another configuration.
@@ -130,27 +129,19 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
 
     def weights(self) -> dict[str, Any]:
-        """Return the weights of what predicts."""
+        """Return the weights of the predictor."""
         return dict(self.predictor.state_dict())
 
-    def load_weights(self, weights: Mapping[str, Any]) -> None:
-        """Let the given weights predict, such as those of an earlier epoch; training cannot go on from them."""
-        self.predictor.load_state_dict(weights)
-
     def predict(self, part: Split) -> Float[np.ndarray, "clip label"]:
-        """Return the labels' probabilities, in evaluation mode and float32.
-
-        Raises:
-            DivergedError: the model's output is not finite.
-        """
-        probabilities: Float[np.ndarray, "clip label"] = (
-            _logits(self.predictor, self.backbone, part, device=self.device).sigmoid().numpy()
-        )
-        return probabilities
+        """Return the labels' probabilities, see `predict`."""
+        return predict(self.predictor, self.backbone, part, device=self.device)
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of learned values of each part."""
-        return self.model.parameter_counts()
+        return {
+            name: sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
+            for name, part in self.model.named_children()
+        }
 
     def _train_epoch(self) -> tuple[float, float]:
         """Return the mean loss over the epoch's steps and the last learning rate."""
@@ -178,8 +169,8 @@ class Trainer:
         supervised = loss = masked_bce(logits, targets, observed)
         if self.teacher:
             with self.teacher.forward_pass(step, self.device) as teacher:
-                taught = self._forward(teacher, inputs)
-            loss = supervised + self.teacher.weight * consistency(logits, taught)
+                teacher_logits = self._forward(teacher, inputs)
+            loss = supervised + self.teacher.weight * consistency(logits, teacher_logits)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
@@ -187,7 +178,7 @@ class Trainer:
             self.teacher.follow(self.model, step + 1)
         return supervised.detach()
 
-    def _forward(self, model: Model, inputs: Tensor) -> Float[Tensor, "batch label"]:
+    def _forward(self, model: nn.Module, inputs: Tensor) -> Float[Tensor, "batch label"]:
         with torch.autocast(self.device.type, resolve(PRECISIONS[self.precision]), enabled=self.precision != "fp32"):
             logits: Tensor = model(inputs, self.backbone)
         return logits.float()
@@ -209,7 +200,7 @@ class Trainer:
 
 
 def evaluate(
-    model: Model, backbone: Backbone | None, part: Split, *, labels: tuple[str, ...], device: torch.device
+    model: nn.Module, backbone: Backbone | None, part: Split, *, labels: tuple[str, ...], device: torch.device
 ) -> tuple[float, Scores]:
     """Return the mean loss over the observed labels and the metrics of a split, in evaluation mode and float32.
 
@@ -222,15 +213,27 @@ def evaluate(
     return loss, score(logits.sigmoid().numpy(), part.targets, observed=part.observed, labels=labels)
 
 
+def predict(
+    model: nn.Module, backbone: Backbone | None, part: Split, *, device: torch.device
+) -> Float[np.ndarray, "clip label"]:
+    """Return the labels' probabilities for the clips of a split, in evaluation mode and float32.
+
+    Raises:
+        DivergedError: the model's output is not finite.
+    """
+    probabilities: Float[np.ndarray, "clip label"] = _logits(model, backbone, part, device=device).sigmoid().numpy()
+    return probabilities
+
+
 @torch.inference_mode()
 def _logits(
-    model: Model, backbone: Backbone | None, part: Split, *, device: torch.device
+    model: nn.Module, backbone: Backbone | None, part: Split, *, device: torch.device
 ) -> Float[Tensor, "clip label"]:
-    """Return what the model gives for a split in evaluation mode, on the CPU."""
+    """Return the model's logits for a split in evaluation mode, on the CPU."""
     model.eval()
     size = max(1, min(_EVALUATION_BATCH, _EVALUATION_VALUES // int(np.prod(part.features.shape[1:]))))
-    wanted = (np.arange(start, min(start + size, len(part))) for start in range(0, len(part), size))
-    with part.read_ahead(wanted, device) as batches:
+    clips = (np.arange(start, min(start + size, len(part))) for start in range(0, len(part), size))
+    with part.read_ahead(clips, device) as batches:
         logits = [model(to_device(batch, device)[0], backbone).float() for batch in batches]
     stacked = torch.cat(logits).cpu()
     if not stacked.isfinite().all():

@@ -77,7 +77,7 @@ def test_what_is_counted_is_what_a_trial_trains(name, tiny_backbone, tiny_data):
     assert {n: p.shape for n, p in counted.named_parameters() if p.requires_grad} == {
         n: p.shape for n, p in model.named_parameters() if p.requires_grad
     }
-    assert sum(p.numel() for p in model.learned()) == sum(p.numel() for p in counted.learned())
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in counted.parameters())
 
 
 def test_another_backbone_is_not_compared_with_the_papers():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.models.baselines import AttentionModel, AttentionPooling
+from harness.models.systems import AttentionModel, AttentionPooling
 from harness.training.losses import masked_bce
 
 
@@ -20,7 +20,6 @@ def vggish(n_clips=6):
 def test_the_papers_model_has_55_336_parameters():
     made = model(dropout=0.8)
     assert sum(p.numel() for p in made.parameters()) == 55_336
-    assert made.parameter_counts() == {"norm": 256, "blocks": 3 * (128 * 128 + 256), "pooling": 2 * (128 * 20 + 20)}
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])

@@ -10,8 +10,8 @@ from torch import nn
 from harness.models import checkpointing as pieces
 from harness.models.backbones.ast import Ast
 from harness.models.mappers import Linear
-from harness.models.reprogrammed import Reprogrammed
 from harness.models.reprogrammers import UNet
+from harness.models.systems import Reprogrammed
 from tests.conftest import TINY
 
 GEOMETRY = replace(TINY, depth=6)
@@ -93,7 +93,7 @@ def reprogrammed():
         "align_corners": True,
     }
     unet = UNet(32, 32, depth=2, width=2, is_residual=False, init_scale=1.0, **settings)
-    return Reprogrammed(nn.Identity(), unet, Linear(GEOMETRY.embed_dim, 3)).train()
+    return Reprogrammed(nn.Identity(), unet, Linear(embed_dim=GEOMETRY.embed_dim, n_labels=3)).train()
 
 
 def trained_once(model, backbone):

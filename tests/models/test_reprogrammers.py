@@ -22,7 +22,7 @@ from harness.config.recipe import NORMALISATIONS
 from harness.config.trial import MAPPERS, REPROGRAMMERS, TrialConfig
 from harness.models.backbones.ast import GEOMETRIES
 from harness.models.build import Target, build_model
-from harness.models.mappers import build_linear, build_mapper
+from harness.models.mappers import Linear, build_mapper
 from harness.models.reprogrammers import build_reprogrammer
 from harness.training.losses import masked_bce
 from tests.conftest import LABELS, TINY
@@ -45,7 +45,7 @@ def count(module):
 )
 def test_parameter_counts_at_base384_are_the_papers(config, total):
     reprogrammer = build_reprogrammer(config, n_frames=BASE.n_frames, n_mels=BASE.n_mels)
-    mapper = build_linear(embed_dim=BASE.embed_dim, n_labels=20)
+    mapper = Linear(embed_dim=BASE.embed_dim, n_labels=20)
     assert count(reprogrammer) + count(mapper) == total
 
 
@@ -287,7 +287,7 @@ def test_exactly_the_reprogrammer_and_the_mapper_learn(reprogrammer, mapper, tin
     )
     frozen = {key: tensor.clone() for key, tensor in tiny_backbone.state_dict().items()}
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimiser = torch.optim.Adam(model.learned(), lr=1e-2)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     for step in range(2):  # a zero at the start passes gradient below itself only from the second step on
         log_mel, targets, observed = tiny_data.train.batch(np.arange(8) + 8 * step, torch.device("cpu"))
         masked_bce(model(log_mel, tiny_backbone), targets, observed).backward()

@@ -1,6 +1,9 @@
-"""Systems to compare with: fine-tuning, a CNN without a backbone, and attention over VGGish features."""
+"""The systems that learn: reprogramming around a frozen backbone, and the systems that it is compared with.
 
-from collections.abc import Iterator
+A system's `forward` takes inputs and the worker's frozen backbone, and returns one logit a label. The backbone is an
+argument, not a submodule: it belongs to no trial, appears in no checkpoint, and cannot be switched to training mode.
+"""
+
 from itertools import pairwise
 
 import torch
@@ -8,8 +11,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from harness.models.backbones import Backbone
+from harness.models.checkpointing import recompute_in_backward
 from harness.models.mappers import Linear
-from harness.models.parameters import learned_counts, learned_parameters
+
+
+class Reprogrammed(nn.Module):
+    """`log-mel -> normalisation -> reprogrammer -> backbone -> mapper -> logits`."""
+
+    def __init__(self, normalisation: nn.Module, reprogrammer: nn.Module, mapper: nn.Module) -> None:
+        super().__init__()
+        self.normalisation = normalisation
+        self.reprogrammer = reprogrammer
+        self.mapper = mapper
+
+    def rewrite(self, log_mel: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip frame mel"]:
+        """Return the spectrogram that enters the backbone."""
+        rewritten: Tensor = self.reprogrammer(self.normalisation(log_mel))
+        return rewritten
+
+    def forward(self, log_mel: Float[Tensor, "clip frame mel"], backbone: Backbone) -> Float[Tensor, "clip label"]:
+        """Return the labels' logits."""
+        if backbone.saves_memory(log_mel):
+            rewritten = recompute_in_backward(self.rewrite, log_mel, state_of=self)
+        else:
+            rewritten = self.rewrite(log_mel)
+        logits: Tensor = self.mapper(backbone.embed(rewritten), backbone)
+        return logits
 
 
 class FineTuned(nn.Module):
@@ -23,7 +50,7 @@ class FineTuned(nn.Module):
         super().__init__()
         self.normalisation = normalisation
         self.backbone = start.trainable_copy()
-        self.mapper = Linear(start.embed_dim, n_labels)
+        self.mapper = Linear(embed_dim=start.embed_dim, n_labels=n_labels)
 
     def forward(
         self,
@@ -33,14 +60,6 @@ class FineTuned(nn.Module):
         """Return the labels' logits."""
         logits: Tensor = self.mapper(self.backbone.embed(self.normalisation(log_mel)), self.backbone)
         return logits
-
-    def learned(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that learn."""
-        return learned_parameters(self)
-
-    def parameter_counts(self) -> dict[str, int]:
-        """Return the number of learned values of each part."""
-        return learned_counts(self)
 
 
 class CnnModel(nn.Module):
@@ -66,14 +85,6 @@ class CnnModel(nn.Module):
         pooled = torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
         logits: Tensor = self.mapper(pooled)
         return logits
-
-    def learned(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that learn."""
-        return learned_parameters(self)
-
-    def parameter_counts(self) -> dict[str, int]:
-        """Return the number of learned values of each part."""
-        return learned_counts(self)
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -110,14 +121,6 @@ class AttentionModel(nn.Module):
         features = (vggish / VGGISH_MAX).transpose(1, 2)
         logits: Tensor = self.pooling(self.blocks(self.norm(features)) + features)
         return logits
-
-    def learned(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that learn."""
-        return learned_parameters(self)
-
-    def parameter_counts(self) -> dict[str, int]:
-        """Return the number of learned values of each part."""
-        return learned_counts(self)
 
 
 class AttentionPooling(nn.Module):
