@@ -1,32 +1,26 @@
 """Search spaces by name: the modules of this folder whose names have no underscore, and those of installed packages.
 
-A space is a module with a function `suggest(trial)`, which draws parameters and returns its constants, and `PAPER`, the
-parameters of the paper's configuration or a tuple of several, with which every study begins. A space that compares all
-of `PAPER` also has `cell(paths)`, which returns the row and the column of a configuration in its table.
+A space is a module with a function `suggest(trial)` and `PAPER`. `suggest` draws parameters and returns its constants.
+Every study begins with `PAPER`: the parameters of the paper's configuration, or a tuple of several. A space that
+compares all of `PAPER` also has `cell(paths)`, which returns the row and the column of a configuration in its table.
 
 A package adds a space by an entry point of the group `reprogramming_harness.search_spaces` that names such a module.
 """
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-import optuna
+from optuna.trial import BaseTrial
 
-from search_spaces._held import HeldTrial
-from search_spaces._recipes import PRESETS as PRESETS
+from search_spaces._shared import PRESETS as PRESETS
 
-
-class Suggest(Protocol):
-    """Draws one configuration's parameters from the trial and returns its constants, both by path."""
-
-    def __call__(self, trial: optuna.trial.BaseTrial, /) -> Mapping[str, Any]:
-        """Draw the parameters; return the constants."""
-        ...
+Suggest = Callable[[BaseTrial], Mapping[str, Any]]
+"""Draws one configuration's parameters from the trial and returns its constants, both by path."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +98,31 @@ def _with_preset(space: Space, preset: str) -> Space:
     if [one for one in space.paper if "normalisation/kind" not in one]:  # `all` is a space's name here
         raise ValueError(
             f"preset={preset}: cannot go with space {space.name}; a preset is the recipe of systems that read log-mel, "
-            "and this space has others, with recipes of their own"
+            "and this space has others"
         )
     held = PRESETS[preset].paths
 
-    def suggest(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-        return {**space.suggest(cast("optuna.trial.BaseTrial", HeldTrial(trial, held))), **held}
+    def suggest(trial: BaseTrial) -> dict[str, Any]:
+        return {**space.suggest(cast("BaseTrial", HeldTrial(trial, held))), **held}
 
     paper = tuple({path: value for path, value in one.items() if path not in held} for one in space.paper)
     return replace(space, suggest=suggest, paper=paper)
+
+
+class HeldTrial:
+    """A trial that answers `suggest_...` calls with held values where it has any, and draws the rest."""
+
+    def __init__(self, trial: BaseTrial, held: Mapping[str, Any]) -> None:
+        self._trial, self._held = trial, held
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return the held value, or draw one of the choices."""
+        return self._held[name] if name in self._held else self._trial.suggest_categorical(name, choices)
+
+    def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
+        """Return the held value, or draw a whole number."""
+        return int(self._held[name]) if name in self._held else self._trial.suggest_int(name, low, high, **options)
+
+    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
+        """Return the held value, or draw a number."""
+        return float(self._held[name]) if name in self._held else self._trial.suggest_float(name, low, high, **options)

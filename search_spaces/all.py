@@ -15,33 +15,31 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FixedTrial
 
 from search_spaces import cnn, cnn_baseline, finetune, mean_teacher, noise, none, random_forest, unet
 
-_REPROGRAMMERS: dict[str, ModuleType] = {"none": none, "noise": noise, "cnn": cnn, "unet": unet}
-_OTHERS: dict[str, ModuleType] = {
-    "finetune": finetune,
-    "cnn_baseline": cnn_baseline,
-    "attention": mean_teacher,
-    "random_forest": random_forest,
-}
 
-PAPER: tuple[Mapping[str, Any], ...] = (
-    *(
-        {**space.PAPER, "system/kind": "reprogramming", "reprogrammer/kind": kind}
-        for kind, space in _REPROGRAMMERS.items()
-    ),
-    *({**space.PAPER, "system/kind": kind} for kind, space in _OTHERS.items()),
-)
+def _kinds(space: ModuleType) -> dict[str, Any]:
+    """Return the kind of a space's system, and of its reprogrammer if it has one, from the constants of the space."""
+    constants = {"system/kind": "reprogramming", **space.suggest(FixedTrial(dict(space.PAPER)))}
+    return {path: constants[path] for path in ("system/kind", "reprogrammer/kind") if path in constants}
+
+
+_SPACES = [
+    (_kinds(space), space) for space in (none, noise, cnn, unet, finetune, cnn_baseline, mean_teacher, random_forest)
+]
+
+PAPER: tuple[Mapping[str, Any], ...] = tuple({**space.PAPER, **kinds} for kinds, space in _SPACES)
 
 
 def suggest(trial: BaseTrial) -> dict[str, Any]:
-    """Draw a kind of system, of reprogrammer if it has one, then all that its own space draws."""
-    system = trial.suggest_categorical("system/kind", ["reprogramming", *_OTHERS])
-    if system == "reprogramming":
-        space = _REPROGRAMMERS[trial.suggest_categorical("reprogrammer/kind", list(_REPROGRAMMERS))]
-    else:
-        space = _OTHERS[system]
+    """Draw a kind of system, of reprogrammer if it has one, then the parameters of its own space."""
+    spaces = _SPACES
+    for path in ("system/kind", "reprogrammer/kind"):
+        if len(spaces) > 1:
+            kind = trial.suggest_categorical(path, list(dict.fromkeys(kinds[path] for kinds, _ in spaces)))
+            spaces = [(kinds, space) for kinds, space in spaces if kinds[path] == kind]
+    ((_, space),) = spaces
     constants: dict[str, Any] = space.suggest(trial)
     return constants

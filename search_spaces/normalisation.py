@@ -2,9 +2,9 @@
 
     python -m harness.study --space normalisation
 
-The paper feeds AST log-mel that is not normalised, as it seems; 62 % without a reprogrammer may be the price of that,
-and some of the U-Net's gain the work of its BatchNorms. Hence a CNN with and without BatchNorm beside the U-Net. A
-study runs every cell three times, each with other weights and batches; `--trials 20` runs the table once.
+The paper seems to feed AST log-mel without normalisation. That may cause its 62 % without a reprogrammer, and the
+U-Net's BatchNorms some of its gain. The table therefore has a CNN with and without BatchNorm beside the U-Net. A study
+runs every cell three times, each with other weights and batches; `--trials 20` runs the table once.
 
 Best on the demo set with that command: macro-F1 0.649 on validation (noise, normalised as in AudioSet); as means of
 three, 0.615 without a reprogrammer normalised as in AudioSet, and 0.471 not normalised; always guessing the more

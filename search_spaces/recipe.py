@@ -1,4 +1,4 @@
-"""The training recipe, piece by piece: what of the difference between the paper and its released code matters?
+"""The training recipe, piece by piece: which difference between the paper and its released code matters?
 
     python -m harness.study --space recipe --fix reprogrammer/kind=unet
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-from search_spaces._recipes import PRESETS
+from search_spaces._shared import PRESETS
 
 _CHOICES: Mapping[str, list[Any]] = {
     "optimiser/beta1": [0.9, 0.95],

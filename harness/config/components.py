@@ -13,12 +13,13 @@ from harness.config.checks import above_zero, at_least, fraction, one_of
 
 @dataclass(frozen=True)
 class Component:
-    """A member of a registry: the config of one kind, and the function that builds what it configures.
+    """A member of a registry: the config of one kind, and its builder.
 
-    `build` and `learner` are paths for `resolve`, since a config needs no torch.
-    A system that a `Trainer` does not train names its `learner` in place of `build`. The config is a frozen dataclass
-    whose class variable `kind` is its name in the registry. An optional one, `shown`, maps the fields that tables show
-    to their words there.
+    `config` is a frozen dataclass. Its class variable `kind` is its name in the registry. An optional one, `shown`,
+    maps the fields that tables show to their words there.
+
+    `build` and `learner` are paths for `resolve`, since a config needs no torch. A system has a `learner`, see
+    `harness.training.learner`, in place of `build` if no `Trainer` trains it.
     """
 
     config: type[Any]
@@ -39,7 +40,7 @@ _LOG_MEL_PARTS = ("normalisation", "front_end", "augmentation", "optimiser", "sc
 class Reprogramming:
     """A frozen backbone between a learned reprogrammer and a learned mapper (the paper's AST-BS, -NRP, -CNNRP, -URP).
 
-    `uses` are the parts of a trial that mean something for a system, `inputs` the features that it takes.
+    `inputs` names the features that a system takes, `uses` the parts of a configuration that it reads.
     """
 
     kind: ClassVar[str] = "reprogramming"
@@ -49,9 +50,9 @@ class Reprogramming:
 
 @dataclass(frozen=True)
 class FineTuning:
-    """All of the backbone learns, below LayerNorm and a linear layer (the paper's AST-TL).
+    """The whole backbone learns, with LayerNorm and a linear layer on top (the paper's AST-TL).
 
-    The backbone learns at `backbone_lr_factor` times the rate of that layer.
+    The backbone learns at `backbone_lr_factor` times the layer's rate.
     """
 
     kind: ClassVar[str] = "finetune"
@@ -60,13 +61,12 @@ class FineTuning:
     backbone_lr_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a backbone that does not learn."""
         above_zero("system/backbone_lr_factor", self.backbone_lr_factor)
 
 
 @dataclass(frozen=True)
 class CnnBaseline:
-    """A small convolutional network without any backbone (the paper's CNN-BS): `width` channels in its first block."""
+    """A small CNN without a backbone, with `width` channels in its first block (the paper's CNN-BS)."""
 
     kind: ClassVar[str] = "cnn_baseline"
     shown: ClassVar[Mapping[str, str]] = {"width": "width"}
@@ -76,7 +76,6 @@ class CnnBaseline:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse an empty network."""
         at_least("system/width", self.width, 1)
         fraction("system/dropout", self.dropout)
 
@@ -96,7 +95,6 @@ class Attention:
     dropout: float = 0.8
 
     def __post_init__(self) -> None:
-        """Refuse what no attention model can be."""
         at_least("system/depth", self.depth, 1)
         fraction("system/dropout", self.dropout)
 
@@ -113,7 +111,6 @@ class RandomForest:
     max_depth: int = 8
 
     def __post_init__(self) -> None:
-        """Refuse an empty forest."""
         at_least("system/n_trees", self.n_trees, 1)
         at_least("system/max_depth", self.max_depth, 1)
 
@@ -126,15 +123,15 @@ NORMS = {
     "batch": "harness.models.reprogrammers:BatchNorm",
     "instance": "harness.models.reprogrammers:instance_norm",
 }
-"""Functions of the number of channels, by name; see `resolve`."""
+"""Functions of the number of channels, as paths for `resolve`."""
 
 ACTIVATIONS = {"none": "torch.nn:Identity", "relu": "torch.nn:ReLU", "tanh": "torch.nn:Tanh"}
-"""Modules by name; see `resolve`."""
+"""Modules, as paths for `resolve`."""
 
 
 @dataclass(frozen=True)
 class NoReprogrammer:
-    """The spectrogram reaches the backbone as it is (the paper's AST-BS)."""
+    """The spectrogram enters the backbone unchanged (the paper's AST-BS)."""
 
     kind: ClassVar[str] = "none"
 
@@ -143,8 +140,8 @@ class NoReprogrammer:
 class NoiseReprogrammer:
     """One learned pattern is added to every spectrogram (the paper's AST-NRP).
 
-    `shape`: `full` learns frames x mels values, `mel` one a mel bin, `frame` one a frame. `init_scale` is the standard
-    deviation of the pattern at the start.
+    `shape`: `full` learns frames x mels values, `mel` one a mel bin, `frame` one a frame. `init_scale` is the initial
+    standard deviation of the pattern.
     """
 
     kind: ClassVar[str] = "noise"
@@ -153,7 +150,6 @@ class NoiseReprogrammer:
     init_scale: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what no noise pattern can be."""
         one_of("reprogrammer/shape", self.shape, ("full", "mel", "frame"))
         at_least("reprogrammer/init_scale", self.init_scale, 0)
 
@@ -162,7 +158,7 @@ class NoiseReprogrammer:
 class CnnReprogrammer:
     """A stack of convolutions at full resolution (the paper's AST-CNNRP).
 
-    `init_scale` multiplies the last layer's parameters at the start: at 0, a residual stack begins as the identity.
+    `init_scale` multiplies the last layer's initial parameters: at 0, a residual stack starts as the identity.
     """
 
     kind: ClassVar[str] = "cnn"
@@ -177,7 +173,6 @@ class CnnReprogrammer:
     init_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what no stack of convolutions can be."""
         _check_convolutions(self)
         at_least("reprogrammer/depth", self.depth, 1)
         one_of("reprogrammer/hidden_activation", self.hidden_activation, ACTIVATIONS)
@@ -185,12 +180,11 @@ class CnnReprogrammer:
 
 @dataclass(frozen=True)
 class UNetReprogrammer:
-    """A U-Net with added skips (the paper's AST-URP).
+    """A U-Net whose skips are additions (the paper's AST-URP).
 
-    `has_input_skip`: the spectrogram joins the last upsampled map, before the final block. `align_corners`: bilinear
-    upsampling maps corner values onto corner values, as in the paper's released code. `is_residual`: the spectrogram is
-    added to the output instead of, or besides, the skip. `init_scale` multiplies the last layer's parameters at the
-    start.
+    `has_input_skip` adds the spectrogram to the last upsampled map, before the final block. `is_residual` adds it to
+    the output. `align_corners`: bilinear upsampling maps corner values onto corner values, as in the paper's released
+    code. `init_scale` multiplies the last layer's initial parameters.
     """
 
     kind: ClassVar[str] = "unet"
@@ -206,7 +200,6 @@ class UNetReprogrammer:
     init_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what no U-Net can be."""
         _check_convolutions(self)
         at_least("reprogrammer/depth", self.depth, 2)
 
@@ -214,7 +207,7 @@ class UNetReprogrammer:
 def _check_convolutions(config: CnnReprogrammer | UNetReprogrammer) -> None:
     at_least("reprogrammer/width", config.width, 1)
     if config.kernel < 1 or config.kernel % 2 == 0:
-        raise ValueError(f"reprogrammer/kernel={config.kernel}: must be odd, so that the size is kept")
+        raise ValueError(f"reprogrammer/kernel={config.kernel}: must be odd, which keeps the size")
     one_of("reprogrammer/norm", config.norm, NORMS)
     one_of("reprogrammer/output_activation", config.output_activation, ACTIVATIONS)
     at_least("reprogrammer/init_scale", config.init_scale, 0)
@@ -230,20 +223,19 @@ Reprogrammer = NoReprogrammer | NoiseReprogrammer | CnnReprogrammer | UNetReprog
 
 @dataclass(frozen=True)
 class LinearMapper:
-    """LayerNorm and a linear layer on the embedding: what the paper's parameter counts fit."""
+    """LayerNorm and a linear layer on the embedding, as in the paper's parameter counts."""
 
     kind: ClassVar[str] = "linear"
 
 
 @dataclass(frozen=True)
 class FcMapper:
-    """A linear layer on the source labels' logits or probabilities: what the paper's text says."""
+    """A linear layer on the source labels' logits or probabilities, as in the paper's text."""
 
     kind: ClassVar[str] = "fc"
     reads: str = "probabilities"
 
     def __post_init__(self) -> None:
-        """Refuse what the source head does not give."""
         one_of("mapper/reads", self.reads, ("logits", "probabilities"))
 
 
@@ -257,11 +249,10 @@ ASSIGNMENTS: Registry[str | Callable[..., Any]] = Registry(
 
 @dataclass(frozen=True)
 class ManyToOneMapper:
-    """Each label is the mean over the logits of the source labels assigned to it.
+    """Each label's logit is the mean over the logits of the source labels assigned to it.
 
-    `sources_per_label` is the most that each label gets; the backbone may not have that many for every label.
-    `is_calibrated` learns a scale and a shift of each label's mean: rare source labels have logits that seldom cross
-    the threshold of a frequent label.
+    A label gets at most `sources_per_label`, fewer if the backbone has too few. `is_calibrated` learns a scale and a
+    shift of each mean, since the logits of rare source labels seldom cross the threshold of a frequent label.
     """
 
     kind: ClassVar[str] = "many_to_one"
@@ -270,7 +261,6 @@ class ManyToOneMapper:
     is_calibrated: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse an assignment that is not one."""
         one_of("mapper/assignment", self.assignment, ASSIGNMENTS)
         at_least("mapper/sources_per_label", self.sources_per_label, 1)
 

@@ -1,7 +1,7 @@
 """Published facts: the paper's systems, their parameter counts and F1, and the label counts of OpenMIC-2018.
 
-Nothing here was measured by this project. Conventions: F1 are percent, the mean of both classes' F1, on the official
-test split of OpenMIC-2018; systems go by the name of their search space.
+This project measured none of them. Conventions: F1 is the mean of both classes' F1, in percent, on the official test
+split of OpenMIC-2018. A system has the name of its search space.
 
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023: Table 1, Fig. 4 (medians, read off the
 plot) and Fig. 5.
@@ -18,8 +18,8 @@ PAPER_BACKBONE = "ast-base384"
 class Published:
     """One system of the paper. `params_millions` is None where the paper gives none; `macro_f1` is a median of 10.
 
-    `params` is the count that `params_millions` rounds, where its parts are known, and `note` says what it counts that
-    does not learn here, or why our count is another. `needs_backbone`: the count depends on the backbone.
+    `params` is the count that `params_millions` rounds, where its parts are known. `note` explains a difference from
+    our count. `needs_backbone`: the count depends on the backbone.
     """
 
     paper_name: str
@@ -60,17 +60,15 @@ SYSTEMS: Mapping[str, Published] = {
     ),
     "unet": Published("AST-URP", 0.018, 81.5, 18_201),
 }
+"""By the name of the search space: the plain baseline, then in the order of the paper's medians.
+
+Source of `params`: the released code's modules, whose sizes round to Table 1.
+"""
 
 
 def describe_systems(names: Iterable[str]) -> str:
     """Return names of systems, or of other spaces, with the paper's names beside ours."""
     return ", ".join(f"{name} ({SYSTEMS[name].paper_name})" if name in SYSTEMS else name for name in names)
-
-
-"""By the name of the system's search space: the plain baseline, then in the order of the paper's medians.
-
-Source of `params`: the released code's modules, whose sizes round to Table 1.
-"""
 
 
 F1_CORRELATION_WITH_POSITIVES = 0.75

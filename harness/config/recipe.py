@@ -5,15 +5,8 @@ from typing import ClassVar
 
 from harness.config.checks import above_zero, at_least, fraction, one_of
 
-_NORMALISATIONS = "harness.models.normalisations"
-
-NORMALISATIONS = {
-    "none": f"{_NORMALISATIONS}:none",
-    "audioset": f"{_NORMALISATIONS}:audioset",
-    "dataset": f"{_NORMALISATIONS}:dataset",
-    "learned": f"{_NORMALISATIONS}:learned",
-}
-"""Functions of the mean and the standard deviation of the training clips' log-mel, by kind; see `resolve`."""
+NORMALISATIONS = {name: f"harness.models.normalisations:{name}" for name in ("none", "audioset", "dataset", "learned")}
+"""Functions of the mean and the standard deviation of the training clips' log-mel, as paths for `resolve`."""
 
 
 @dataclass(frozen=True)
@@ -23,25 +16,18 @@ class Normalisation:
     kind: str = "none"
 
     def __post_init__(self) -> None:
-        """Refuse an unknown normalisation."""
         one_of("normalisation/kind", self.kind, NORMALISATIONS)
 
 
 @dataclass(frozen=True)
 class FrontEndOptions:
-    """The settings of the backbone's front end that a configuration may change.
-
-    `via_hz`: the rate in Hz that samples are resampled to before the front end's own; 0 is no detour.
-    `is_peak_normalised`: a clip is divided by its loudest sample, before the last resampling; silence stays silence.
-    `clip_seconds`: longer clips are cropped to their centre, shorter ones padded with zero samples; 0 does neither.
-    """
+    """The fields of `FrontEnd`, documented there, that a configuration sets in the backbone's front end."""
 
     via_hz: int = 0
     is_peak_normalised: bool = False
     clip_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a rate or a length that no clip has."""
         if self.via_hz and self.via_hz < 1000:
             raise ValueError(f"front_end/via_hz={self.via_hz}: must be 0, for no detour, or at least 1000")
         if not 0 <= self.clip_seconds < 3600:
@@ -50,14 +36,14 @@ class FrontEndOptions:
 
 @dataclass(frozen=True)
 class NoAugmentation:
-    """Every epoch presents the same spectrogram of a clip."""
+    """Every epoch has the same spectrogram of a clip."""
 
     kind: ClassVar[str] = "none"
 
 
 @dataclass(frozen=True)
 class SpecAugment:
-    """In training, a random band of mels and a random span of time of every clip fall silent.
+    """Silence in a random band of mels and a random span of time of every training clip.
 
     The band is up to `max_mels` wide, the span up to `max_seconds` long.
     """
@@ -67,7 +53,6 @@ class SpecAugment:
     max_seconds: float = 0.96
 
     def __post_init__(self) -> None:
-        """Refuse masks that mask nothing."""
         at_least("augmentation/max_mels", self.max_mels, 1)
         above_zero("augmentation/max_seconds", self.max_seconds)
 
@@ -79,22 +64,22 @@ SCHEDULES = {
     name: f"harness.training.optimisation:{name}"
     for name in ("paper", "released", "stepped", "cosine", "one_cycle", "constant")
 }
-"""Curves of the learning rate over the progress of a trial, by kind; see `resolve`."""
+"""Curves of the learning rate over the progress of a trial, as paths for `resolve`."""
 
 
 @dataclass(frozen=True)
 class NoTeacher:
-    """The annotated labels are all that a model learns from."""
+    """The model learns from annotated labels only."""
 
     kind: ClassVar[str] = "none"
 
 
 @dataclass(frozen=True)
 class MeanTeacher:
-    """A second model, the moving average of the first, which the first is to agree with on all labels.
+    """A second model, the moving average of the first, which learns to agree with it on all labels.
 
-    `weight` multiplies the mean squared difference of their probabilities, `decay` is the average's at most.
-    `predicts` names the one of the two that is scored.
+    `weight` multiplies the mean squared difference of their probabilities. `decay` is the average's highest decay.
+    `predicts` names the model that is scored.
     """
 
     kind: ClassVar[str] = "mean"
@@ -103,7 +88,6 @@ class MeanTeacher:
     predicts: str = "teacher"
 
     def __post_init__(self) -> None:
-        """Refuse what is no moving average."""
         at_least("teacher/weight", self.weight, 0)
         fraction("teacher/decay", self.decay)
         one_of("teacher/predicts", self.predicts, ("teacher", "student"))
@@ -117,7 +101,6 @@ class Schedule:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse an unknown schedule."""
         one_of("schedule/kind", self.kind, SCHEDULES)
         if not 0 <= self.warmup <= 0.5:
             raise ValueError(f"schedule/warmup={self.warmup}: a fraction of the steps, 0 to 0.5")
@@ -133,7 +116,6 @@ class Optimiser:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what Adam cannot take."""
         above_zero("optimiser/lr", self.lr)
         fraction("optimiser/beta1", self.beta1)
         fraction("optimiser/beta2", self.beta2)
@@ -142,13 +124,12 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class Training:
-    """How the labels and clips of the training split are presented."""
+    """The batches and the targets of training: annotators' probabilities (soft), or 0 and 1 (hard)."""
 
     batch_size: int = 8
     targets: str = "hard"
 
     def __post_init__(self) -> None:
-        """Refuse an empty batch or an unknown kind of target."""
         at_least("training/batch_size", self.batch_size, 1)
         one_of("training/targets", self.targets, ("hard", "soft"))
 

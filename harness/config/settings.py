@@ -1,6 +1,6 @@
-"""The one table of the settings that make studies comparable: each field of a spec says what it decides.
+"""The one table of the settings that make studies comparable: each field of a spec declares its effects.
 
-A field of `StudySpec` or `DataSpec` is declared with `setting(...)`; `DIGESTS` is about those in a study's provenance.
+The fields of `StudySpec` and `DataSpec` are declared with `setting(...)`; `DIGESTS` has the entries of a provenance.
 Selection, held-out usage, evaluation, resume, reproduction, MLflow parameters and experiment names derive from these
 entries and from nothing else.
 """
@@ -16,14 +16,13 @@ _DIGEST = "_digest"
 class Setting:
     """The effects of one setting.
 
-    `may_change_on_resume`: a study that is resumed may have another value.
-    `pairs_runs`: it decides which clips are scored and what reads them, so only runs with the same value are compared.
-    `fixes_retraining`: the runs of one evaluation that come from one study all have the same value.
+    `may_change_on_resume`: a resumed study may have another value.
+    `pairs_runs`: it decides the scored clips and their input, so only runs with the same value are compared.
+    `fixes_retraining`: all runs of one evaluation from one study have the same value.
     `shapes_learning`: a configuration learns something else under another value.
-    `is_free_in_reproduction`: a reproduction that continues may have another value.
-    `term`: its name among the MLflow parameters, which old databases have too. `reads_as` turns the spec into the value
-    shown there.
-    `in_experiment`: turns a study into the words that the name of its experiment has for the setting, or none.
+    `is_free_in_reproduction`: a resumed reproduction may have another value.
+    `term`: its name among the MLflow parameters, also in old databases. `reads_as` turns the spec into its value there.
+    `in_experiment`: turns a study into the setting's words in the name of its experiment, or "".
     """
 
     may_change_on_resume: bool = False
@@ -58,7 +57,7 @@ DIGESTS: Mapping[str, Setting] = {
 """Digests of labels and weights. Those of features, such as `log_mel_digest`, are of one kind of input: see `OTHER`."""
 
 OTHER = Setting(fixes_retraining=True)
-"""The entry of every other digest; other systems of a study may read other features."""
+"""The entry of every other digest; the systems of a study may read different features."""
 
 
 def held_digests(provenance: Mapping[str, str]) -> dict[str, str]:

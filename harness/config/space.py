@@ -1,6 +1,5 @@
-"""Holding a part of a search space: which paths and values a define-by-run space can give, and `--fix`."""
+"""The paths and values of a define-by-run search space, and `--fix`, which holds a part of it."""
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,7 +21,7 @@ _SYSTEMS = ("system/kind", "reprogrammer/kind")
 class Axes:
     """The observed axes of a space: distributions of its parameters and values of its constants, by path.
 
-    `draws` are the parameters and the constants of every configuration seen.
+    `draws` holds the parameters and the constants of every observed configuration.
     """
 
     drawn: Mapping[str, BaseDistribution]
@@ -37,15 +36,15 @@ class Axes:
 
 @cache
 def explored(name: str, preset: str | None = None) -> Axes:
-    """Return the axes of the space of that name, explored once a process."""
+    """Return the axes of the named space, explored once a process."""
     return explore(load(name, preset))
 
 
 def explore(space: Space) -> Axes:
-    """Return the axes of a space, found by drawing from it at random, since a function cannot be asked.
+    """Return the axes of a space, from random draws, since a function does not list its branches.
 
     Raises:
-        ValueError: the space draws what is no configuration.
+        ValueError: the space draws an invalid configuration.
     """
     drawn: dict[str, BaseDistribution] = {}
     constants: dict[str, set[Any]] = {}
@@ -54,7 +53,10 @@ def explore(space: Space) -> Axes:
     for _ in range(_DRAWS):
         trial = study.ask()
         held = space.suggest(trial)
-        _check_configuration(space.name, trial.params, held)
+        try:
+            TrialConfig.from_paths({**trial.params, **held})
+        except ValueError as error:
+            raise ValueError(f"space {space.name} draws an invalid configuration: {error}") from error
         draws.append((trial.params, held))
         for path, value in held.items():
             constants.setdefault(path, set()).add(value)
@@ -64,22 +66,22 @@ def explore(space: Space) -> Axes:
 
 
 def configurations(axes: Axes, fixed: Mapping[str, Any]) -> list[TrialConfig]:
-    """Return the configurations seen that agree with the choices that are fixed, or all of them if none does."""
-    choices = {path: value for path, value in fixed.items() if _is_choice(axes.drawn.get(path))}
+    """Return the observed configurations that agree with the fixed choices, or all of them if none does."""
+    choices = _choices(fixed, axes)
     seen = [{**params, **constants} for params, constants in axes.draws]
     agreeing = [paths for paths in seen if all(paths.get(path, value) == value for path, value in choices.items())]
     return [TrialConfig.from_paths(paths) for paths in agreeing or seen]
 
 
 def configuration_of(space: Space, drawn: Mapping[str, Any]) -> TrialConfig:
-    """Return the configuration that a space makes of these drawn parameters."""
+    """Return a space's configuration with these drawn parameters."""
     return TrialConfig.from_paths({**drawn, **space.suggest(optuna.trial.FixedTrial(dict(drawn)))})
 
 
 def papers_within(space: Space, fixed: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the paper's configurations of the systems that a study holds, or one of them if it holds others.
+    """Return the paper's configurations of the systems that a study holds fixed, or one of them if it has none.
 
-    Of a table, those in the rows and columns that it holds.
+    For a table, return those in the fixed rows and columns.
     """
     kinds = [path for path in fixed if path.endswith("/kind") and (path in _SYSTEMS or space.cell is not None)]
     agreeing = [paper for paper in space.paper if all(paper.get(path, fixed[path]) == fixed[path] for path in kinds)]
@@ -87,11 +89,10 @@ def papers_within(space: Space, fixed: Mapping[str, Any]) -> list[Mapping[str, A
 
 
 def parse_fixed(assignments: Sequence[str], axes: Axes, *, space: str) -> dict[str, Any]:
-    """Return the values that `PATH=VALUE` strings hold fixed, as the space's own types.
+    """Return the values of `PATH=VALUE` strings, as the space's own types.
 
     Raises:
-        ValueError: a path or a value is not the space's, or not together with the others; the message names the valid
-            ones.
+        ValueError: the space has no such path or value, or not together with the others; the message names valid ones.
     """
     fixed: dict[str, Any] = {}
     for assignment in assignments:
@@ -105,7 +106,8 @@ def parse_fixed(assignments: Sequence[str], axes: Axes, *, space: str) -> dict[s
         elif path not in axes.constants:
             raise ValueError(f"fix={assignment!r}: space {space} has no path {path}; it has {', '.join(axes.searched)}")
         else:
-            fixed[path] = _held(path, text, axes.constants[path], space=space)
+            problem = f"fix={assignment}: space {space} holds {path} at"
+            fixed[path] = _chosen(text, sorted(axes.constants[path], key=_text), problem=problem)
     for path in fixed:
         _check_branches(path, fixed, axes, space=space)
     return {path: value for path, value in fixed.items() if path in axes.drawn}
@@ -115,7 +117,7 @@ def hold_fixed(spec: StudySpec, assignments: Sequence[str]) -> StudySpec:
     """Return a new study with these `PATH=VALUE` held fixed.
 
     Raises:
-        ValueError: the space cannot hold one of them, or its systems cannot serve the objective.
+        ValueError: the space cannot hold one of them, or one of its systems lacks a figure of the objective.
     """
     axes = explored(spec.space, spec.preset)
     spec = replace(spec, fixed=parse_fixed(assignments, axes, space=spec.space))
@@ -127,75 +129,59 @@ def hold_fixed(spec: StudySpec, assignments: Sequence[str]) -> StudySpec:
     return spec
 
 
-def _check_configuration(space: str, params: Mapping[str, Any], constants: Mapping[str, Any]) -> None:
-    try:
-        TrialConfig.from_paths({**params, **constants})
-    except ValueError as error:
-        raise ValueError(f"space {space} draws what no trial can be: {error}") from error
-
-
 def _check_branches(path: str, fixed: Mapping[str, Any], axes: Axes, *, space: str) -> None:
-    """Refuse a value that some draw, alike in all other choices that are fixed, holds at another one."""
-    choices = {other: value for other, value in fixed.items() if other != path and _is_choice(axes.drawn.get(other))}
+    """Refuse a value if a draw with the same other fixed choices holds the path at another value."""
+    choices = {other: value for other, value in _choices(fixed, axes).items() if other != path}
     for params, constants in axes.draws:
         is_possible = all(params.get(other, value) == value for other, value in choices.items())
         if is_possible and path not in params and constants.get(path, fixed[path]) != fixed[path]:
             kinds = ", ".join(f"{name}={value}" for name, value in params.items() if name.endswith("/kind"))
             raise ValueError(
                 f"fix={path}={_text(fixed[path])}: space {space} holds {path} at {_text(constants[path])} in some "
-                f"configurations, such as with {kinds or 'other values'}; fix also what chooses among them"
+                f"configurations, such as with {kinds or 'other values'}; fix the path that chooses among them too"
             )
 
 
-def _is_choice(distribution: BaseDistribution | None) -> bool:
-    return isinstance(distribution, CategoricalDistribution)
-
-
-def describe(distribution: BaseDistribution) -> str:
-    """Return the values of an axis in words."""
-    if isinstance(distribution, CategoricalDistribution):
-        return "one of " + ", ".join(_text(choice) for choice in distribution.choices)
-    if isinstance(distribution, IntDistribution | FloatDistribution):
-        log = ", drawn by its logarithm" if distribution.log else ""
-        kind = "a whole number" if isinstance(distribution, IntDistribution) else "a number"
-        return f"{kind} from {distribution.low} to {distribution.high}{log}"
-    raise TypeError(f"distribution {distribution!r} is of no known kind")
-
-
-def _held(path: str, text: str, values: Collection[Any], *, space: str) -> Any:
-    for value in values:
-        if text in (_text(value), str(value)):
-            return value
-    held = ", ".join(sorted(_text(value) for value in values))
-    raise ValueError(f"fix={path}={text}: space {space} holds {path} at {held}")
+def _choices(fixed: Mapping[str, Any], axes: Axes) -> dict[str, Any]:
+    """Return the fixed values of categorical paths."""
+    return {path: value for path, value in fixed.items() if isinstance(axes.drawn.get(path), CategoricalDistribution)}
 
 
 def _parsed(path: str, text: str, distribution: BaseDistribution) -> Any:
-    problem = f"fix={path}={text}: {path} must be {describe(distribution)}"
+    """Return the value in a text, in the type and the range of the path's distribution."""
     if isinstance(distribution, CategoricalDistribution):
-        for choice in distribution.choices:
-            if _text(choice) == text or str(choice) == text:
-                return choice
-        raise ValueError(problem)
+        return _chosen(text, distribution.choices, problem=f"fix={path}={text}: {path} must be one of")
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    is_whole = isinstance(distribution, IntDistribution)
     try:
-        value = int(text) if isinstance(distribution, IntDistribution) else float(text)
+        value: Any = int(text) if is_whole else float(text)
+        is_inside = distribution._contains(distribution.to_internal_repr(value))
     except ValueError:
-        raise ValueError(problem) from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if not distribution._contains(distribution.to_internal_repr(value)):
-            raise ValueError(problem)
+        is_inside = False
+    if not is_inside:
+        log = ", drawn by its logarithm" if distribution.log else ""
+        raise ValueError(
+            f"fix={path}={text}: {path} must be {'a whole number' if is_whole else 'a number'} from "
+            f"{distribution.low} to {distribution.high}{log}"
+        )
     return value
+
+
+def _chosen(text: str, values: Collection[Any], *, problem: str) -> Any:
+    for value in values:
+        if text in (_text(value), str(value)):
+            return value
+    raise ValueError(f"{problem} {', '.join(map(_text, values))}")
 
 
 def _text(choice: Any) -> str:
     return str(choice).lower() if isinstance(choice, bool) else str(choice)
 
 
-def _wider(one: BaseDistribution, other: BaseDistribution) -> BaseDistribution:
+def _wider(one: Any, other: Any) -> BaseDistribution:
     """Return a distribution over both ranges; Optuna lets numeric ranges differ between trials."""
-    if isinstance(one, IntDistribution) and isinstance(other, IntDistribution):
-        return IntDistribution(min(one.low, other.low), max(one.high, other.high), log=one.log, step=one.step)
-    if isinstance(one, FloatDistribution) and isinstance(other, FloatDistribution):
-        return FloatDistribution(min(one.low, other.low), max(one.high, other.high), log=one.log, step=one.step)
-    return one
+    if isinstance(one, CategoricalDistribution):
+        return one
+    low, high = min(one.low, other.low), max(one.high, other.high)
+    wider: BaseDistribution = type(one)(low, high, log=one.log, step=one.step)
+    return wider

@@ -57,10 +57,9 @@ class DataSpec:
 
     `source` is `demo`, `openmic` or a directory in OpenMIC-2018's layout. `demo_clips` and `demo_seed` apply to the
     demo alone, `validation_fraction` to the random and the artist-disjoint split. `fraction` is the share of the
-    training and of the validation clips that is used, drawn with `split_seed` as the splits are; test clips are all
-    used whatever it is. With `reveals_all`, which the demo alone can grant, all that plays in a training clip is
-    observed, and as much that does not as keeps the annotators' share: what full annotation would be worth. Validation
-    and test clips stay sparsely annotated.
+    training and of the validation clips in use, drawn with `split_seed` like the splits. All test clips are always
+    used. `reveals_all` measures the value of full annotation, on the demo alone: every instrument in a training clip is
+    observed, and negatives in the annotators' proportion. Validation and test clips stay sparsely annotated.
     """
 
     source: str = setting("demo", term="data", fixes_retraining=True, in_experiment=_describe_data)
@@ -92,14 +91,13 @@ class DataSpec:
     )
 
     def __post_init__(self) -> None:
-        """Refuse what no split can be."""
         check_split(self.split, self.validation_fraction)
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction={self.fraction}: must be above 0 and at most 1")
         if self.demo_clips is not None and self.demo_clips < 1:
             raise ValueError(f"demo-clips={self.demo_clips}: must be at least 1")
         if self.reveals_all and self.source != "demo":
-            raise ValueError(f"data={self.source!r}: reveals_all asks for what truly plays, which only demo has")
+            raise ValueError(f"data={self.source!r}: reveals_all needs the true instruments, which only demo has")
 
     def describe(self) -> str:
         """Say where the clips come from and how validation is split off."""
@@ -109,14 +107,14 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class StudySpec:
-    """One study. `provenance` holds the digests and versions it began with; `storage` is a directory or a URI."""
+    """One study. `provenance` holds its first digests and versions; `storage` is a directory or a URI."""
 
     name: str = setting()
     space: str = setting()
     trials: int = setting(may_change_on_resume=True)
     epochs: int = setting(term="epochs", fixes_retraining=True, shapes_learning=True)
     backbone: str = setting(term="backbone", fixes_retraining=True, in_experiment=_describe_backbone)
-    data: DataSpec = setting()  # noqa: RUF009  it is a field(); whose own fields are settings
+    data: DataSpec = setting()  # noqa: RUF009  it is a field(), and its own fields are settings
     seed: int = setting()
     storage: str = setting(may_change_on_resume=True)
     objective: str = setting("f1", term="objective")
@@ -129,10 +127,9 @@ class StudySpec:
         reads_as=lambda study: " ".join(f"{path}={value}" for path, value in sorted(study.fixed.items())) or "none",
     )
     tracking_uri: str | None = setting(None, may_change_on_resume=True, is_free_in_reproduction=True)
-    provenance: Mapping[str, str] = setting(factory=dict)  # whose digests are settings, see DIGESTS
+    provenance: Mapping[str, str] = setting(factory=dict)  # its digests are settings, see DIGESTS
 
     def __post_init__(self) -> None:
-        """Refuse what no study can be, naming the flag."""
         if not self.name or not all(c.isalnum() or c in "-_." for c in self.name) or self.name.startswith("."):
             raise ValueError(f"name={self.name!r}: letters, digits, '-', '_' and '.' only, no '.' first")
         for flag in ("trials", "epochs"):
@@ -154,7 +151,7 @@ class StudySpec:
         return self.seed * 1_000_003 + number
 
     def extended(self, *, trials: int | None, tracking_uri: str | None) -> "StudySpec":
-        """Return the study with a larger budget or another tracking store; nothing else may change on resume.
+        """Return the study with a larger budget or another tracking store, the only changes on resume.
 
         Raises:
             ValueError: the budget would shrink.
@@ -166,7 +163,7 @@ class StudySpec:
 
 @dataclass(frozen=True)
 class Resources:
-    """The resources of a study. `concurrent` and `gpus_per_trial` are chosen by what the cluster has if None."""
+    """The resources of a study. If None, `concurrent` and `gpus_per_trial` follow from the cluster."""
 
     address: str | None = None
     concurrent: int | None = None
@@ -174,7 +171,6 @@ class Resources:
     cpus_per_trial: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no trial can have, naming the flag."""
         for flag in ("concurrent", "cpus_per_trial"):
             value = getattr(self, flag)
             if value is not None and value < 1:
@@ -183,18 +179,12 @@ class Resources:
             raise ValueError(f"gpus-per-trial={self.gpus_per_trial}: must not be negative")
 
     def flags(self) -> dict[str, Any]:
-        """Return the flags that ask for this, for a command to be typed again."""
-        values = {
-            "--address": self.address,
-            "--concurrent": self.concurrent,
-            "--gpus-per-trial": self.gpus_per_trial,
-            "--cpus-per-trial": self.cpus_per_trial,
-        }
-        return {flag: value for flag, value in values.items() if value is not None}
+        """Return the flags of these resources, for a command line."""
+        return {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items() if value is not None}
 
 
 def check_machine(resources: Resources) -> None:
-    """Check that a trial fits this machine, or that something answers at the cluster's address.
+    """Check that a trial fits this machine, or that the cluster answers at its address.
 
     Raises:
         ValueError: it does not.
@@ -207,7 +197,7 @@ def check_machine(resources: Resources) -> None:
 
 @dataclass(frozen=True)
 class StudyPlace:
-    """Where a study keeps its files. `home` is local to the driver; `shared` is where every worker can write."""
+    """The place of a study's files. `home` is local to the driver; every worker can write to `shared`."""
 
     home: Path
     shared: str
@@ -226,7 +216,7 @@ class StudyPlace:
         return self.home / STUDY_FILE
 
     def read_spec(self) -> StudySpec:
-        """Return what the study here began with.
+        """Return the specification of the study here.
 
         Raises:
             FileNotFoundError: there is no study here.
@@ -241,7 +231,7 @@ class StudyPlace:
         write_record(self.spec_file, spec)
 
     def has_begun(self) -> bool:
-        """Return whether a driver has come so far as to open the study's storage."""
+        """Return whether a driver has opened the study's storage."""
         return any(self.home.glob("optuna.*"))
 
     @property
@@ -329,6 +319,6 @@ def experiment_words(study: StudySpec) -> tuple[str, str]:
 
 
 def terms_of_all(specs: Iterable[StudySpec]) -> dict[str, str]:
-    """Return the terms of several studies: of each all its values, in the order of the studies."""
+    """Return the terms of several studies, each with all its values in the order of the studies."""
     of_each = [named_terms(spec) for spec in specs]
     return {name: ", ".join(dict.fromkeys(str(terms[name]) for terms in of_each)) for name in of_each[0]}

@@ -1,7 +1,7 @@
 """The configuration of one trial, read from and written to a flat mapping of paths.
 
-A path is what a search space draws and what `--fix` takes: `reprogrammer/depth`, `optimiser/lr`. The system decides
-which of the other parts mean something; a path of any other part is refused, and none is written.
+A search space draws paths such as `reprogrammer/depth` and `optimiser/lr`, and `--fix` takes them. The system decides
+which other parts apply. Paths of the rest are refused, and none is written.
 """
 
 import hashlib
@@ -14,9 +14,6 @@ from harness.common.registry import Registry
 from harness.config import components, recipe
 from harness.config.checks import of_type, one_of
 from harness.config.components import Component
-
-Paths = Mapping[str, Any]
-
 
 _BUILD = "harness.models.build"
 
@@ -79,7 +76,7 @@ _KINDS: dict[str, Registry[Component]] = {
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """One configuration: everything that may differ between two trials of a study."""
+    """One configuration: all that may differ between two trials of a study."""
 
     system: components.System = field(default_factory=components.Reprogramming)
     reprogrammer: components.Reprogrammer = field(default_factory=components.NoReprogrammer)
@@ -93,7 +90,6 @@ class TrialConfig:
     training: recipe.Training = field(default_factory=recipe.Training)
 
     def __post_init__(self) -> None:
-        """Refuse a trial that has nothing to learn."""
         learns = (
             self.system.kind != "reprogramming"
             or self.reprogrammer.kind != "none"
@@ -109,17 +105,17 @@ class TrialConfig:
 
     @property
     def name(self) -> str:
-        """Return what this is a configuration of: the name of a space, but for an attention model without teacher."""
+        """Return the name of the space that this is a configuration of, or `attention` without a teacher."""
         if self.system.kind == "reprogramming":
             return self.reprogrammer.kind
         return "mean_teacher" if self.teacher.kind == "mean" else self.system.kind
 
     @classmethod
-    def from_paths(cls, paths: Paths) -> "TrialConfig":
-        """Build the configuration that the paths describe; what they leave out takes its default.
+    def from_paths(cls, paths: Mapping[str, Any]) -> "TrialConfig":
+        """Return the configuration with these paths; all others take their defaults.
 
         Raises:
-            ValueError: a path or a value is unknown, means nothing for the system, or does not go with the others.
+            ValueError: a path or a value is unknown, means nothing for the system, or conflicts with the others.
         """
         given: dict[str, dict[str, Any]] = {part.name: {} for part in fields(cls)}
         for path, value in paths.items():
@@ -127,7 +123,7 @@ class TrialConfig:
             if part not in given or not name:
                 raise ValueError(f"{path}={value!r}: unknown path; its first part must be one of {', '.join(given)}")
             given[part][name] = value
-        system = _built("system", cls, given.pop("system"))
+        system = _built("system", given.pop("system"))
         for part, values in given.items():
             if values and part not in system.uses:
                 name, value = next(iter(values.items()))
@@ -135,10 +131,10 @@ class TrialConfig:
                     f"{part}/{name}={value!r}: means nothing with system/kind={system.kind}, "
                     f"whose other parts are {', '.join(system.uses) or 'none'}"
                 )
-        return cls(system=system, **{part: _built(part, cls, values) for part, values in given.items()})
+        return cls(system=system, **{part: _built(part, values) for part, values in given.items()})
 
     def to_paths(self) -> dict[str, Any]:
-        """Return every path that means something with its value, defaults included."""
+        """Return the value of every path that applies, defaults included."""
         paths: dict[str, Any] = {}
         for part in ("system", *self.system.uses):
             value = getattr(self, part)
@@ -152,10 +148,10 @@ class TrialConfig:
         return hashlib.sha256(json.dumps(self.to_paths(), sort_keys=True).encode()).hexdigest()
 
 
-def _built(part: str, cls: type[TrialConfig], values: dict[str, Any]) -> Any:
+def _built(part: str, values: dict[str, Any]) -> Any:
     kinds, where = _KINDS.get(part), ""
     if kinds is None:
-        made: type[Any] = next(f for f in fields(cls) if f.name == part).default_factory  # type: ignore[assignment]
+        made: type[Any] = get_type_hints(TrialConfig)[part]
     else:
         kind = values.pop("kind", next(iter(kinds)))
         one_of(f"{part}/kind", kind, kinds)

@@ -10,7 +10,7 @@ from harness.config.trial import TrialConfig
 from harness.features.inputs import LogMel
 from harness.features.log_mel import FrontEnd, log_mel
 from harness.training.augmentation import SILENCE, build_augmentation, spec_augment
-from search_spaces._recipes import PRESETS
+from search_spaces import PRESETS
 from tests.conftest import TINY, make_data
 from tests.support.systems import figures, learner_of
 

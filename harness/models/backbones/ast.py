@@ -54,7 +54,6 @@ class AstGeometry:
     head_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Refuse a geometry that no AST or no front end can have."""
         for name, kind in get_type_hints(AstGeometry).items():
             value = getattr(self, name)
             of_type(name, value, kind)
