@@ -1,5 +1,7 @@
 """Contract tests over the paper's eight systems, each in the paper's own configuration."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,8 @@ from harness.data.batches import StudyData
 from harness.models.backbones.ast import GEOMETRIES, Ast
 from harness.models.build import Target, build_model
 from harness.training.learner import make_predictor
-from harness.training.trainer import Trainer
 from tests.conftest import LABELS
-from tests.support.systems import config_of, data_of, figures, learner_of
+from tests.support.systems import CPU, config_of, data_of, figures, learner_of
 
 NETWORKS = [name for name in NAMES if name != "random_forest"]
 PARAMETERS = {
@@ -40,88 +41,83 @@ def test_parameter_counts_at_base384_are_the_papers(name):
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", NAMES)
+class Trained:
+    """A system trained for two epochs, with its state, weights and predictions after the first."""
+
+    def __init__(self, name, backbone):
+        self.name, self.data = name, data_of(name)
+        self.learner = learner_of(name, backbone, self.data)
+        run = self.learner.run()
+        first = next(run)
+        self.state, self.weights = copy.deepcopy((self.learner.state(), self.learner.weights()))
+        self.predictions = self.learner.predict(self.data.validation)
+        self.head, self.figures = figures([first]), figures([first, *run])
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def trained(request, tiny_backbone):
+    return Trained(request.param, tiny_backbone)
+
+
 class TestEverySystem:
-    def test_its_losses_are_finite_and_its_predictions_probabilities(self, name, tiny_backbone):
-        data = data_of(name)
-        learner = learner_of(name, tiny_backbone, data)
-        results = list(learner.run())
-        assert results[-1].epoch == 2
-        assert all(np.isfinite([r.train_loss, r.validation_loss]).all() for r in results)
-        found = learner.predict(data.validation)
-        assert found.shape == (len(data.validation), len(LABELS))
+    def test_its_losses_are_finite_and_its_predictions_probabilities(self, trained):
+        assert trained.figures[-1][0] == 2
+        assert all(np.isfinite(epoch[2:4]).all() for epoch in trained.figures)
+        found = trained.learner.predict(trained.data.validation)
+        assert found.shape == (len(trained.data.validation), len(LABELS))
         assert found.dtype == np.float32
         assert 0 <= found.min() < found.max() <= 1
 
-    def test_it_predicts_the_same_twice_and_is_not_changed_by_it(self, name, tiny_backbone):
-        data = data_of(name)
-        learner = learner_of(name, tiny_backbone, data)
-        list(learner.run())
-        before = {key: value.clone() for key, value in learner.weights().items()}
+    def test_it_predicts_the_same_twice_and_is_not_changed_by_it(self, trained):
+        before = copy.deepcopy(trained.learner.weights())
         torch.manual_seed(1)
-        one = learner.predict(data.validation)
+        one = trained.learner.predict(trained.data.validation)
         torch.manual_seed(2)
-        assert np.array_equal(learner.predict(data.validation), one)
-        assert all(torch.equal(before[key], value) for key, value in learner.weights().items())
+        assert np.array_equal(trained.learner.predict(trained.data.validation), one)
+        assert all(torch.equal(before[key], value) for key, value in trained.learner.weights().items())
 
-    def test_the_same_seed_gives_the_same_figures_whatever_was_drawn_before(self, name, tiny_backbone):
-        expected = figures(learner_of(name, tiny_backbone, data_of(name)).run())
+    def test_the_same_seed_gives_the_same_figures_whatever_was_drawn_before(self, trained, tiny_backbone):
         torch.manual_seed(999)
         np.random.seed(999)
-        assert figures(learner_of(name, tiny_backbone, data_of(name)).run()) == expected
-        assert figures(learner_of(name, tiny_backbone, data_of(name), seed=2**40 + 1).run()) != expected
+        data = data_of(trained.name)
+        assert figures(learner_of(trained.name, tiny_backbone, data).run()) == trained.figures
+        other = learner_of(trained.name, tiny_backbone, data, seed=2**40 + 1)
+        assert figures([next(other.run())]) != trained.head
 
-    def test_hidden_labels_change_nothing(self, name, tiny_backbone):
-        expected = figures(learner_of(name, tiny_backbone, data_of(name)).run())
-        data = data_of(name)
+    def test_hidden_labels_change_nothing(self, trained, tiny_backbone):
+        data = data_of(trained.name)
         for part in (data.train, data.validation):
             part.targets[~part.observed] = np.nan
-        assert figures(learner_of(name, tiny_backbone, data).run()) == expected
+        assert figures(learner_of(trained.name, tiny_backbone, data).run()) == trained.figures
 
-    def test_restored_it_goes_on_bit_by_bit(self, name, tiny_backbone, tmp_path):
-        whole = learner_of(name, tiny_backbone, data_of(name), epochs=3)
-        expected = figures(whole.run())
-        first = learner_of(name, tiny_backbone, data_of(name), epochs=3)
-        head = [next(first.run())]
-        torch.save(first.state(), tmp_path / "state.pt")
-        second = learner_of(name, tiny_backbone, data_of(name), epochs=3)
+    def test_restored_it_continues_bit_by_bit(self, trained, tiny_backbone, tmp_path):
+        torch.save(trained.state, tmp_path / "state.pt")
+        second = learner_of(trained.name, tiny_backbone, trained.data)
         torch.manual_seed(5)
         second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
-        assert figures([*head, *second.run()]) == expected
-        part = data_of(name).validation
-        assert np.array_equal(whole.predict(part), second.predict(part))
-        for one, two in zip(tensors(whole.state()), tensors(second.state()), strict=True):
+        assert [*trained.head, *figures(second.run())] == trained.figures
+        for one, two in zip(tensors(trained.learner.state()), tensors(second.state()), strict=True):
             assert torch.equal(one, two)
 
-    def test_restored_after_its_last_epoch_it_has_nothing_left_to_do(self, name, tiny_backbone):
-        done = learner_of(name, tiny_backbone, data_of(name))
-        list(done.run())
-        again = learner_of(name, tiny_backbone, data_of(name))
-        again.restore(done.state())
+    def test_restored_after_its_last_epoch_it_has_nothing_left_to_do(self, trained, tiny_backbone):
+        again = learner_of(trained.name, tiny_backbone, trained.data)
+        again.restore(trained.learner.state())
         assert list(again.run()) == []
-        part = data_of(name).validation
-        assert np.array_equal(again.predict(part), done.predict(part))
+        part = trained.data.validation
+        assert np.array_equal(again.predict(part), trained.learner.predict(part))
 
-    def test_a_state_of_another_configuration_is_refused(self, name, tiny_backbone):
-        change = {"system/max_depth": 3} if name == "random_forest" else {"optimiser/lr": 7e-3}
-        other = learner_of(name, tiny_backbone, data_of(name), **change)
+    def test_a_state_of_another_configuration_is_refused(self, trained, tiny_backbone):
+        change = {"system/max_depth": 3} if trained.name == "random_forest" else {"optimiser/lr": 7e-3}
+        other = learner_of(trained.name, tiny_backbone, trained.data, **change)
         with pytest.raises(ValueError, match="written by another configuration"):
-            learner_of(name, tiny_backbone, data_of(name)).restore(other.state())
+            other.restore(trained.state)
 
-    def test_weights_kept_from_an_epoch_predict_as_they_did(self, name, tiny_backbone, tmp_path):
-        data = data_of(name)
-        learner = learner_of(name, tiny_backbone, data)
-        run = learner.run()
-        next(run)
-        torch.save(learner.weights(), tmp_path / "best.pt")
-        expected = learner.predict(data.validation)
-        list(run)
-        weights = torch.load(tmp_path / "best.pt", weights_only=True)
-        backbone = tiny_backbone if data.inputs.name == "log_mel" else None
+    def test_weights_kept_from_an_epoch_predict_as_they_did(self, trained, tiny_backbone):
+        backbone = tiny_backbone if trained.data.inputs.name == "log_mel" else None
         predict = make_predictor(
-            config_of(name), weights, backbone=backbone, target=Target.of(data), device=torch.device("cpu")
+            trained.learner.config, trained.weights, backbone=backbone, target=Target.of(trained.data), device=CPU
         )
-        assert np.array_equal(predict(data.validation), expected)
+        assert np.array_equal(predict(trained.data.validation), trained.predictions)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -154,7 +150,7 @@ class TestEveryNetwork:
         learner._forward = watched
         clips = next(learner._batches())
         learner.model.train()
-        learner._step(learner.data.train.batch(clips, torch.device("cpu")), 0)
+        learner._step(learner.data.train.batch(clips, CPU), 0)
         observed = torch.from_numpy(learner.data.train.observed[clips])
         assert (seen[0].grad[observed] != 0).any()
         assert (seen[0].grad[~observed] == 0).all()
@@ -179,11 +175,6 @@ class TestEveryNetwork:
 def test_the_systems_without_a_frozen_backbone_learn_what_can_be_heard(name, changes, tiny_backbone):
     results = list(learner_of(name, tiny_backbone, data_of(name), epochs=10, **changes).run())
     assert max(r.scores.macro_f1 for r in results) > 0.65
-
-
-def test_networks_have_a_trainer_and_forests_have_none(tiny_backbone):
-    made = {name: learner_of(name, tiny_backbone, data_of(name)) for name in NAMES}
-    assert {name for name, learner in made.items() if not isinstance(learner, Trainer)} == {"random_forest"}
 
 
 def tensors(state):

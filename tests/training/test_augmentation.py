@@ -11,8 +11,8 @@ from harness.features.inputs import LogMel
 from harness.features.log_mel import FrontEnd, log_mel
 from harness.training.augmentation import SILENCE, build_augmentation, spec_augment
 from search_spaces import PRESETS
-from tests.conftest import TINY, make_data
-from tests.support.systems import figures, learner_of
+from tests.conftest import make_data
+from tests.support.systems import learner_of
 
 MASKED = {"augmentation/kind": "specaugment", "augmentation/max_mels": 8, "augmentation/max_seconds": 0.1}
 
@@ -131,7 +131,7 @@ def test_training_hears_masked_clips_and_evaluation_never_does(tiny_backbone, mo
 
 def test_masks_differ_between_epochs_and_repeat_when_training_is_resumed(tiny_backbone, tmp_path):
     def training():
-        learner = learner_of("unet", tiny_backbone, make_data(seed=0), epochs=3, **MASKED)
+        learner = learner_of("unet", tiny_backbone, make_data(seed=0), epochs=2, **MASKED)
         masks, augment = [], learner._augment
         learner._augment = lambda x: (masks.append(augment(torch.zeros_like(x)) != 0), x)[1]
         return learner, masks
@@ -145,18 +145,6 @@ def test_masks_differ_between_epochs_and_repeat_when_training_is_resumed(tiny_ba
     torch.manual_seed(77)
     second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
     list(second.run())
-    assert len(expected) == 36
+    assert len(expected) == 24
     assert all(torch.equal(one, two) for one, two in zip(expected, head + tail, strict=True))
     assert not torch.equal(expected[0], expected[12])
-
-
-def test_resumed_training_with_masks_goes_on_bit_by_bit(tiny_backbone):
-    def training():
-        return learner_of("none", tiny_backbone, make_data(seed=0), epochs=3, **MASKED)
-
-    expected = figures(training().run())
-    first, second = training(), training()
-    head = [next(first.run())]
-    second.restore(first.state())
-    assert figures([*head, *second.run()]) == expected
-    assert TINY.hop_ms == 10.0

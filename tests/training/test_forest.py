@@ -30,7 +30,7 @@ def test_predictions_are_those_of_scikit_learn_on_mean_features_and_annotated_cl
     )
     for column in range(len(LABELS)):
         clips = data.train.observed[:, column]
-        made = RandomForestClassifier(n_estimators=100, max_depth=8, random_state=3)
+        made = RandomForestClassifier(n_estimators=10, max_depth=8, random_state=3)
         made.fit(train[clips], data.train.targets[clips, column] >= 0.5)
         expected = made.predict_proba(validation)[:, list(made.classes_).index(True)]
         assert np.array_equal(found[:, column], expected.astype(np.float32))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from harness.config.trial import TrialConfig
-from harness.models.baselines import AttentionModel
 from harness.models.build import Target, build_model
+from harness.models.systems import AttentionModel
 from harness.training import trainer
 from harness.training.losses import consistency
 from harness.training.mean_teacher import MeanTeacher

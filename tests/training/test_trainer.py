@@ -45,20 +45,6 @@ def test_every_reprogrammer_learns_what_can_be_heard(reprogrammer, tiny_backbone
     assert max(r.scores.macro_f1 for r in results) > 0.65
 
 
-def test_the_same_seed_gives_the_same_figures_and_another_seed_others(tiny_backbone, tiny_data):
-    one, same, other = (figures(trainer(tiny_backbone, tiny_data, seed=s).run()) for s in (0, 0, 1))
-    assert one == same
-    assert one != other
-
-
-def test_state_left_by_other_work_changes_nothing(tiny_backbone, tiny_data):
-    expected = figures(trainer(tiny_backbone, tiny_data).run())
-    torch.manual_seed(999)
-    np.random.seed(999)
-    torch.randn(7)
-    assert figures(trainer(tiny_backbone, tiny_data).run()) == expected
-
-
 class ReadInTurn:
     """Reads a batch when it is asked for, in the thread that asks."""
 
@@ -90,27 +76,6 @@ def test_what_cannot_be_read_ends_training_as_itself_and_leaves_no_thread(part, 
     with pytest.raises(IndexError, match="out of bounds for axis 0 with size 90"):
         next(training.run())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading ahead")]
-
-
-def test_a_restored_training_goes_on_bit_by_bit(tiny_backbone, tiny_data, tmp_path):
-    whole = trainer(tiny_backbone, tiny_data)
-    expected = figures(whole.run())
-    first = trainer(tiny_backbone, tiny_data)
-    run = first.run()
-    head = [next(run), next(run)]
-    torch.save(first.state(), tmp_path / "state.pt")
-    second = trainer(tiny_backbone, tiny_data)
-    torch.manual_seed(5)
-    second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert figures([*head, *second.run()]) == expected
-    for (name, one), two in zip(whole.model.state_dict().items(), second.model.state_dict().values(), strict=True):
-        assert torch.equal(one, two), name
-
-
-def test_a_state_of_another_configuration_is_refused(tiny_backbone, tiny_data):
-    other = trainer(tiny_backbone, tiny_data, **{"optimiser/lr": 1e-3})
-    with pytest.raises(ValueError, match="written by another configuration"):
-        trainer(tiny_backbone, tiny_data).restore(other.state())
 
 
 def test_the_state_holds_nothing_of_the_backbone(tiny_backbone, tiny_data):
@@ -155,28 +120,6 @@ def test_validation_takes_fewer_clips_at_once_of_longer_spectrograms(n_frames, s
     recorder = Recorder()
     assert _logits(recorder, None, part, device=CPU).shape == (70, 4)
     assert list(recorder.taken) == sizes
-
-
-def test_hidden_labels_change_nothing_in_training(tiny_backbone):
-    data = make_data(seed=0)
-    hidden = ~data.train.observed
-    expected = figures(trainer(tiny_backbone, data).run())
-    data.train.targets[hidden] = np.nan
-    data.validation.targets[~data.validation.observed] = np.nan
-    assert figures(trainer(tiny_backbone, data).run()) == expected
-
-
-def test_bfloat16_training_stays_near_float32(tiny_backbone, tiny_data):
-    def last(precision):
-        config = TrialConfig.from_paths(PATHS)
-        model = build_model(config, tiny_backbone, Target.of(tiny_data), seed=0, device=CPU)
-        training = Trainer(
-            model, tiny_backbone, data=tiny_data, config=config, epochs=1, seed=0, device=CPU, precision=precision
-        )
-        return next(training.run()).train_loss
-
-    assert last("bf16") == pytest.approx(last("fp32"), rel=0.05)
-    assert last("bf16") != last("fp32")
 
 
 def test_soft_targets_differ_from_hard_ones(tiny_backbone, tiny_data):
