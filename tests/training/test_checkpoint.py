@@ -1,9 +1,12 @@
 """A checkpoint describes itself: it is all that another process needs to predict."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,45 +33,55 @@ PROVENANCE = {
 }
 
 
+@pytest.fixture(scope="module")
+def backbone_file(tmp_path_factory):
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("backbone") / "tiny.safetensors"
+    save_ast(file, Ast(TINY), {})
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory, backbone_file):
+    """Return a function that trains a system in a session, once: its checkpoint, validation clips and last report."""
+    digests = {"log_mel_digest": "f" * 64, "vggish_digest": "f" * 64}
+    provenance = {**PROVENANCE, **digests, "backbone_digest": backbone_digest(load_backbone(backbone_file))}
+    spec = make_spec("s", epochs=2, backbone=backbone_file, data=DataSpec(split="artist"), provenance=provenance)
+
+    @cache
+    def trained(name, assignment):
+        mapper = {"mapper/kind": "many_to_one", "mapper/assignment": assignment} if assignment else {}
+        paths, data = {**config_of(name).to_paths(), **mapper}, data_of(name)
+        shared = tmp_path_factory.mktemp("study")
+        task = TrialTask(number=3, paths=paths, study=spec, seed=5, shared=str(shared), threads=1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("harness.study.session._draw_figures", lambda *_, **__: None)
+            patch.setattr("harness.study.session._data", lambda *_: data)
+            *_, report = Session(task)
+        return shared / "trials/003" / BEST, data.validation, report
+
+    return trained
+
+
 @pytest.fixture
-def trained(tmp_path, tiny_file, monkeypatch):
-    """Return a function that trains a system in a session: its checkpoint file and its validation clips."""
-    monkeypatch.setattr("harness.study.session._draw_figures", lambda *_, **__: None)
+def trained(train, tmp_path):
+    """Return a function like `train` that gives each test a checkpoint file of its own."""
 
-    def train(name, **paths):
-        data = data_of(name)
-        monkeypatch.setattr("harness.study.session._data", lambda *_: data)
-        backbone = load_backbone(tiny_file)
-        digests = {"log_mel_digest": "f" * 64, "vggish_digest": "f" * 64}
-        task = TrialTask(
-            number=3,
-            paths={**config_of(name).to_paths(), **paths},
-            study=make_spec(
-                "s",
-                epochs=2,
-                backbone=tiny_file,
-                data=DataSpec(split="artist"),
-                provenance={**PROVENANCE, **digests, "backbone_digest": backbone_digest(backbone)},
-            ),
-            seed=5,
-            shared=str(tmp_path / "study"),
-            threads=1,
-        )
-        reports = list(Session(task))
-        return tmp_path / "study/trials/003" / BEST, data.validation, reports[-1]
+    def copied(name, assignment=None):
+        file, validation, report = train(name, assignment)
+        return Path(shutil.copy(file, tmp_path)), validation, report
 
-    return train
+    return copied
 
 
-def change(file, **changes):
-    """Write a checkpoint with another header or other tensors."""
-    header = {**asdict(read_header(file)), **changes.pop("header", {})}
-    tensors = load(file.read_bytes())
-    metadata = {"checkpoint_version": changes.pop("version", "1"), "checkpoint": json.dumps(header)}
-    file.write_bytes(save({**tensors, **changes}, metadata=metadata))
+def rewrite(file, *, version="1", header=None, weights=None):
+    """Write a checkpoint with another version, header or tensors."""
+    values = json.dumps(header or asdict(read_header(file)))
+    tensors = load(file.read_bytes()) if weights is None else weights
+    file.write_bytes(save(tensors, {"checkpoint_version": version, "checkpoint": values}))
 
 
-def test_its_header_says_what_it_holds_and_where_it_comes_from(trained, tiny_file):
+def test_its_header_says_what_it_holds_and_where_it_comes_from(trained, backbone_file):
     file, _, report = trained("cnn")
     header = read_header(file)
     assert header.config == config_of("cnn").to_paths()
@@ -76,8 +89,8 @@ def test_its_header_says_what_it_holds_and_where_it_comes_from(trained, tiny_fil
     assert header.front_end == asdict(TINY.front_end)
     assert (header.input, header.seed, header.commit) == ("log_mel", 5, "c0ffee")
     assert header.backbone == {
-        "name": tiny_file,
-        "digest": backbone_digest(load_backbone(tiny_file)),
+        "name": backbone_file,
+        "digest": backbone_digest(load_backbone(backbone_file)),
         "revision": "abc",
     }
     assert (header.data["split"], header.data["digest"], header.data["data_digest"]) == ("artist", "f" * 64, "d" * 64)
@@ -85,18 +98,19 @@ def test_its_header_says_what_it_holds_and_where_it_comes_from(trained, tiny_fil
     assert header.versions == {"torch": torch.__version__}
 
 
-@pytest.mark.parametrize("name", ["unet", "noise", "finetune", "cnn_baseline", "mean_teacher", "random_forest"])
-def test_a_loaded_checkpoint_scores_as_its_best_epoch_did(trained, name):
-    file, validation, report = trained(name)
-    loaded = load_checkpoint(file)
-    found = loaded.predict(validation)
-    scores = score(found, validation.targets, observed=validation.observed, labels=LABELS)
-    assert scores.figures == report.best.figures
-
-
-def test_a_measured_label_mapping_comes_from_the_file(trained):
-    paths = {"mapper/kind": "many_to_one", "mapper/assignment": "frequent"}
-    file, validation, report = trained("cnn", **paths)
+@pytest.mark.parametrize(
+    ("name", "assignment"),
+    [
+        ("unet", None),
+        ("cnn", "frequent"),
+        ("finetune", None),
+        ("cnn_baseline", None),
+        ("mean_teacher", None),
+        ("random_forest", None),
+    ],
+)
+def test_a_loaded_checkpoint_scores_as_its_best_epoch_did(trained, name, assignment):
+    file, validation, report = trained(name, assignment)
     found = load_checkpoint(file).predict(validation)
     scores = score(found, validation.targets, observed=validation.observed, labels=LABELS)
     assert scores.figures == report.best.figures
@@ -129,13 +143,14 @@ def test_another_backbone_is_refused_by_its_digest(trained, tmp_path):
         load_checkpoint(file, backbone=str(tmp_path / "other.safetensors"))
 
 
-def test_the_same_backbone_may_lie_elsewhere(trained, tmp_path, tiny_file):
+def test_the_same_backbone_may_lie_elsewhere(trained, tmp_path, backbone_file):
     file, validation, _ = trained("cnn")
     expected = load_checkpoint(file).predict(validation)
-    (tmp_path / "tiny.safetensors").rename(tmp_path / "moved.safetensors")
+    header = asdict(read_header(file))
+    rewrite(file, header={**header, "backbone": {**header["backbone"], "name": str(tmp_path / "gone.safetensors")}})
     with pytest.raises(FileNotFoundError, match="backbone"):
         load_checkpoint(file)
-    found = load_checkpoint(file, backbone=str(tmp_path / "moved.safetensors")).predict(validation)
+    found = load_checkpoint(file, backbone=backbone_file).predict(validation)
     assert np.array_equal(found, expected)
 
 
@@ -146,21 +161,21 @@ def test_a_file_that_is_no_whole_checkpoint_of_this_version_is_refused(trained, 
     if damage == "cut":
         file.write_bytes(content[:-9])
     elif damage == "another version":
-        change(file, version="7")
+        rewrite(file, version="7")
     elif damage == "no header":
         file.write_bytes(save(load(content)))
     elif damage == "a pickle":
         torch.save({"model": torch.ones(2)}, file)
     else:
-        header = read_header(file)
-        weights = load(content)
-        weights.popitem()
-        file.write_bytes(save(weights, {"checkpoint_version": "1", "checkpoint": json.dumps(asdict(header))}))
+        rewrite(file, weights=dict([*load(content).items()][1:]))
     with pytest.raises(ValueError, match=BEST):
         load_checkpoint(file)
 
 
 def test_a_study_in_an_object_store_has_checkpoints_too(trained, tmp_path):
     file, validation, _ = trained("cnn")
+    place = tmp_path / "study/trials/003"
+    place.mkdir(parents=True)
+    shutil.copy(file, place)
     content = TrialFiles(f"file://{tmp_path}/study", 3).read(BEST)
     assert np.array_equal(load_checkpoint(content).predict(validation), load_checkpoint(file).predict(validation))
