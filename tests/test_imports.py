@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,18 +43,21 @@ ROOMS = (
 COMMANDS = {"__main__", "bench", "evaluate", "params", "pretrain", "reproduce"}
 
 
+@cache
+def nodes_of(path):
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
 def imports_of(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+    nodes = nodes_of(path)
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return plain + [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
 
 
 def names_in(path):
     """Return all that a module imports or uses by name, one a line; docstrings and comments do not count."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
-    fields = [getattr(node, name, None) for node in nodes for name in ("module", "name", "id", "attr")]
+    fields = [getattr(node, name, None) for node in nodes_of(path) for name in ("module", "name", "id", "attr")]
     return "\n".join(field for field in fields if isinstance(field, str))
 
 

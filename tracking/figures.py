@@ -53,12 +53,7 @@ def words(label: str) -> str:
     return label.replace("_", " ")
 
 
-def f1_by_label(
-    path: Path,
-    f1: Mapping[str, float],
-    *,
-    title: str = "",
-) -> Path:
+def f1_by_label(path: Path, f1: Mapping[str, float], *, title: str = "") -> Path:
     """Draw a bar for each label, best first."""
     labels = sorted(f1, key=lambda label: -f1[label])
     rows = np.arange(len(labels))
@@ -97,7 +92,6 @@ def learning_curves(
         axes.set_xlabel("epoch", fontsize=TEXT_PT)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         finish(axes, grid="y")
-    for axes in (left, right):
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=TEXT_PT, frameon=False)
     return save(figure, path, title)
 
@@ -128,21 +122,16 @@ def input_change(
             picture.T, cmap=colours, vmin=low, vmax=high,
             origin="lower", aspect="auto", extent=extent, interpolation="nearest",
         )  # fmt: skip
-        _label_panel(axes, name, is_last=picture is difference)
+        axes.set_title(name, fontsize=TEXT_PT, loc="left")
+        axes.set_ylabel("mel bin", fontsize=TEXT_PT)
+        axes.tick_params(labelsize=TEXT_PT - 1, labelbottom=picture is difference)
         if picture is not before:
             height = 0.23 if picture is difference else 0.525
             scale = figure.add_axes((0.925, place, 0.015, height))
             figure.colorbar(image, cax=scale)
             scale.tick_params(labelsize=TEXT_PT - 1)
+    axes.set_xlabel("time (s)", fontsize=TEXT_PT)
     return save(figure, path, title)
-
-
-def _label_panel(axes: Axes, name: str, *, is_last: bool) -> None:
-    axes.set_title(name, fontsize=TEXT_PT, loc="left")
-    axes.set_ylabel("mel bin", fontsize=TEXT_PT)
-    axes.tick_params(labelsize=TEXT_PT - 1, labelbottom=is_last)
-    if is_last:
-        axes.set_xlabel("time (s)", fontsize=TEXT_PT)
 
 
 def _span(values: Float[np.ndarray, "frame mel"]) -> tuple[float, float]:

@@ -10,8 +10,9 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
@@ -26,14 +27,12 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
 
 _ENVIRONMENT = {
-    # MLflow's own defaults block four minutes on a dead server, and may create a run twice. The outbox retries, and
-    # looks for the run first.
+    # MLflow's own retries block four minutes on a dead server, and may create a run twice. The outbox retries itself.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the terminal is the study's
 }
-_NOTHING: Mapping[str, Any] = {}
 # Authentication errors are not among them: a user can correct a password, but nobody brings back a dropped record.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE")
 
@@ -65,16 +64,13 @@ class Address:
 
 
 def prepare_environment() -> None:
-    """Configure MLflow for a caller that retries by itself; the user's own settings stay.
-
-    Call it from the main thread: the environment belongs to the process.
-    """
+    """Configure MLflow for a caller that retries by itself; the user's settings stay. Call it in the main thread."""
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
 
 
 def load_mlflow() -> None:
-    """Import MLflow now, for a program in which two threads would otherwise import it at the same time."""
+    """Import MLflow now, for a program in which two threads would otherwise import it at once."""
     prepare_environment()
     import mlflow  # noqa: F401, PLC0415
 
@@ -94,7 +90,7 @@ def find_experiment(client: "MlflowClient", address: Address) -> "Experiment | N
     """Return the experiment of an address, None if there is none.
 
     Raises:
-        ValueError: somebody has deleted the experiment.
+        ValueError: the experiment was deleted.
     """
     found = client.get_experiment_by_name(address.experiment)
     if found is not None and found.lifecycle_stage != "active":
@@ -118,7 +114,7 @@ def ensure_experiment(client: "MlflowClient", address: Address) -> str:
 def follow_move(address: Address) -> None:
     """Correct the artifact paths of an SQLite store that was moved: MLflow stores them as absolute."""
     directory, database = address.artifact_directory, sqlite_path(address.uri)
-    if directory is None or database is None or not database.exists():
+    if directory is None or database is None:
         return
     new = directory.as_uri()
     with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
@@ -135,7 +131,7 @@ def follow_move(address: Address) -> None:
         )
 
 
-class RefusedError(Exception):
+class RefusedError(ValueError):
     """The store will never take a record, or a part of it."""
 
 
@@ -144,8 +140,7 @@ def is_refusal(error: Exception) -> bool:
     code = getattr(error, "error_code", None)
     if code is not None:
         return code in _REFUSALS
-    is_broken = isinstance(error, TypeError | ValueError | LookupError | AttributeError)
-    return isinstance(error, RefusedError) or (is_broken and not isinstance(error, OSError))
+    return isinstance(error, TypeError | ValueError | LookupError | AttributeError) and not isinstance(error, OSError)
 
 
 class Store:
@@ -167,7 +162,7 @@ class Store:
         return self._connection
 
     def forget(self) -> None:
-        """Drop everything cached about the store, which may have been replaced."""
+        """Forget the connection and all run ids: the store may have been replaced."""
         self._connection = None
         self._run_ids.clear()
 
@@ -190,14 +185,32 @@ class Store:
         Raises:
             RefusedError: the store refuses some of it; the rest is written.
         """
-        actions: Mapping[str, Callable[[Record], None]] = {
-            "run": self._open,
-            "params": self._write_params,
-            "metrics": self._write_metrics,
-            "artifact": self._upload,
-            "end": self._end,
-        }
-        actions[record.op](record)
+        from mlflow.entities import Metric, Param  # noqa: PLC0415
+
+        if record.op == "run":
+            self._open(record)
+            return
+        client, _, views = self.connect()
+        run_id, body = self._run_id(record.key), record.body
+        match record.op:
+            case "params":
+                self._write(run_id, "params", [Param(*param) for param in body["values"].items()])
+                if is_trial_key(record.key) and body.get("is_searched", True):
+                    views.add_trial(run_id, body["values"])
+            case "metrics":
+                values = body["values"].items()
+                self._write(
+                    run_id, "metrics", [Metric(name, value, record.time_ms, body["step"]) for name, value in values]
+                )
+            case "artifact":
+                if not Path(body["path"]).exists():
+                    raise RefusedError(f"{body['path']} no longer exists")
+                client.log_artifact(run_id, body["path"], body["folder"] or None)
+            case "end":
+                self._write_tags(run_id, body["tags"])
+                client.set_terminated(run_id, body["status"], end_time=record.time_ms)
+            case _:
+                assert_never(record.op)
 
     def _open(self, record: Record) -> None:
         client, experiment_id, views = self.connect()
@@ -209,72 +222,35 @@ class Store:
                 tags["mlflow.parentRunId"] = self._run_id(body["parent"])
             run = client.create_run(experiment_id, start_time=record.time_ms, tags=tags)
         else:
-            self._write(run.info.run_id, tags=body["tags"])
+            self._write_tags(run.info.run_id, body["tags"])
             client.update_run(run.info.run_id, status="RUNNING")
         self._run_ids[record.key] = run.info.run_id
         views.add_columns(body.get("labels", ()), body.get("metrics", ()))
 
-    def _write_params(self, record: Record) -> None:
-        run_id, values = self._run_id(record.key), record.body["values"]
-        self._write(run_id, params=values)
-        if is_trial_key(record.key) and record.body.get("is_searched", True):
-            self.connect()[2].add_trial(run_id, values)
-
-    def _write_metrics(self, record: Record) -> None:
-        metrics = {name: (value, record.time_ms, record.body["step"]) for name, value in record.body["values"].items()}
-        self._write(self._run_id(record.key), metrics=metrics)
-
-    def _upload(self, record: Record) -> None:
-        path = Path(record.body["path"])
-        if not path.exists():
-            raise RefusedError(f"{path} no longer exists")
-        self.connect()[0].log_artifact(self._run_id(record.key), str(path), record.body["folder"] or None)
-
-    def _end(self, record: Record) -> None:
-        run_id = self._run_id(record.key)
-        self._write(run_id, tags=record.body["tags"])
-        self.connect()[0].set_terminated(run_id, record.body["status"], end_time=record.time_ms)
-
-    def _write(
-        self,
-        run_id: str,
-        *,
-        params: Mapping[str, str] = _NOTHING,
-        metrics: Mapping[str, tuple[float, int, int]] = _NOTHING,
-        tags: Mapping[str, str] = _NOTHING,
-    ) -> None:
-        """Write a batch; if the store refuses it, write its items one by one and name the refused ones."""
-        from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415
-
-        def write(batch: Sequence[Param | Metric | RunTag]) -> None:
-            client.log_batch(
-                run_id,
-                params=[item for item in batch if isinstance(item, Param)],
-                metrics=[item for item in batch if isinstance(item, Metric)],
-                tags=[item for item in batch if isinstance(item, RunTag)],
-            )
-
-        client, refused = self.connect()[0], []
-        batch: list[Param | Metric | RunTag] = [
-            *(Param(*item) for item in params.items()),
-            *(Metric(name, *point) for name, point in metrics.items()),
-            *(RunTag(*item) for item in tags.items()),
-        ]
+    def _write(self, run_id: str, kind: Literal["params", "metrics", "tags"], items: Sequence[Any]) -> None:
+        """Write MLflow's entities; if the store refuses them together, write them singly and name the refused ones."""
+        write: Callable[..., object] = partial(self.connect()[0].log_batch, run_id)
         try:
-            return write(batch)
+            write(**{kind: items})
+            return
         except Exception as error:
-            if len(batch) < 2 or not is_refusal(error):
+            if len(items) < 2 or not is_refusal(error):
                 raise
-        for item in batch:
+        refused = []
+        for item in items:
             try:
-                write([item])
+                write(**{kind: [item]})
             except Exception as error:
                 if not is_refusal(error):
                     raise
                 refused.append(f"{item.key}: {error}")
         if refused:
             raise RefusedError("; ".join(refused))
-        return None
+
+    def _write_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag  # noqa: PLC0415
+
+        self._write(run_id, "tags", [RunTag(*tag) for tag in tags.items()])
 
     def _run_id(self, key: str) -> str:
         if key not in self._run_ids:
@@ -318,9 +294,8 @@ def _ensure_sqlite(database: Path) -> None:
 @contextmanager
 def _no_stray_directory(uri: str) -> Iterator[None]:
     """Remove the directory that MLflow makes after the escaped spelling of a path."""
-    database = sqlite_path(uri)
-    spelled = Path(uri.removeprefix("sqlite:///")).parent
-    strays = [place for place in (spelled, *spelled.parents) if database and not place.exists()]
+    database, spelled = sqlite_path(uri), Path(uri.removeprefix("sqlite:///")).parent
+    strays = [place for place in (spelled, *spelled.parents) if not place.exists()]
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ its charts by the text before the last `/` and has no logarithmic axes, hence th
 import hashlib
 import posixpath
 import re
+from typing import Literal
 
 # Final figures of a trial.
 MACRO_F1 = "macro_f1"
@@ -63,6 +64,9 @@ _COLOURS = {
 }
 _OTHER_COLOURS = ("#D55E00", "#CC79A7", "#56B4E9", "#8C6D1F")
 
+Labelled = Literal["f1", "val_f1", "test_f1", "test_mean", "test_std"]
+"""Figures of each label: the final F1, by epoch, on the test split; and of each configuration, over seeds."""
+
 _UNSAFE = re.compile(r"[^/\w.\- :]|_(?=x[0-9A-F]{4,6}_)")
 _ESCAPE = re.compile(r"_x([0-9A-F]{4,6})_")
 
@@ -79,7 +83,7 @@ def safe(label: str) -> str:
 
 
 def label_of(metric: str) -> str:
-    """Return the label of a metric that `f1`, `val_f1` or `test_f1` named."""
+    """Return the label of a metric that `labelled` named."""
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), metric.partition("/")[2])
 
 
@@ -95,34 +99,14 @@ def experiment_name(data: str, backbone: str) -> str:
     return f"reprogramming {data} {backbone}".replace("/", "-")
 
 
-def f1(label: str) -> str:
-    """Name a label's final F1."""
-    return f"f1/{safe(label)}"
-
-
-def val_f1(label: str) -> str:
-    """Name a label's F1 on validation, by epoch."""
-    return f"val_f1/{safe(label)}"
+def labelled(figure: Labelled, label: str) -> str:
+    """Name a label's F1, or a configuration's macro-F1 over seeds, such as `val_f1/banjo` for `banjo`."""
+    return f"{figure}/{safe(label)}"
 
 
 def test(name: str) -> str:
     """Name a figure on the test split."""
     return f"test/{name}"
-
-
-def test_f1(label: str) -> str:
-    """Name a label's F1 on the test split."""
-    return f"test_f1/{safe(label)}"
-
-
-def test_mean(configuration: str) -> str:
-    """Name the mean over seeds of a configuration's macro-F1 on the test split."""
-    return f"test_mean/{safe(configuration)}"
-
-
-def test_std(configuration: str) -> str:
-    """Name the standard deviation over seeds of a configuration's macro-F1 on the test split."""
-    return f"test_std/{safe(configuration)}"
 
 
 def params_of(part: str) -> str:

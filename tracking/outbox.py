@@ -5,8 +5,8 @@
     …
     print(outbox.close())
 
-Adding a record appends a line to a file: it takes well under a millisecond and never waits for MLflow. A slow, dead or
-missing server costs the study nothing; `python -m tracking.sync` delivers the rest later.
+Adding a record takes well under a millisecond and never waits for MLflow: a slow, dead or missing server costs the
+study nothing. `python -m tracking.sync` delivers the rest later.
 
 Files in the study's directory, each of which survives `kill -9` at any point:
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tracking.mlflow_store import Address, Store, is_refusal, prepare_environment
-from tracking.records import Record, epoch_name, from_line, trial_key
+from tracking.records import Record, epoch_name, trial_key
 from tracking.uris import checked_uri, relative_uri, resolved_uri
 
 _LOG = logging.getLogger(__name__)
@@ -50,19 +50,11 @@ class Spool:
 
     def repair(self) -> None:
         """Cut off a last line that a killed writer left incomplete."""
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self.path, whole)
+        if self.path.exists():
+            os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
 
     def append(self, records: Iterable[Record]) -> None:
-        """Append records in one write, all of them or none.
-
-        Raises:
-            OSError: the disk is full, or the like.
-        """
+        """Append records in one write, all of them or none; a full disk is an `OSError`."""
         content = "".join(_moved(record, self._stored).to_line() for record in records).encode()
         with self.path.open("ab", buffering=0) as file:
             before = os.fstat(file.fileno()).st_size
@@ -81,17 +73,17 @@ class Spool:
                     return
                 offset += len(line)
                 try:
-                    yield _moved(from_line(line.decode()), self.study_dir.joinpath), offset
+                    yield _moved(Record.of_line(line.decode()), self.study_dir.joinpath), offset
                 except ValueError:
                     yield None, offset
 
     def _stored(self, path: str) -> Path:
-        """Return the path of a file in the study's directory as a relative one, since both move together."""
+        """Return a path inside the study's directory as a relative one, since both move together."""
         inside = Path(path).is_relative_to(self.study_dir)
         return Path(path).relative_to(self.study_dir) if inside else Path(path)
 
     def read_state(self) -> tuple[Address, int]:
-        """Return the address of the records, and the offset up to which they are delivered.
+        """Return the address of the records, and the offset of the first undelivered one.
 
         Raises:
             ValueError: the directory has no outbox.
@@ -105,7 +97,7 @@ class Spool:
         return address, delivered if delivered <= size else 0
 
     def write_state(self, address: Address, delivered: int) -> None:
-        """Replace the state in one step, such that a reader finds the old or the new one."""
+        """Replace the state in one step."""
         state = {
             "tracking_uri": relative_uri(address.uri, self.study_dir),
             "experiment": address.experiment,
@@ -119,8 +111,8 @@ class Spool:
 class Courier:
     """Delivers records in order, while it holds the lock: to `address`, or to the one in the outbox's state.
 
-    A courier to another store starts from the first record and leaves the state alone. Repeated delivery is harmless:
-    a run is found by its key, and a repeated value changes nothing.
+    Delivery to another `address` starts from the first record and leaves the state alone. Repeated delivery is
+    harmless: a run is found by its key, and a repeated value changes nothing.
     """
 
     def __init__(self, spool: Spool, address: Address | None = None) -> None:
@@ -137,17 +129,20 @@ class Courier:
     def deliver(self, *, must_stop: Callable[[], bool] = lambda: False) -> str | None:
         """Deliver until nothing is left, an error occurs, or `must_stop`; return the error.
 
-        Returns at once if another process is delivering.
+        Return at once if another process is delivering.
         """
         try:
             with self.spool.lock:
-                while not must_stop() and (record := next(self.spool.read(self._offset()), None)):
+                while not must_stop():
+                    self._check_store()
+                    if (record := next(self.spool.read(self._offset()), None)) is None:
+                        break
                     self._deliver_one(*record)
         except Timeout:
             return None
         except Exception as error:
             _LOG.debug("delivery to %s", self.store.address, exc_info=True)
-            self._doubt()
+            self._reconnect()
             return one_line(error)
         return None
 
@@ -163,11 +158,9 @@ class Courier:
     def _deliver_one(self, record: Record | None, end: int) -> None:
         """Deliver a record, or skip it with a warning.
 
-        A refusal counts once a new connection repeats it. Any other error counts if it has come `_MAX_TRIES` times
-        while the store was up.
+        A record is skipped if the store refuses it over two connections, or if another error occurs `_MAX_TRIES` times
+        while the store is up.
         """
-        if self._is_another_store():
-            return None
         tries = self._tries_at[1] + 1 if self._tries_at[0] == end else 1
         self._tries_at = (end, tries)
         try:
@@ -176,29 +169,29 @@ class Courier:
             self.store.apply(record)
         except Exception as error:
             if is_refusal(error) and tries == 1:
-                return self._doubt()
+                self._reconnect()
+                return
             if not is_refusal(error) and not (tries >= _MAX_TRIES and self.store.is_up()):
                 raise
             self.refused += 1
             name = f"{record.key} {record.name}" if record else f"the line that ends at byte {end}"
             _LOG.warning("MLflow refused a record (%s in %s): %s", name, self.spool.path, one_line(error))
         self._set_offset(end)
-        return None
 
-    def _is_another_store(self) -> bool:
-        """Connect; return whether the store lacks this study's first run, and start from the first record if so."""
-        self.store.connect()
+    def _check_store(self) -> None:
+        """Connect, unless there is no record; start from the first one if the store has lost its run."""
         if self._is_known:
-            return False
-        self._is_known = True
+            return
         first = next(((record, end) for record, end in self.spool.read() if record), None)
-        if first is None or first[1] > self._offset() or self.store.has_run(first[0].key):
-            return False
-        _LOG.warning("%s no longer has this study: all of it is delivered again", self.store.address)
-        self._set_offset(0)
-        return True
+        if first is None:
+            return
+        self.store.connect()
+        if first[1] <= self._offset() and not self.store.has_run(first[0].key):
+            _LOG.warning("%s no longer has this study: all of it is delivered again", self.store.address)
+            self._set_offset(0)
+        self._is_known = True
 
-    def _doubt(self) -> None:
+    def _reconnect(self) -> None:
         self.store.forget()
         self._is_known = False
 
@@ -207,8 +200,7 @@ class Outbox:
     """Takes a study's records, keeps them in the study's directory, and delivers them from a thread.
 
     `study_key` identifies the study in MLflow. It is drawn once for a directory: two studies of one name never mix.
-    Delivery begins after `head_start_s`: importing MLflow and making a store take a few seconds of Python, which
-    would otherwise slow the study's own start.
+    Delivery begins after `head_start_s`, since importing MLflow and making a store slow the study's own start.
 
     Raises:
         ValueError: MLflow does not take `tracking_uri`, or it holds a password.
@@ -268,7 +260,7 @@ class Outbox:
         return self._courier.left()
 
     def close(self, *, timeout_s: float = 10.0) -> str:
-        """Give delivery `timeout_s` more seconds; return a line for each kind of record that MLflow lacks, if any."""
+        """Give delivery `timeout_s` more seconds; return a line for each kind of record that MLflow lacks."""
         self._is_closing.set()
         self._news.set()
         self._thread.join(timeout_s)

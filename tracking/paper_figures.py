@@ -1,4 +1,4 @@
-"""The paper's figures for measured results: labels, systems over seeds, labels by system, and heat maps.
+"""Figures of whole studies: the paper's, with the results measured here, macro-F1 against size, and heat maps.
 
 Conventions: F1 are fractions; systems and labels appear in the given order, under the given names. Every function
 writes `stem` with each of the suffixes, makes its directory, and returns the files.
@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 
 from tracking.figures import (
@@ -33,8 +34,10 @@ from tracking.figures import (
     save_each,
     words,
 )
+from tracking.names import colour_of
 
-_MARKS = tuple(zip((GREY, AMBER, SKY, GREEN, YELLOW, BLACK, PURPLE, ORANGE, BLUE), "osD^vPXph", strict=True))
+_SHAPES = "osD^vPXph"
+_MARKS = tuple(zip((GREY, AMBER, SKY, GREEN, YELLOW, BLACK, PURPLE, ORANGE, BLUE), _SHAPES, strict=True))
 _WIDTH_INCHES = 8.0
 _DARK_FROM = 0.6
 """White text is easier to read than black above this fraction of the colour scale."""
@@ -95,6 +98,39 @@ def macro_f1_box_plot(
     finish(axes)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=4, fontsize=TEXT_PT, frameon=False)
+    return save_each(figure, stem, title, suffixes=suffixes)
+
+
+def macro_f1_against_params(
+    stem: Path,
+    macro_f1: Mapping[str, Sequence[float]],
+    *,
+    params: Mapping[str, int | None],
+    floor: float | None = None,
+    title: str = "",
+    suffixes: Sequence[str] = SUFFIXES,
+) -> list[Path]:
+    """Draw the mean and the range over seeds of each system, over its number of trainable parameters.
+
+    A system that has none, such as trees, stands at the left. `floor` belongs to the majority class.
+    """
+    figure = Figure(figsize=(_WIDTH_INCHES, 4.4), layout="constrained")
+    axes = figure.subplots()
+    counts = [count for count in params.values() if count] or [1_000]
+    left = min(counts) / 8
+    _named_ranges(axes, {name: (params[name] or left, values) for name, values in macro_f1.items() if len(values)})
+    if not all(params.values()):
+        axes.text(left, 0.95, "no parameters", transform=axes.get_xaxis_transform(), ha="center", fontsize=TEXT_PT)
+    if floor is not None:
+        axes.axhline(floor, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
+        text = axes.text(0.99, floor, f"majority class {floor:.3f}", fontsize=TEXT_PT, ha="right", va="bottom")
+        text.set_transform(axes.get_yaxis_transform())
+    axes.set_xscale("log")
+    axes.set_xlim(left / 2.5 if not all(params.values()) else min(counts) / 2, 10 * max(counts))  # room for the names
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_xlabel("trainable parameters", fontsize=TEXT_PT)
+    axes.set_ylabel("macro-F1 on the test split, mean and range", fontsize=TEXT_PT)
+    finish(axes, grid="both")
     return save_each(figure, stem, title, suffixes=suffixes)
 
 
@@ -190,6 +226,25 @@ def heat_map(
     scale.set_label("mean macro-F1", fontsize=TEXT_PT)
     scale.ax.tick_params(labelsize=TEXT_PT - 1)
     return save_each(figure, stem, title, suffixes=suffixes)
+
+
+def _named_ranges(axes: Axes, points: Mapping[str, tuple[float, Sequence[float]]]) -> None:
+    """Draw each system's values at its x: their range, their mean, and beside it the name, which covers no other."""
+    means = {system: float(np.mean(values)) for system, (_, values) in points.items()}
+    line = max(max(means.values()) - min(means.values()), 0.1) / 12
+    names: list[tuple[float, float]] = []
+    for system, mean in sorted(means.items(), key=lambda item: item[1]):
+        x, values = points[system]
+        colour, shape = colour_of(system), _SHAPES[list(points).index(system) % len(_SHAPES)]
+        axes.vlines(x, min(values), max(values), color=colour, linewidth=3, alpha=0.5, zorder=1)
+        axes.plot(x, mean, shape, color=colour, markersize=9, markeredgecolor=BLACK, markeredgewidth=0.6, zorder=3)
+        height = max([mean, *(other + line for place, other in names if 0.1 < place / x < 10)])
+        names.append((x, height))
+        axes.annotate(
+            f"{system}  {mean:.3f}", (x, mean), (1.2 * x, height), va="center", fontsize=TEXT_PT,
+            arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.6, "relpos": (0, 0.5)},
+            path_effects=[withStroke(linewidth=3, foreground="white")], zorder=2,
+        )  # fmt: skip
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from tracking import names
 
@@ -38,24 +38,20 @@ class Record:
     time_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
     def to_line(self) -> str:
-        """Write the record as one line of JSON, line end included."""
+        """Return the record as one line of JSON, line end included."""
         return json.dumps(self.__dict__, separators=(",", ":")) + "\n"
 
+    @classmethod
+    def of_line(cls, line: str) -> "Record":
+        """Read a line that `to_line` wrote.
 
-def from_line(line: str) -> Record:
-    """Read a line that `to_line` wrote.
-
-    Raises:
-        ValueError: the line is not JSON, or a field of a record is missing.
-    """
-    fields = json.loads(line)
-    try:
-        record = Record(**fields)
-    except TypeError as error:
-        raise ValueError(f"not a record: {error}") from None
-    if record.op not in get_args(Op):
-        raise ValueError(f"op={record.op!r}: must be one of {', '.join(get_args(Op))}")
-    return record
+        Raises:
+            ValueError: the line is not JSON, or a field of a record is missing.
+        """
+        try:
+            return cls(**json.loads(line))
+        except TypeError as error:
+            raise ValueError(f"not a record: {error}") from None
 
 
 def trial_key(study: str, number: int) -> str:
@@ -120,7 +116,12 @@ def open_trial(
         "parent": study,
         "tags": _texts({**tags, names.KIND: kind, "mlflow.runColor": colour}),
     }
-    written = _params(key, {**params, **_log10(params)}, is_searched=kind == names.TRIAL_KIND)
+    rates = {
+        names.log10_path(path): f"{math.log10(value):.4f}"
+        for path, value in params.items()
+        if names.is_learning_rate(path) and isinstance(value, int | float) and value > 0
+    }
+    written = _params(key, {**params, **rates}, is_searched=kind == names.TRIAL_KIND)
     return [Record("run", key, "run", opening), *written]
 
 
@@ -137,10 +138,8 @@ def log_epoch(
     """Record an epoch (from 1): `val` and `train` are keyed by bare metric name, `val_f1` by label."""
     values: dict[str, Any] = {f"val/{name}": value for name, value in val.items()}
     values |= {f"train/{name}": value for name, value in train.items()}
-    values |= {names.val_f1(label): value for label, value in val_f1.items()}
-    values[names.LR] = lr
-    body = {"step": epoch, "values": _numbers(values)}
-    return [Record("metrics", trial_key(study, number), epoch_name(epoch), body)]
+    values |= _labelled("val_f1", val_f1) | {names.LR: lr}
+    return [Record("metrics", trial_key(study, number), epoch_name(epoch), {"step": epoch, "values": _numbers(values)})]
 
 
 def finish_trial(
@@ -165,17 +164,17 @@ def finish_trial(
     `params_by_part` by part of the model. `artifacts` are local files by their folder in MLflow; each file must stay
     in place until it is delivered.
     """
-    key = trial_key(study, number)
-    values: dict[str, Any] = {**metrics, names.EPOCHS: epochs}
+    values: dict[str, Any] = {**metrics, names.EPOCHS: epochs, **_labelled("f1", f1), **_labelled("test_f1", test_f1)}
     values[names.SECONDS] = None if seconds is None else round(seconds, 1)
-    values |= {names.f1(label): value for label, value in f1.items()}
     values |= {names.test(name): value for name, value in test.items()}
-    values |= {names.test_f1(label): value for label, value in test_f1.items()}
     values |= {names.params_of(part): count for part, count in params_by_part.items()}
+    summary = None
     if total := sum(params_by_part.values()):
         values |= {names.PARAMS: total, names.PARAMS_LOG10: math.log10(total)}
-    noted = {**tags, names.REASON: reason, names.DESCRIPTION: reason or _summary(values)}
-    return _finish(key, status, values=values, tags=noted, artifacts=artifacts)
+        if (macro_f1 := metrics.get(names.MACRO_F1)) is not None:
+            summary = f"Macro-F1 {macro_f1:.4f} with {total:,} trainable parameters."
+    noted = {**tags, names.REASON: reason, names.DESCRIPTION: reason or summary}
+    return _finish(trial_key(study, number), status, values=values, tags=noted, artifacts=artifacts)
 
 
 def finish_study(
@@ -183,11 +182,10 @@ def finish_study(
     *,
     status: Status,
     metrics: Mapping[str, float] = _NOTHING,
-    tags: Mapping[str, Any] = _NOTHING,
     artifacts: Mapping[str, Sequence[Path]] = _NOTHING,
 ) -> list[Record]:
     """End a study's run; `metrics` summarise it (the best macro-F1, the number of trials)."""
-    return _finish(study, status, values=metrics, tags=tags, artifacts=artifacts)
+    return _finish(study, status, values=metrics, tags={}, artifacts=artifacts)
 
 
 def _finish(
@@ -198,8 +196,6 @@ def _finish(
     tags: Mapping[str, Any],
     artifacts: Mapping[str, Sequence[Path]],
 ) -> list[Record]:
-    if status not in get_args(Status):
-        raise ValueError(f"status={status!r}: a run ends as one of {', '.join(get_args(Status))}")
     final = {name: round(value, _FINAL_DIGITS) for name, value in _numbers(values).items()}
     records = [Record("metrics", key, "final", {"step": 0, "values": final})]
     for folder, paths in artifacts.items():
@@ -209,25 +205,13 @@ def _finish(
     return [*records, Record("end", key, "end", {"status": status, "tags": _texts(tags)})]
 
 
-def _summary(values: Mapping[str, Any]) -> str | None:
-    """Return the result of a trial as a sentence."""
-    if values.get(names.MACRO_F1) is None or values.get(names.PARAMS) is None:
-        return None
-    return f"Macro-F1 {values[names.MACRO_F1]:.4f} with {values[names.PARAMS]:,} trainable parameters."
-
-
 def _params(key: str, params: Mapping[str, Any], *, is_searched: bool = True) -> list[Record]:
     body = {"values": _texts(params), "is_searched": is_searched}
     return [Record("params", key, "params", body)] if params else []
 
 
-def _log10(params: Mapping[str, Any]) -> dict[str, str]:
-    """Return the logarithm of every positive parameter that is read on a logarithmic axis."""
-    return {
-        names.log10_path(path): f"{math.log10(value):.4f}"
-        for path, value in params.items()
-        if names.is_learning_rate(path) and isinstance(value, int | float) and value > 0
-    }
+def _labelled(figure: names.Labelled, values: Mapping[str, float]) -> dict[str, float]:
+    return {names.labelled(figure, label): value for label, value in values.items()}
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

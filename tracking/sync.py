@@ -41,17 +41,19 @@ def deliver_all(courier: Courier, *, patience_s: float) -> str | None:
     left, error = courier.left(), "another process holds outbox.lock"
     moved = time.monotonic()
     typer.echo(f"{left} records to deliver to {courier.store.address}")
-    while left:
+    while True:
         report_at = time.monotonic() + _REPORT_S
         error = courier.deliver(must_stop=lambda: time.monotonic() > report_at) or error  # noqa: B023  called in this turn
-        if (still := courier.left()) < left:
+        still = courier.left()
+        if not still:
+            return None
+        if still != left:  # more are left if the store has lost the study
             left, moved = still, time.monotonic()
             typer.echo(f"{left} left")
         elif time.monotonic() - moved > patience_s:
             return error
         else:
             time.sleep(_PAUSE_S)
-    return None
 
 
 def main(

@@ -24,25 +24,23 @@ _ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def ui_lines(study_dir: Path, uri: str, experiment_id: str | None, *, view: str = views.RANKED) -> list[str]:
-    """Return the lines that tell a user how to open a view of a study's experiment.
+    """Return the lines that explain how to open a view of a study's experiment.
 
     Before MLflow has been reached there is no experiment id, and the link leads to the server's front page.
     """
     base = _base(uri, DEFAULT_PORT)
     link = views.view_url(base, experiment_id, view=view) if experiment_id else base
-    return (
-        [link]
-        if _is_served(uri)
-        else [shlex.join(["python", "-m", "tracking.ui", str(study_dir)]), f"then open {link}"]
-    )
+    if _is_served(uri):
+        return [link]
+    return [shlex.join(["python", "-m", "tracking.ui", str(study_dir)]), f"then open {link}"]
 
 
 def server_command(uri: str, *, port: int) -> list[str]:
     """Return the command that serves the UI of a database; an SQLite file must lie in the working directory."""
     database = sqlite_path(uri)
     backend = f"sqlite:///{escaped(database.name)}" if database else uri
-    options = {"--workers": "1", "--backend-store-uri": backend, "--port": str(port)}
-    return [sys.executable, "-m", "mlflow", "server", *(part for option in options.items() for part in option)]
+    options = ["--workers", "1", "--backend-store-uri", backend, "--port", str(port)]
+    return [sys.executable, "-m", "mlflow", "server", *options]
 
 
 def main(

@@ -1,7 +1,7 @@
 """The named views of an experiment: the columns and charts in which the MLflow UI shows its trials and evaluations.
 
-MLflow keeps a view as an experiment tag with the UI's own, undocumented state (deflated JSON). We found its format by
-saving a view and by reading the UI of MLflow 3.17, to which pyproject.toml is pinned.
+MLflow keeps a view as an experiment tag with the UI's own, undocumented state (deflated JSON). Its format is that of
+views saved in MLflow 3.17, to which pyproject.toml is pinned.
 
 The UI's parallel coordinates drop every run that lacks one of their axes. A chart therefore has only parameters that
 all its trials draw: one chart for the parameters that all systems share, and one for each system.
@@ -50,10 +50,10 @@ class Searched:
     the settings in which the studies of the trials differ: their figures may not be comparable.
     """
 
-    systems: tuple[str, ...] = ()
-    shared: tuple[str, ...] = ()
-    by_system: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    settings: tuple[str, ...] = ()
+    systems: tuple[str, ...]
+    shared: tuple[str, ...]
+    by_system: Mapping[str, tuple[str, ...]]
+    settings: tuple[str, ...]
 
 
 def searched_paths(trials: Iterable[_Params]) -> Searched:
@@ -61,12 +61,12 @@ def searched_paths(trials: Iterable[_Params]) -> Searched:
     trials = list(trials)
     systems = sorted({_system_of(trial) for trial in trials} - {""})
     shared = _differing(trials)
-    by_system = []
+    by_system = {}
     for system in systems:
         differing = _differing([trial for trial in trials if _system_of(trial) == system])
         if own := tuple(path for path in differing if path not in shared):
-            by_system.append((system, own))
-    return Searched(tuple(systems), shared, tuple(by_system), _differing_settings(trials))
+            by_system[system] = own
+    return Searched(tuple(systems), shared, by_system, _differing_settings(trials))
 
 
 def view_tags(labels: Sequence[str], searched: Searched, *, metrics: Sequence[str] = names.METRICS) -> dict[str, str]:
@@ -75,8 +75,8 @@ def view_tags(labels: Sequence[str], searched: Searched, *, metrics: Sequence[st
     columns = _columns(labels, searched, metrics=others)
     states: dict[str, dict[str, Any]] = {
         RANKED: {},
-        SIZE: _charts(*_size_sections()),
-        SEARCHED: _charts(*_searched_sections(searched)),
+        SIZE: _size(),
+        SEARCHED: _searched(searched),
         GROUPED: _grouped(labels, searched, metrics=others),
         EVALUATED: _evaluated(labels, searched, metrics=others),
     }
@@ -163,8 +163,7 @@ _STATE: dict[str, Any] = {
 
 def _columns(labels: Sequence[str], searched: Searched, *, metrics: Sequence[str]) -> dict[str, Any]:
     """Return the columns of a trial: first its score, system, size, and the settings that limit comparison."""
-    own = [path for _, paths in searched.by_system for path in paths]
-    searched_first_to_last = dict.fromkeys([*searched.shared, *own])
+    own = [path for paths in searched.by_system.values() for path in paths]
     selected = [
         f"metrics.`{names.MACRO_F1}`",
         f"tags.`{names.SYSTEM}`",
@@ -173,8 +172,8 @@ def _columns(labels: Sequence[str], searched: Searched, *, metrics: Sequence[str
         *(f"metrics.`{name}`" for name in (names.EPOCHS, names.SECONDS)),
         f"tags.`{names.OPTUNA_STATE}`",
         *(f"metrics.`{name}`" for name in metrics),
-        *(f"metrics.`{names.f1(label)}`" for label in labels),
-        *(f"params.`{path}`" for path in searched_first_to_last if path not in _ALWAYS_SHOWN),
+        *(f"metrics.`{names.labelled('f1', label)}`" for label in labels),
+        *(f"params.`{path}`" for path in dict.fromkeys([*searched.shared, *own]) if path not in _ALWAYS_SHOWN),
         *(f"tags.`{name}`" for name in (names.STUDY, names.REASON)),
     ]
     return _column_state(selected, min_width=76)
@@ -189,11 +188,7 @@ def _column_state(columns: Sequence[str], *, min_width: int) -> dict[str, Any]:
     }
 
 
-def _charts(sections: list[dict[str, Any]], charts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"compareRunSections": sections, "compareRunCharts": charts, "isAccordionReordered": True}
-
-
-def _size_sections() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _size() -> dict[str, Any]:
     section = _section("F1 against trainable parameters, and by epoch", columns=2, height=520)
     scatter = _chart(
         section,
@@ -202,32 +197,35 @@ def _size_sections() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         yaxis={"key": names.MACRO_F1, "type": "METRIC"},
     )
     curves = _chart(section, "LINE", metricKey=names.VAL_MACRO_F1, selectedMetricKeys=[names.VAL_MACRO_F1])
-    return [section], [scatter, curves]
+    return _charts([section], [scatter, curves])
 
 
-def _searched_sections(searched: Searched) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    groups = [("Drawn by every trial", searched.shared)]
-    groups += [(f"Drawn by {system}", paths) for system, paths in searched.by_system]
+def _searched(searched: Searched) -> dict[str, Any]:
     sections, charts = [], []
-    for title, paths in groups:
+    first_axis = [path for path in (names.SYSTEM_KIND, names.REPROGRAMMER) if path in searched.shared]
+    groups = {f"Drawn by {system}": paths for system, paths in searched.by_system.items()}
+    for title, paths in {"Drawn by every trial": searched.shared, **groups}.items():
         section = _section(title, columns=1, height=400)
         sections.append(section)
-        first_axis = [path for path in (names.SYSTEM_KIND, names.REPROGRAMMER) if path in searched.shared]
         own = [path for path in paths if path not in first_axis]
         for first in range(0, max(len(own), 1), _AXES_PER_CHART):
-            axes = [*first_axis, *own[first : first + _AXES_PER_CHART]]
-            metrics = [names.PARAMS_LOG10, names.MACRO_F1]
-            charts.append(
-                _chart(section, "PARALLEL", first, selectedParams=axes, selectedMetrics=metrics, showAllRuns=True)
-            )
-    return sections, charts
+            axes = {
+                "selectedParams": [*first_axis, *own[first : first + _AXES_PER_CHART]],
+                "selectedMetrics": [names.PARAMS_LOG10, names.MACRO_F1],
+            }
+            charts.append(_chart(section, "PARALLEL", first, showAllRuns=True, **axes))
+    return _charts(sections, charts)
+
+
+def _charts(sections: list[dict[str, Any]], charts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"compareRunSections": sections, "compareRunCharts": charts, "isAccordionReordered": True}
 
 
 def _grouped(labels: Sequence[str], searched: Searched, *, metrics: Sequence[str]) -> dict[str, Any]:
     keys = [{"mode": "tag", "groupByData": names.SYSTEM}]
     closed = {f"tag.{names.SYSTEM}.{system}": False for system in searched.systems}
     figures = (names.MACRO_F1, names.PARAMS, names.EPOCHS, names.SECONDS, *metrics)
-    columns = [f"metrics.`{name}`" for name in (*figures, *(names.f1(label) for label in labels))]
+    columns = [f"metrics.`{name}`" for name in (*figures, *(names.labelled("f1", label) for label in labels))]
     return {
         "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
         "groupsExpanded": closed,
@@ -242,7 +240,7 @@ def _evaluated(labels: Sequence[str], searched: Searched, *, metrics: Sequence[s
         *(f"metrics.`{names.test(name)}`" for name in (names.MACRO_F1, *metrics)),
         *(f"params.`{setting}`" for setting in searched.settings),
         *(f"metrics.`{name}`" for name in (names.MACRO_F1, names.PARAMS, names.SECONDS)),
-        *(f"metrics.`{names.test_f1(label)}`" for label in labels),
+        *(f"metrics.`{names.labelled('test_f1', label)}`" for label in labels),
     ]
     return {
         "searchFilter": f"tags.{names.KIND} = '{names.EVALUATION_RUN_KIND}'",

@@ -1,13 +1,15 @@
-"""The front end: clips a second of one core, beside what the released code of the paper does for every clip and epoch.
+"""The front end and whole preparations: clips a second, beside the released code of the paper.
 
-The clock is this process's CPU time, all its threads together, so that a core's figure holds on a busy machine too.
+`measure_front_end` counts CPU time, all threads of this process together: a core's figure then holds on a busy machine
+too. `measure_preparation` counts wall time: it shows whether twice the cores take half as long.
 """
 
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +17,18 @@ import soundfile
 import soxr
 import torch
 from jaxtyping import Float
+from rich.table import Table
 from torch import Tensor
 from torchaudio.compliance import kaldi
 
-from harness.benchmarks.timing import Ratio, interleaved, ratio, speed, torch_threads
+from harness.benchmarks.timing import Ratio, interleaved, plain_table, ratio, speed, torch_threads
+from harness.common.ray_start import cpu_count
 from harness.data.batches import Split
-from harness.data.dataset import ClipDataset
 from harness.features.extract import extract
 from harness.features.log_mel import FrontEnd
 
 RELEASED, PREPARE, READ = "released code, every epoch", "ours, once", "ours, every epoch"
+ONE, THREADS = "ours, 1 thread", "ours, {} threads"
 RELEASED_EPOCHS = 30
 _SAMPLE_RATE, _LIBROSA_RATE, _AST_RATE = 44_100, 22_050, 16_000
 _BATCH = 8
@@ -42,17 +46,33 @@ class FrontEndSpeed:
     ratio: Ratio
 
 
-def measure_front_end(*, clips: int = 24, clip_seconds: float = 10.0, rounds: int = 5) -> list[FrontEndSpeed]:
-    """Compare the released path, filling our cache, and reading batches from it.
+@dataclass(frozen=True)
+class PreparationSpeed:
+    """One way to prepare clips: `ratio` is to the released code on a core, `scaling` to our own on one."""
 
-    The last row is what `RELEASED_EPOCHS` epochs, the released recipe's, cost either way: preparing once and reading
-    each time.
+    way: str
+    cores: int
+    clips: int
+    rounds: int
+    clips_per_second: float
+    ratio: Ratio
+    scaling: Ratio
+
+
+def measure_front_end(*, clips: int = 24, clip_seconds: float = 10.0, rounds: int = 5) -> list[FrontEndSpeed]:
+    """Compare the released code, filling our cache, and reading batches from it, by CPU time on one thread.
+
+    The last row is the cost of each of `RELEASED_EPOCHS` epochs, the released recipe's: our preparation is done once.
     """
     with tempfile.TemporaryDirectory() as directory, torch_threads(1):
-        dataset = synthetic_clips(Path(directory), clips=clips, seconds=clip_seconds)
-        seconds = interleaved(_ways(dataset), rounds=rounds, clock=time.process_time)
-    study = f"ours, each of {RELEASED_EPOCHS} epochs"
-    seconds[study] = tuple(
+        paths, cache = synthetic_clips(Path(directory), clips=clips, seconds=clip_seconds), Path(directory) / "cache"
+        ways = {
+            RELEASED: partial(_release_all, paths),
+            PREPARE: partial(_prepare, paths, cache),
+            READ: partial(_read_epoch, paths, cache),
+        }
+        seconds = interleaved(ways, rounds=rounds, clock=time.process_time)
+    seconds[f"ours, each of {RELEASED_EPOCHS} epochs"] = tuple(
         prepare / RELEASED_EPOCHS + read for prepare, read in zip(seconds[PREPARE], seconds[READ], strict=True)
     )
     return [
@@ -61,10 +81,36 @@ def measure_front_end(*, clips: int = 24, clip_seconds: float = 10.0, rounds: in
     ]
 
 
+def measure_preparation(*, clips: int = 96, clip_seconds: float = 10.0, rounds: int = 5) -> list[PreparationSpeed]:
+    """Compare the released code's front end, and whole preparations by one core and by all, by wall time."""
+    cores = cpu_count()
+    n_cores = {RELEASED: 1, ONE: 1, THREADS.format(cores): cores}
+    with tempfile.TemporaryDirectory() as directory, torch_threads(1):
+        paths, cache = synthetic_clips(Path(directory), clips=clips, seconds=clip_seconds), Path(directory) / "cache"
+        ways = {
+            RELEASED: partial(_release_all, paths),
+            ONE: partial(_prepare, paths, cache),
+            THREADS.format(cores): partial(_prepare, paths, cache, workers=cores),
+        }
+        seconds = interleaved(ways, rounds=rounds)
+    return [
+        PreparationSpeed(
+            way=way,
+            cores=n_cores[way],
+            clips=clips,
+            rounds=rounds,
+            clips_per_second=speed(clips, taken),
+            ratio=ratio(taken, seconds[RELEASED]),
+            scaling=ratio(taken, seconds[ONE]),
+        )
+        for way, taken in seconds.items()
+    ]
+
+
 def released_front_end(path: Path) -> Float[Tensor, "frame mel"]:
     """Return a clip's log-mel by way of 22.05 kHz, as `librosa.load` and then AST's loader give it.
 
-    Source: the recipe in the paper's released code; librosa 0.10 for how it loads: mean over channels, then soxr.
+    Source: the recipe in the paper's released code; librosa 0.10 for its loading: mean over channels, then soxr.
     Differs: no librosa. Where the recipe leaves a choice, the cheaper one is taken: one channel and soxr throughout.
     """
     samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -84,46 +130,48 @@ def released_front_end(path: Path) -> Float[Tensor, "frame mel"]:
     return torch.nn.functional.pad(mels[:n_frames], (0, 0, 0, max(0, n_frames - len(mels))))
 
 
-def synthetic_clips(root: Path, *, clips: int, seconds: float) -> ClipDataset:
-    """Write stereo OGG clips of decaying chords over noise; return them as a data set with one label."""
-    keys = tuple(f"{index:06d}_0" for index in range(clips))
-    targets = np.ones((clips, 1), np.float32)
-    rows = np.arange(clips)
-    paths = tuple(root / f"{key}.ogg" for key in keys)
-    dataset = ClipDataset(
-        "synthetic",
-        root,
-        ("sound",),
-        keys,
-        paths,
-        targets,
-        targets > 0,
-        rows,
-        rows[:0],
-        artists=None,
-        vggish=None,
-        digest="",
-    )
+def synthetic_clips(root: Path, *, clips: int, seconds: float) -> list[Path]:
+    """Write stereo OGG clips of decaying chords over noise; return their paths."""
     root.mkdir(parents=True, exist_ok=True)
+    paths = [root / f"{row:06d}_0.ogg" for row in range(clips)]
     for row, path in enumerate(paths):
         soundfile.write(path, _chords(row, seconds), _SAMPLE_RATE, format="OGG", subtype="VORBIS")
-    return dataset
+    return paths
 
 
-def _ways(dataset: ClipDataset) -> dict[str, Callable[[], object]]:
-    paths = list(dataset.paths)
-    cache = dataset.root / "cache"
+def front_end_table(rows: Iterable[FrontEndSpeed]) -> Table:
+    """Return clips a second of each way to the log-mel."""
+    table = plain_table("Front end: clips a second of one core", "way", "clips/s", "times the released code's speed")
+    for row in rows:
+        table.add_row(row.way, f"{row.clips_per_core_second:.1f}", str(row.ratio))
+    return table
 
-    def prepare() -> None:
-        shutil.rmtree(cache, ignore_errors=True)
-        extract(paths, FrontEnd(), cache=cache)
 
-    def read() -> None:
-        part = Split(extract(paths, FrontEnd(), cache=cache).rows, dataset.train, dataset.targets, dataset.observed)
-        for batch in np.array_split(np.arange(len(part)), -(-len(part) // _BATCH)):
-            part.batch(batch, torch.device("cpu"))
+def preparation_table(rows: Iterable[PreparationSpeed]) -> Table:
+    """Return clips a second of each way to prepare a data set."""
+    columns = ("way", "clips/s", "a core", "times the released code's speed on a core", "times one thread's")
+    table = plain_table("Preparation: clips a second, by the clock", *columns)
+    for row in rows:
+        speeds = f"{row.clips_per_second:.1f}", f"{row.clips_per_second / row.cores:.1f}"
+        table.add_row(row.way, *speeds, str(row.ratio), str(row.scaling))
+    return table
 
-    return {RELEASED: lambda: [released_front_end(path) for path in paths], PREPARE: prepare, READ: read}
+
+def _release_all(paths: list[Path]) -> None:
+    for path in paths:
+        released_front_end(path)
+
+
+def _prepare(paths: list[Path], cache: Path, *, workers: int = 1) -> None:
+    shutil.rmtree(cache, ignore_errors=True)
+    extract(paths, FrontEnd(), cache=cache, workers=workers)
+
+
+def _read_epoch(paths: list[Path], cache: Path) -> None:
+    labels = np.ones((len(paths), 1), np.float32)
+    clips = Split(extract(paths, FrontEnd(), cache=cache).rows, np.arange(len(paths)), labels, labels > 0)
+    for batch in np.array_split(np.arange(len(clips)), -(-len(clips) // _BATCH)):
+        clips.batch(batch, torch.device("cpu"))
 
 
 def _chords(seed: int, seconds: float) -> Float[np.ndarray, "sample channel"]:

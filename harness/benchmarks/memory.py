@@ -3,9 +3,9 @@
     python -m harness.benchmarks.memory read FOLDER FRAMES MELS np.memmap
     python -m harness.benchmarks.memory trial FOLDER FRAMES MELS ours BACKBONE unet 8
 
-Each is a process of its own, which prints as JSON the megabytes (10^6 bytes) that were resident at most at the end of
-each stage. The cache has 4,000 clips of 1024 x 128 in float16, 1.0 GB. A trial on the CPU has all imports of a worker,
-loads the backbone from a file of true size, trains for two steps and validates.
+Each command is a process of its own. It prints JSON: the megabytes (10^6 bytes) that were resident at most by the end
+of each stage. The cache has 4,000 clips of 1024 x 128 in float16, 1.0 GB. A trial on the CPU has all imports of a
+worker, loads the backbone from a file of true size, trains for two steps and validates.
 """
 
 import json
@@ -13,13 +13,15 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.table import Table
 
 from harness.benchmarks.cached import MAPPED, OURS, open_rows, write_cache
+from harness.benchmarks.timing import plain_table
 from harness.common.files import cache_dir
 from harness.features.cache import Rows
 
@@ -51,16 +53,26 @@ def measure_memory(
     """Yield the memory of each process: readers by memory map and by ours, then trials by reprogrammer and batch."""
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir()) as directory:
-        weights = Path(directory) / "backbone.safetensors"
+        weights, cache = Path(directory) / "backbone.safetensors", Path(directory) / "cache"
         shape = _write_backbone(weights, backbone)
-        write_cache(Path(directory) / "cache", shape, n_clips=stored_clips)
-        place = (str(Path(directory) / "cache"), *map(str, shape))
+        write_cache(cache, shape, n_clips=stored_clips)
+        place = (str(cache), *map(str, shape))
         size = f"{2 * stored_clips * shape[0] * shape[1] / 1e9:.1f} GB"
         for way in (MAPPED, OURS):
             yield Memory(f"reading {size}, {way}", _run("read", *place, way))
         for reprogrammer, batch in trials:
             stages = _run("trial", *place, OURS, str(weights), reprogrammer, str(batch))
             yield Memory(f"trial of {backbone.removesuffix('-random')}, {reprogrammer}, batch {batch}", stages)
+
+
+def memory_table(rows: Iterable[Memory]) -> Table:
+    """Return the peak resident memory of each process."""
+    table = plain_table("Memory: resident at most", "process", "MB", "by the end of")
+    for row in rows:
+        stages = ", ".join(f"{stage} {most:,.0f}" for stage, most in row.stages_mb.items())
+        table.add_row(row.process, f"{row.peak_mb:,.0f}", stages)
+    table.caption = f"a trial is to stay below {BOUND_MB:,} MB"
+    return table
 
 
 def _write_backbone(path: Path, name: str) -> tuple[int, int]:
@@ -91,8 +103,7 @@ def _run(*arguments: str) -> dict[str, float]:
 
 def peak_mb() -> float:
     """Return the most that this process has had resident, pages of files included."""
-    status = Path("/proc/self/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) * 1024 / 1e6
 
@@ -106,15 +117,13 @@ def read_all(rows: Rows) -> dict[str, float]:
 
 
 def run_trial(rows: Rows, *, backbone_name: str, reprogrammer: str, batch: int) -> dict[str, float]:
-    """Do what a trial on the CPU does, for a few steps: load the backbone, train, validate."""
+    """Run a few steps of a trial on the CPU: load the backbone, train, validate."""
     import torch  # noqa: PLC0415
 
     import harness.study.worker  # noqa: F401, PLC0415 (for all that a worker imports)
-    from harness.benchmarks.training import unread_data  # noqa: PLC0415
-    from harness.config.trial import TrialConfig  # noqa: PLC0415
+    from harness.benchmarks.training import one_epoch_trainer, unread_data  # noqa: PLC0415
     from harness.models.backbones import backbone_digest, load_backbone  # noqa: PLC0415
-    from harness.models.build import Target, build_model  # noqa: PLC0415
-    from harness.training.trainer import Trainer, evaluate  # noqa: PLC0415
+    from harness.training.trainer import evaluate  # noqa: PLC0415
 
     stages = {"imports": peak_mb()}
     backbone = load_backbone(backbone_name)
@@ -122,18 +131,16 @@ def run_trial(rows: Rows, *, backbone_name: str, reprogrammer: str, batch: int) 
     stages["backbone"] = peak_mb()
     clips = np.random.default_rng(0).choice(rows.shape[0], _STEPS * batch + _VALIDATED, replace=False)
     train, validation = (unread_data(backbone.front_end, rows, part) for part in np.split(clips, [_STEPS * batch]))
-    config = TrialConfig.from_paths({"reprogrammer/kind": reprogrammer, "training/batch_size": batch})
     cpu = torch.device("cpu")
-    model = build_model(config, backbone, Target.of(train), seed=0, device=cpu)
-    trainer = Trainer(model, backbone, data=train, config=config, epochs=1, seed=0, device=cpu)
+    trainer = one_epoch_trainer(backbone, train, reprogrammer=reprogrammer, batch=batch, device=cpu)
     trainer._train_epoch()
     stages["training"] = peak_mb()
-    evaluate(model, backbone, validation.validation, labels=train.labels, device=cpu)
+    evaluate(trainer.model, backbone, validation.validation, labels=train.labels, device=cpu)
     return {**stages, "validation": peak_mb()}
 
 
 def main(task: str, folder: str, frames: str, mels: str, way: str, *trial: str) -> None:
-    """Do the task and print its stages."""
+    """Run the task and print its stages."""
     rows = open_rows(Path(folder), way, (int(frames), int(mels)))
     if task == "read":
         stages = read_all(rows)

@@ -2,24 +2,27 @@
 
 A short and a long study take turns, each through the command line in its own process, with one trial of one core at a
 time. The cost of the additional trials is the additional wall time from the first training step on, less the additional
-training. The times of a trial's files show its stages: it writes its best weights right after its only epoch, and its
-last checkpoint at its end.
+training. The times of a trial's files show its stages: the trial writes its best weights right after its only epoch,
+and its last checkpoint at its end.
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from rich.table import Table
 
+from harness.benchmarks.timing import plain_table
 from harness.common.progress import track
+from harness.common.ray_start import cpu_count
 from harness.config.study import DataSpec
 from harness.features.inputs import LogMel
 from harness.models.backbones import load_backbone
@@ -27,14 +30,11 @@ from harness.study.files import BEST, LAST, TrialFiles
 from harness.study.sources import open_dataset, open_study_data
 
 STUDY = (sys.executable, "-m", "harness.study")
-_FLAGS = {
-    "space": "none",
-    "epochs": 1,
-    "scheduler": "none",
-    "backbone": "ast-nano",
-    "concurrent": 1,
-    "cpus-per-trial": 1,
-}
+_BACKBONE = "ast-nano"
+_FLAGS = (
+    *("--space", "none", "--epochs", "1", "--scheduler", "none", "--backbone", _BACKBONE),
+    *("--concurrent", "1", "--cpus-per-trial", "1"),
+)
 _WORKER_TITLE = "ray::ImplicitFunc"  # as Tune calls the actor that runs a function
 _POLL_SECONDS = 0.2
 _FIRST_TRIALS = 2  # a worker's first trials import and load modules and data for the later ones
@@ -64,7 +64,7 @@ class StudyTimes:
 
 @dataclass(frozen=True)
 class Overhead:
-    """Medians over the rounds, in seconds. `per_trial` is by the difference between the two studies."""
+    """Medians over the rounds, in seconds. `per_trial` is the difference between the two studies."""
 
     trials: tuple[int, int]
     rounds: int
@@ -85,33 +85,29 @@ class Overhead:
 def measure_overhead(
     *, trials: tuple[int, int] = (3, 13), rounds: int = 3, demo_clips: int = 400, study: Sequence[str] = STUDY
 ) -> Overhead:
-    """Run `rounds` times a study of each size on a small demo set, which is prepared before.
+    """Run `rounds` times a study of each size on a small demo set, which `prepare_demo` makes before.
 
     A first study, uncounted, makes the MLflow store that all share, as a user's first study does.
 
     Raises:
         RuntimeError: a study failed.
     """
-    short, long = trials
-    command = [*study, "--demo-clips", str(demo_clips)]
-    for flag, value in _FLAGS.items():
-        command += [f"--{flag}", str(value)]
-    with tempfile.TemporaryDirectory() as storage:
-        run_study(command, storage=Path(storage), name="first", trials=1)
-        pairs = [
-            tuple(run_study(command, storage=Path(storage), name=f"{n}-{r}", trials=n) for n in (short, long))
-            for r in range(rounds)
+    command = [*study, "--demo-clips", str(demo_clips), *_FLAGS]
+    with tempfile.TemporaryDirectory() as directory:
+        storage = Path(directory)
+        run_study(command, storage=storage, name="first", trials=1)
+        rows = [
+            [run_study(command, storage=storage, name=f"{n}-{round_}", trials=n) for n in trials]
+            for round_ in range(rounds)
         ]
-    return compare_studies([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    return compare_studies([short for short, _ in rows], [long for _, long in rows])
 
 
 def prepare_demo(demo_clips: int) -> None:
     """Render the demo set and compute its features for the built-in backbone, unless the cache holds them."""
-    spec = DataSpec(demo_clips=demo_clips)
-    workers = len(os.sched_getaffinity(0))
-    front_end = load_backbone(str(_FLAGS["backbone"])).front_end
+    spec, workers = DataSpec(demo_clips=demo_clips), cpu_count()
     dataset = open_dataset(spec, workers=workers, progress=track)
-    open_study_data(spec, dataset, inputs=LogMel(front_end), workers=workers, progress=track)
+    open_study_data(spec, dataset, inputs=LogMel(load_backbone(_BACKBONE).front_end), workers=workers, progress=track)
 
 
 def run_study(command: Sequence[str], *, storage: Path, name: str, trials: int) -> StudyTimes:
@@ -169,6 +165,27 @@ def compare_studies(short: Sequence[StudyTimes], long: Sequence[StudyTimes]) -> 
     )
 
 
+def overhead_table(overhead: Overhead) -> Table:
+    """Return the cost of a trial beyond its training."""
+    short, long = overhead.trials
+    table = plain_table(
+        f"Harness overhead, from studies of {short} and {long} trials, one at a time", "stage", "seconds"
+    )
+    for stage, seconds in (
+        ("a trial's cost beyond its training", overhead.per_trial),
+        ("between the end of a trial and the training of the next", overhead.before_training),
+        ("between the training of a trial and its end", overhead.after_training),
+        ("training of a trial", overhead.training_per_trial),
+        ("start of the command to first training step", overhead.to_first_training),
+        (f"whole study of {short} trials", overhead.wall[0]),
+        (f"whole study of {long} trials", overhead.wall[1]),
+    ):
+        table.add_row(stage, f"{seconds:.2f}")
+    reused = "reused" if overhead.are_workers_reused else "not reused"
+    table.caption = f"{overhead.worker_processes} worker process(es) ran {long} trials: workers are {reused}"
+    return table
+
+
 def _written(home: Path, number: int, name: str) -> float:
     return Path(TrialFiles(str(home), number).path(name)).stat().st_mtime
 
@@ -176,13 +193,9 @@ def _written(home: Path, number: int, name: str) -> float:
 def _training_processes(root: int) -> set[int]:
     """Return the processes below `root` that run trials; Ray writes a process's task into its title."""
     found = set()
-    try:
+    with suppress(psutil.NoSuchProcess):
         for child in psutil.Process(root).children(recursive=True):
-            try:
+            with suppress(psutil.Error):  # it ended meanwhile
                 if "".join(child.cmdline()).startswith(_WORKER_TITLE):
                     found.add(child.pid)
-            except psutil.Error:  # it ended meanwhile
-                continue
-    except psutil.NoSuchProcess:
-        pass
     return found

@@ -7,22 +7,22 @@ nothing of the files when a round begins; a disk controller or a virtual machine
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.table import Table
 
 from harness.benchmarks.cached import MAPPED, OURS, forget, open_rows, write_cache
-from harness.benchmarks.timing import Ratio, interleaved, ratio, speed
-from harness.benchmarks.training import unread_data
+from harness.benchmarks.timing import Ratio, interleaved, plain_table, ratio, speed
+from harness.benchmarks.training import one_epoch_trainer, unread_data
 from harness.common.files import cache_dir
-from harness.config.trial import TrialConfig
-from harness.data.batches import Split, StudyData
+from harness.data.batches import Split
 from harness.features.cache import Rows
 from harness.models.backbones import load_backbone
-from harness.models.build import Target, build_model
 from harness.training.trainer import Trainer
 
 AHEAD = "ours, read ahead"
@@ -48,9 +48,9 @@ class ReadingSpeed:
 
 @dataclass(frozen=True)
 class Waiting:
-    """An epoch of training: the share of its time in which it waits for clips, beside reading each batch in its turn.
+    """An epoch of training: the share of its time in which it waits for clips.
 
-    The ratio is that of the whole epoch's speed to that of the same epoch without reading ahead.
+    The ratio is that of the epoch's speed to that of the same epoch without reading ahead.
     """
 
     backbone: str
@@ -65,22 +65,20 @@ class Waiting:
 def measure_reading(*, store_gb: float, rounds: int = 5) -> list[ReadingSpeed]:
     """Read a cache of AST's 1024 x 128 in float16, of `store_gb` times 10^9 bytes and at least a batch."""
     n_clips = max(BATCH, round(store_gb * 1e9) // (2 * _SHAPE[0] * _SHAPE[1]))
-    with tempfile.TemporaryDirectory(dir=_scratch()) as directory:
-        place = Path(directory)
-        write_cache(place, _SHAPE, n_clips=n_clips)
-        rows: list[ReadingSpeed] = []
-        for page_cache, before_each in (("warm", lambda: None), ("cold", lambda: forget(place))):
+    rows = []
+    with _noise_cache(_SHAPE, n_clips=n_clips) as place:
+        for page_cache, before_each in _page_caches(place):
             seconds = interleaved(_readers(place, n_clips), rounds=rounds, before_each=before_each)
             rows += [
                 ReadingSpeed(
-                    way,
-                    page_cache,
-                    store_gb,
-                    BATCH,
-                    rounds,
-                    speed(n_clips, taken),
-                    speed(-(-n_clips // BATCH), taken),
-                    ratio(taken, seconds[MAPPED]),
+                    way=way,
+                    page_cache=page_cache,
+                    store_gb=store_gb,
+                    batch=BATCH,
+                    rounds=rounds,
+                    clips_per_second=speed(n_clips, taken),
+                    batches_per_second=speed(-(-n_clips // BATCH), taken),
+                    ratio=ratio(taken, seconds[MAPPED]),
                 )
                 for way, taken in seconds.items()
             ]
@@ -89,13 +87,13 @@ def measure_reading(*, store_gb: float, rounds: int = 5) -> list[ReadingSpeed]:
 
 def measure_waiting(*, backbone: str = "ast-nano", n_clips: int = _EPOCH_CLIPS, rounds: int = 5) -> list[Waiting]:
     """Train epochs without a reprogrammer, the fastest there are, from a cache that is warm and one that is cold."""
-    front_end, waiting = load_backbone(backbone).front_end, []
-    with tempfile.TemporaryDirectory(dir=_scratch()) as directory:
-        shape = (front_end.n_frames, front_end.n_mels)
-        place = Path(directory)
-        write_cache(place, shape, n_clips=n_clips)
-        trainer = _trainer(backbone, unread_data(front_end, open_rows(place, OURS, shape), np.arange(n_clips)))
-        for page_cache, before_each in (("warm", lambda: None), ("cold", lambda: forget(place))):
+    model, waiting = load_backbone(backbone), []
+    front_end = model.front_end
+    shape = (front_end.n_frames, front_end.n_mels)
+    with _noise_cache(shape, n_clips=n_clips) as place:
+        data = unread_data(front_end, open_rows(place, OURS, shape), np.arange(n_clips))
+        trainer = one_epoch_trainer(model, data, reprogrammer="none", batch=BATCH, device=_CPU)
+        for page_cache, before_each in _page_caches(place):
             shares: list[float] = []
             seconds = interleaved(_epochs(trainer, shares), rounds=rounds, before_each=before_each)
             waiting.append(
@@ -112,21 +110,50 @@ def measure_waiting(*, backbone: str = "ast-nano", n_clips: int = _EPOCH_CLIPS, 
     return waiting
 
 
+def reading_table(rows: Iterable[ReadingSpeed], waiting: Iterable[Waiting]) -> Table:
+    """Return clips a second of each way to read a store, and how long training waits for its clips."""
+    columns = ("way", "page cache", "clips/s", "batches/s", "times the memory map's speed")
+    table = plain_table("Reading in random order", *columns)
+    for row in rows:
+        speeds = f"{row.clips_per_second:,.0f}", f"{row.batches_per_second:,.0f}"
+        table.add_row(f"{row.way}, {row.store_gb:g} GB", row.page_cache, *speeds, str(row.ratio))
+    table.caption = "\n".join(
+        f"training {row.backbone}, {row.page_cache}: {row.clips_per_second:.0f} clips/s, waits for clips "
+        f"{row.share_waited:.2%} of the time; {row.ratio} times the speed without reading ahead"
+        for row in waiting
+    )
+    return table
+
+
+@contextmanager
+def _noise_cache(shape: tuple[int, int], *, n_clips: int) -> Iterator[Path]:
+    """Write a cache of noise on the disk of the real cache, and remove it afterwards."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_dir()) as place:
+        write_cache(Path(place), shape, n_clips=n_clips)
+        yield Path(place)
+
+
+def _page_caches(place: Path) -> tuple[tuple[str, Callable[[], None]], ...]:
+    """Return each state of the page cache, with the function that makes it before a round."""
+    return ("warm", lambda: None), ("cold", lambda: forget(place))
+
+
 def _readers(place: Path, n_clips: int) -> dict[str, Callable[[], object]]:
     labels = np.zeros((n_clips, 1), np.float32)
 
-    def part(features: Rows) -> Split:
+    def split(features: Rows) -> Split:
         return Split(features, np.arange(n_clips), labels, labels == 0)
 
     def in_turn(features: Rows) -> None:
-        clips = part(features)
+        clips = split(features)
         for batch in _batches(n_clips):
             clips.read(batch)
 
     ours = open_rows(place, OURS, _SHAPE)
 
     def ahead() -> None:
-        with part(ours).read_ahead(_batches(n_clips), _CPU) as batches:
+        with split(ours).read_ahead(_batches(n_clips), _CPU) as batches:
             for _ in batches:
                 pass
 
@@ -144,7 +171,7 @@ def _batches(n_clips: int) -> Iterator[np.ndarray]:
 
 
 def _epochs(trainer: Trainer, shares: list[float]) -> dict[str, Callable[[], object]]:
-    """Return an epoch without reading ahead, and one with it, which adds the share of its time that it waited."""
+    """Return an epoch without reading ahead, and one with it, which adds to `shares` the share that it waited."""
 
     def in_turn() -> None:
         trainer.model.train()
@@ -158,16 +185,3 @@ def _epochs(trainer: Trainer, shares: list[float]) -> dict[str, Callable[[], obj
         shares.append((trainer.seconds_waited - waited) / (time.perf_counter() - started))
 
     return {OURS: in_turn, AHEAD: ahead}
-
-
-def _trainer(name: str, data: StudyData) -> Trainer:
-    backbone = load_backbone(name)
-    config = TrialConfig.from_paths({"reprogrammer/kind": "none", "training/batch_size": BATCH})
-    model = build_model(config, backbone, Target.of(data), seed=0, device=_CPU)
-    return Trainer(model, backbone, data=data, config=config, epochs=1, seed=0, device=_CPU)
-
-
-def _scratch() -> Path:
-    """Return a folder on the disk that holds the cache."""
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    return cache_dir()

@@ -1,4 +1,4 @@
-"""Fair comparisons: the ways of doing a piece of work take turns, so that a slow minute of the machine hits them all.
+"""Fair comparisons: the ways of doing a piece of work take turns, so a slow minute of the machine hits them all.
 
 A ratio says how many times as fast as its baseline a way is: above 1 is faster. It is the median over rounds of the
 two times of one round, and so not exactly the quotient of two medians.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
+from rich.table import Table
 
 _ROUNDS_AT_LEAST = 3
 
@@ -24,6 +24,9 @@ class Ratio:
     lowest: float
     highest: float
 
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.lowest:.2f} to {self.highest:.2f})"
+
 
 def interleaved(
     ways: Mapping[str, Callable[[], object]],
@@ -35,14 +38,9 @@ def interleaved(
 ) -> dict[str, tuple[float, ...]]:
     """Return the seconds that each way took in each round, by `clock`: A B C, A B C, and so on.
 
-    `before_each` goes before each of them and is not counted. One uncounted round goes before all. After
-    `limit_seconds` of wall time no round begins, except that three, or `rounds` if fewer, are always done.
-
-    Raises:
-        ValueError: `rounds` is below 1, or there is nothing to time.
+    `before_each` runs before each way and is not counted. One uncounted round goes before all. No round begins after
+    `limit_seconds` of wall time, except that three, or `rounds` if fewer, are always done.
     """
-    if rounds < 1 or not ways:
-        raise ValueError(f"rounds={rounds} of {len(ways)} ways: at least one of each must be timed")
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way()
@@ -72,9 +70,19 @@ def ratio(seconds: Sequence[float], baseline: Sequence[float]) -> Ratio:
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """Compute on `count` threads inside, and on as many as before outside."""
+    import torch  # noqa: PLC0415  the process whose reading `memory` measures must not hold torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def plain_table(title: str, *columns: str) -> Table:
+    """Return an empty table as wide as its title; its columns never fold."""
+    table = Table(title=title, title_justify="left", caption_justify="left", min_width=len(title))
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    return table

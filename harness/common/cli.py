@@ -26,6 +26,8 @@ _RESERVED = ("demo", "openmic", "ast-nano", "ast-base384")
 
 _TRACEBACK = "REPROGRAMMING_TRACEBACK"
 
+_MISSING = (FileExistsError, FileNotFoundError, NotADirectoryError)
+
 
 @contextmanager
 def running(how_to_go_on: Callable[[], str], *, address: str | None) -> Iterator[None]:
@@ -40,9 +42,9 @@ def running(how_to_go_on: Callable[[], str], *, address: str | None) -> Iterator
 def report_errors(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     """Turn errors and interruptions, SIGTERM included, into a line on stderr and an exit code.
 
-    A `ValueError`, or a place that this program finds missing, refuses the command. Every other error is a failure. The
-    line of an error that this program did not word itself ends with `how_to_go_on()`. With REPROGRAMMING_TRACEBACK set,
-    errors pass with their traceback.
+    A `ValueError`, or a path that this program finds missing, refuses the command; every other error is a failure. An
+    error of a library or of the system ends with `how_to_go_on()`. With REPROGRAMMING_TRACEBACK set, errors pass with
+    their traceback.
     """
     signal.signal(signal.SIGTERM, interrupt)  # before the first trial, and between studies
     try:
@@ -56,9 +58,7 @@ def report_errors(how_to_go_on: Callable[[], str]) -> Iterator[None]:
         if os.environ.get(_TRACEBACK):
             raise
         is_ours = isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno is None)
-        is_refusal = is_ours and isinstance(
-            error, ValueError | FileExistsError | FileNotFoundError | NotADirectoryError
-        )
+        is_refusal = is_ours and isinstance(error, (ValueError, *_MISSING))
         typer.echo(f"error: {error}" if is_ours else f"error: {_cause(error)}; {how_to_go_on()}", err=True)
         raise typer.Exit(EXIT_REFUSED if is_refusal else EXIT_FAILURE) from None
 
@@ -76,9 +76,9 @@ def announce(text: str) -> None:
 
 
 def prepare_environment(*, joins_cluster: bool) -> None:
-    """Set what Ray, Tune and MLflow read from the environment when they are imported, unless the user has.
+    """Set the variables that Ray, Tune and MLflow read at their import; the user's own settings stay.
 
-    How a cluster authenticates is the cluster's affair; Ray on this machine alone asks for a token.
+    A cluster decides how it authenticates; Ray on this machine alone asks for a token.
     """
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
@@ -87,19 +87,19 @@ def prepare_environment(*, joins_cluster: bool) -> None:
 
 
 _ENVIRONMENT = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that was given no GPU sees none
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0, the only quiet setting
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoardX alone imports torch in the driver
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # snapshots of Tune's that nothing reads
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nothing reads Tune's snapshots
 }
 
 
 def configure_logging() -> None:
-    """Send our warnings to stderr, and leave the root's handlers to Ray. No character ends a command.
+    """Send our warnings to stderr, and leave the root's handlers to Ray.
 
-    A stream that is not UTF-8 shows `?` for characters that it lacks.
+    A stream that is not UTF-8 shows `?` for the characters that it lacks.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -115,7 +115,7 @@ def configure_logging() -> None:
 
 
 def _is_no_lost_worker(record: logging.LogRecord) -> bool:
-    """Keep Tune from printing a traceback of its own for a lost worker, which the console reports in a line."""
+    """Hide Tune's own traceback of a lost worker, which the console reports in a line."""
     return not record.getMessage().startswith("Trial task failed")
 
 
@@ -125,7 +125,7 @@ def absolute_place(place: str, *, flag: str) -> str:
     A backbone's family (`FAMILY:`) stays before it, and its geometry (`@512`, `@frames=512,stride=10x10`) behind it.
 
     Raises:
-        ValueError: nothing was given for the flag, which a path would take for the current directory.
+        ValueError: the flag is empty; as a path it would mean the current directory.
     """
     if not place:
         raise ValueError(f"{flag}='': must not be empty; give a name or a path, or leave --{flag} out")
@@ -139,7 +139,7 @@ def absolute_place(place: str, *, flag: str) -> str:
 
 
 def check_data(source: str) -> None:
-    """Check that a data set's directory exists, before anything is loaded that reads it.
+    """Check that a data set's directory exists.
 
     Raises:
         FileNotFoundError: it does not.
@@ -150,18 +150,15 @@ def check_data(source: str) -> None:
 
 
 def check_storage(storage: str) -> None:
-    """Check that a local storage can be made and written; a URI is left to those who open it.
+    """Check that a local storage can be made and written; a URI is checked when it is opened.
 
     Raises:
         ValueError: a parent is no directory, or this process may not write there.
     """
     if "://" in storage:
         return
-    try:
-        place = Path(storage).expanduser().absolute()
-        there = next(parent for parent in (place, *place.parents) if parent.exists())
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"storage={storage}: {first_line(error)}") from error
+    place = Path(storage).expanduser().absolute()
+    there = next(parent for parent in (place, *place.parents) if parent.exists())
     if not there.is_dir():
         raise ValueError(f"storage={storage}: {there} is not a directory")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -210,8 +207,7 @@ def interrupt(_signum: int, _frame: object) -> None:
 def sigterm_ends_tune_in_order() -> Iterator[None]:
     """Pass SIGTERM on as SIGUSR1, on which Tune ends in order, with its workers; on SIGTERM it aborts.
 
-    Until Tune has put its own handler in place of ours, SIGUSR1 interrupts: by default it would end the process without
-    a word.
+    SIGUSR1 interrupts until Tune installs its own handler; the default action would end the process silently.
     """
     on_usr1 = signal.signal(signal.SIGUSR1, interrupt)
     on_sigterm = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))

@@ -19,8 +19,6 @@ from rich.text import Text
 
 T = TypeVar("T")
 
-LINE_SECONDS = 5.0
-
 
 class Progress(Protocol):
     """Reports the progress of a loop, as `track` and `quiet` do."""
@@ -33,12 +31,10 @@ class Progress(Protocol):
 def track(iterable: Iterable[T], /, *, total: int, label: str) -> Iterator[T]:
     """Yield what `iterable` yields, reporting done of total, items per second and time left to stderr.
 
-    A terminal gets a bar. Anything else (a log file, a worker's output) gets one line every 5 s and one at
-    the end.
+    A terminal gets a bar; a log file gets one line every 5 s and one at the end.
     """
-    if sys.stderr.isatty():
-        return _track_on_terminal(iterable, total=total, label=label)
-    return track_in_lines(iterable, total=total, label=label)
+    tracked = _track_on_terminal if sys.stderr.isatty() else track_in_lines
+    return tracked(iterable, total=total, label=label)
 
 
 def quiet(iterable: Iterable[T], /, *, total: int, label: str) -> Iterator[T]:  # noqa: ARG001
@@ -53,7 +49,7 @@ def track_in_lines(
     total: int,
     label: str,
     stream: TextIO | None = None,
-    line_seconds: float = LINE_SECONDS,
+    line_seconds: float = 5.0,
 ) -> Iterator[T]:
     """Yield what `iterable` yields; write a line to `stream` (stderr) every `line_seconds` and one at the end.
 

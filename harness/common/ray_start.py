@@ -78,7 +78,7 @@ def start_ray(address: str | None, *, cpus: int | None = None) -> None:
         ValueError: no cluster answers at `address`.
         RuntimeError: Ray cannot start here.
     """
-    import ray  # noqa: PLC0415  seconds, which the check of a flag need not wait for
+    import ray  # noqa: PLC0415  takes seconds, which the check of a flag need not wait for
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
@@ -117,8 +117,8 @@ def check_address(address: str | None) -> None:
 def delayed_interrupts() -> Iterator[None]:
     """Raise the KeyboardInterrupt of a SIGINT or a SIGTERM at the end; a second signal does not wait.
 
-    Ray forks while it starts. Python runs the handlers of pending signals inside its hooks of a fork, and ignores an
-    exception there: one Ctrl-C in ten was lost.
+    Ray forks while it starts. Python runs pending signal handlers inside its fork hooks and ignores exceptions there,
+    so a Ctrl-C would be lost.
     """
     received: list[int] = []
 

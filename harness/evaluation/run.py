@@ -225,7 +225,7 @@ def _metrics(result: EvaluationResult) -> dict[str, float]:
     metrics: dict[str, float] = {"runs": sum(len(c.finished) for c in result.configurations)}
     for configuration in result.configurations:
         if (summary := configuration.summary("macro_f1")) is not None:
-            metrics[names.test_mean(configuration.title)] = summary.mean
+            metrics[names.labelled("test_mean", configuration.title)] = summary.mean
             if summary.std is not None:
-                metrics[names.test_std(configuration.title)] = summary.std
+                metrics[names.labelled("test_std", configuration.title)] = summary.std
     return metrics

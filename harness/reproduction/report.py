@@ -188,6 +188,14 @@ def _draw(
         title=f"Macro-F1 on {data.name}",
         suffixes=suffixes,
     )
+    files += paper_figures.macro_f1_against_params(
+        folder / "macro_f1_against_params",
+        {result.name: result.macro_f1 for result in results},
+        params={result.name: result.params for result in results},
+        floor=data.floor,
+        title=f"Macro-F1 against size on {data.name}",
+        suffixes=suffixes,
+    )
     files += paper_figures.f1_by_label_and_system(
         folder / "fig5_f1_by_label",
         {result.title: result.f1_by_label for result in scored},

@@ -1,6 +1,9 @@
+import shutil
+
 import pytest
 
 from tests.support import mlflow
+from tracking.uris import default_uri
 
 
 def pytest_collection_modifyitems(items):
@@ -15,13 +18,32 @@ def uri(tmp_path, tmp_path_factory):
     return mlflow.new_store(tmp_path, tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def original(tmp_path_factory):
+    """Return a directory with a delivered study of two trials and its store, which no test changes."""
+    home = tmp_path_factory.mktemp("original")
+    figure = home / "study" / "f1.png"
+    figure.parent.mkdir()
+    figure.write_bytes(b"picture")
+    uri = mlflow.new_store(home, tmp_path_factory)
+    mlflow.track_study(home / "study", uri, artifacts={"figures": [figure]})
+    return home
+
+
 @pytest.fixture
-def open_outbox(uri, tmp_path):
-    """Open a study's outbox as a driver does; close every outbox that a test leaves open."""
+def finished(original, tmp_path):
+    """Return the URI of a store with a finished study, which is `study` in the test's directory."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    return default_uri(tmp_path)
+
+
+@pytest.fixture
+def open_outbox(tmp_path):
+    """Open the outbox of `study` as a driver does; close every outbox that a test leaves open."""
     opened = []
 
-    def open_one(study="study", *, at=uri):
-        opened.append(mlflow.open_outbox(tmp_path / study, at))
+    def open_one():
+        opened.append(mlflow.open_outbox(tmp_path / "study", default_uri(tmp_path)))
         return opened[-1]
 
     yield open_one

@@ -1,4 +1,3 @@
-import json
 import math
 
 import pytest
@@ -27,21 +26,13 @@ def _finished(**overrides):
 def test_a_record_reads_back_and_is_one_line_whatever_is_in_it():
     for record in [*_finished(), *records.open_trial(STUDY, 0, name="two\nlines", params={"note": "a\nb"})]:
         assert record.to_line().count("\n") == 1
-        assert records.from_line(record.to_line()) == record
+        assert records.Record.of_line(record.to_line()) == record
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["{", "[]", '{"op": "run"}', '{"op": "run", "key": "k", "nam', '{"op": "dance", "key": "k", "name": "n"}'],
-)
+@pytest.mark.parametrize("line", ["{", "[]", '{"op": "run"}', '{"op": "run", "key": "k", "nam'])
 def test_a_line_that_is_no_record_is_refused(line):
-    with pytest.raises(ValueError, match=r"not a record|Expecting|Unterminated|op='dance': must be one of run"):
-        records.from_line(line)
-
-
-def test_an_unknown_status_is_refused_with_the_valid_ones():
-    with pytest.raises(ValueError, match=r"status='DONE'.*FINISHED, FAILED, KILLED"):
-        _finished(status="DONE")
+    with pytest.raises(ValueError, match=r"not a record|Expecting|Unterminated"):
+        records.Record.of_line(line)
 
 
 def test_an_epoch_is_one_record_with_every_metric_in_its_place():
@@ -73,7 +64,7 @@ def test_final_figures_are_at_step_0_have_four_digits_and_count_all_parts():
 
 def test_a_metric_that_is_not_a_number_is_kept_and_a_missing_one_is_left_out():
     (record,) = records.log_epoch(STUDY, 0, epoch=1, val={"loss": math.nan, "map": None})
-    values = _values(records.from_line(record.to_line()))
+    values = _values(records.Record.of_line(record.to_line()))
     assert math.isnan(values["val/loss"])
     assert "val/map" not in values
 
@@ -110,7 +101,5 @@ def test_a_failed_trial_gives_the_reason_in_its_description():
 
 
 def test_a_study_names_its_labels_and_metrics():
-    body = json.loads(records.open_study(STUDY, name="n", labels=["R&B"], metrics=["macro_f1", "toy"])[0].to_line())[
-        "body"
-    ]
+    body = records.open_study(STUDY, name="n", labels=["R&B"], metrics=["macro_f1", "toy"])[0].body
     assert (body["labels"], body["metrics"]) == (["R&B"], ["macro_f1", "toy"])

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import socket
 
 import pytest
 import typer
@@ -24,12 +25,11 @@ def served(monkeypatch):
     """Return the working directory, command and environment with which `tracking.ui` becomes the server."""
     calls = []
     monkeypatch.setattr(os, "execve", lambda _, command, environment: calls.append((os.getcwd(), command, environment)))  # noqa: PTH109
-    yield calls
-    os.chdir(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
+    monkeypatch.chdir(".")  # to come back after the test
+    return calls
 
 
-def test_the_ui_prints_the_links_of_the_port_that_it_serves(uri, tmp_path, served):
-    track_study(tmp_path / "study", uri)
+def test_the_ui_prints_the_links_of_the_port_that_it_serves(finished, tmp_path, served):
     port = free_port()
     done = invoke(ui, tmp_path / "study", "--port", port)
     assert done.exit_code == 0, done.output
@@ -45,10 +45,8 @@ def test_the_ui_prints_the_links_of_the_port_that_it_serves(uri, tmp_path, serve
 
 
 @pytest.mark.parametrize("module", [ui, sync])
-def test_a_moved_study_is_served_and_delivered_from_its_new_place(module, tmp_path, tmp_path_factory, served):
-    uri = new_store(tmp_path / "old", tmp_path_factory)
-    track_study(tmp_path / "old" / "study", uri)
-    shutil.move(tmp_path / "old", tmp_path / "new")
+def test_a_moved_study_is_served_and_delivered_from_its_new_place(module, original, tmp_path, served):
+    shutil.copytree(original, tmp_path / "new")
     assert invoke(module, tmp_path / "new" / "study").exit_code == 0
     assert [directory for directory, *_ in served] == ([str(tmp_path / "new")] if module is ui else [])
     assert os.listdir(tmp_path) == ["new"]  # noqa: PTH208
@@ -59,7 +57,7 @@ def test_a_moved_study_is_served_and_delivered_from_its_new_place(module, tmp_pa
 def test_a_missing_store_is_named_and_never_created(module, tmp_path, tmp_path_factory, served):
     """The store lies elsewhere: its path is absolute, and it has moved."""
     uri = new_store(tmp_path / "elsewhere", tmp_path_factory)
-    track_study(tmp_path / "studies" / "study", uri)
+    track_study(tmp_path / "studies" / "study", uri, trials=1)
     shutil.move(tmp_path / "elsewhere", tmp_path / "new")
     refused = invoke(module, tmp_path / "studies" / "study")
     assert refused.exit_code == 2
@@ -71,12 +69,10 @@ def test_a_missing_store_is_named_and_never_created(module, tmp_path, tmp_path_f
     assert len(served) == (module is ui)
 
 
-def test_sync_creates_a_store_when_it_is_asked_to_quietly_and_without_touching_handlers(
-    tmp_path, tmp_path_factory, capfd
-):
-    uri = new_store(tmp_path / "new?", tmp_path_factory)
-    track_study(tmp_path / "new?" / "study", uri)
+def test_sync_creates_a_store_when_it_is_asked_to_quietly_and_without_touching_handlers(original, tmp_path, capfd):
+    shutil.copytree(original, tmp_path / "new?")
     (tmp_path / "new?" / "mlflow.db").unlink()
+    uri = default_uri(tmp_path / "new?")
     root_handlers = list(logging.getLogger().handlers)
     done = invoke(sync, tmp_path / "new?" / "study", "--create")
     assert done.exit_code == 0, done.output
@@ -87,9 +83,8 @@ def test_sync_creates_a_store_when_it_is_asked_to_quietly_and_without_touching_h
     assert os.listdir(tmp_path) == ["new?"]  # noqa: PTH208
 
 
-def test_sync_delivers_to_a_second_store_and_leaves_the_first_in_charge(uri, tmp_path, tmp_path_factory):
+def test_sync_delivers_to_a_second_store_and_leaves_the_first_in_charge(finished, tmp_path, tmp_path_factory):
     second = new_store(tmp_path / "second", tmp_path_factory)
-    track_study(tmp_path / "study", uri)
     state = (tmp_path / "study" / "outbox.json").read_text()
     for _ in range(2):
         done = invoke(sync, tmp_path / "study", "--tracking-uri", second)
@@ -105,10 +100,7 @@ def test_a_directory_without_an_outbox_is_refused(module, tmp_path):
 
 
 def test_the_ui_refuses_a_port_in_use_and_an_experiment_that_is_not_there(uri, tmp_path, served):
-    import socket
-
-    outbox = open_outbox(tmp_path / "study", uri)
-    outbox.close()
+    open_outbox(tmp_path / "study", uri).close()
     nothing = invoke(ui, tmp_path / "study", "--port", free_port())
     assert (nothing.exit_code, "no such experiment" in nothing.output, EXPERIMENT in nothing.output) == (2, True, True)
     with socket.socket() as other:
@@ -127,10 +119,8 @@ def test_a_study_without_a_server_ends_soon_and_its_command_delivers_later(tmp_p
     assert outbox.left() > 10
     failed = invoke(sync, tmp_path / "study", "--patience", "0")
     assert (failed.exit_code, "records are left" in failed.output) == (1, True)
-    assert (invoke(ui, tmp_path / "study").exit_code, "does not answer" in invoke(ui, tmp_path / "study").output) == (
-        2,
-        True,
-    )
+    silent = invoke(ui, tmp_path / "study")
+    assert (silent.exit_code, "does not answer" in silent.output) == (2, True)
     later = new_store(tmp_path / "later", tmp_path_factory)
     assert invoke(sync, tmp_path / "study", "--tracking-uri", later).exit_code == 0
     assert len(runs(later)) == 2

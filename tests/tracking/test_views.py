@@ -35,7 +35,7 @@ def searched():
 
 def test_paths_that_all_trials_draw_are_shared_and_the_rest_belongs_to_a_system(searched):
     assert searched.shared == (names.REPROGRAMMER, "optimiser/log10_lr")
-    assert searched.by_system == (("unet", ("reprogrammer/width",)),)
+    assert searched.by_system == {"unet": ("reprogrammer/width",)}
 
 
 def test_a_path_that_never_differs_was_not_searched():
