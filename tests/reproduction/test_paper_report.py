@@ -105,7 +105,7 @@ def test_the_papers_f1_stand_beside_ours_on_openmic_alone(demo, openmic):
 def test_the_report_links_every_figure(demo):
     linked = re.findall(r"!\[[^]]+\]\((.+?)\)", demo[0].read_text())
     assert linked == list(demo[1])
-    assert len(linked) == 4
+    assert len(linked) == 5
 
 
 def test_comparisons_and_notes_are_passed_on_and_leave_no_empty_section(demo, openmic):
