@@ -56,7 +56,7 @@ def test_a_refused_command_names_flag_and_value_and_changes_nothing(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a_file").write_text("")
     done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == cli.REFUSED
+    assert done.exit_code == cli.EXIT_REFUSED
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert f"{flag}=" in line
@@ -67,7 +67,7 @@ def test_a_refused_command_names_flag_and_value_and_changes_nothing(tmp_path, mo
 def test_an_address_at_which_nothing_listens_is_refused_in_one_line():
     address = f"127.0.0.1:{closed_port()}"
     done = CliRunner().invoke(STUDY, ["--space", "unet", "--address", address])
-    assert (done.exit_code, len(done.stderr.splitlines())) == (cli.REFUSED, 1)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (cli.EXIT_REFUSED, 1)
     assert f"address={address}" in done.stderr
 
 
@@ -148,5 +148,5 @@ def test_a_refusal_takes_under_three_seconds_of_a_core(tmp_path, words):
         check=False,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == cli.REFUSED
+    assert done.returncode == cli.EXIT_REFUSED
     assert after.ru_utime - before.ru_utime < 3
