@@ -60,7 +60,7 @@ class Workshop:
         data = ("--data", str(self.root / "data"), "--backbone", str(self.root / "tiny.safetensors"))
         return self.command("--space", space, "--name", name, *data, "--validation-fraction", "0.4", *flags)
 
-    def run(self, command: list[str], *, expect: int = 0, timeout: float = 240) -> str:
+    def run(self, command: list[str], *, expect: int = 0, timeout: float = 900) -> str:
         done = subprocess.run(
             command,
             env=self.environment,
