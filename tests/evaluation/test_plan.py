@@ -50,13 +50,9 @@ def test_more_seeds_and_more_configurations_are_appended(place):
     assert extended(more, chosen_in(place, top=2), seeds=3, n_begun=12).runs == more.runs
 
 
-def test_a_run_that_has_not_begun_is_dropped_unless_it_is_requested_again(place):
+def test_a_run_that_has_not_begun_is_dropped_and_a_failed_one_is_tried_again_as_another(place):
     first = extended(RunList({}), chosen_in(place), seeds=10)
     assert len(extended(first, chosen_in(place), seeds=1, n_begun=4).runs) == 4
-
-
-def test_a_failed_run_is_tried_again_as_another_run(place):
-    first = extended(RunList({}), chosen_in(place))
     again = extended(first, chosen_in(place), n_begun=6, failed={1})
     assert len(again.runs) == 7
     assert again.runs[6] == first.runs[1]
@@ -76,14 +72,6 @@ def test_a_study_that_was_replaced_is_not_mixed_with_its_namesake(place):
         listed.extended(chosen, session=session(chosen), sources=other, n_begun=6, failed=())
 
 
-def test_unreadable_clips_are_left_out_of_the_runs_if_that_is_asked_for_or_the_study_did():
-    study = make_spec("s")
-    assert not terms_of(study, skip_corrupt=False).data.skips_corrupt
-    assert terms_of(study, skip_corrupt=True) == replace(study, data=replace(study.data, skips_corrupt=True))
-    skipping = replace(study, data=replace(study.data, skips_corrupt=True))
-    assert terms_of(skipping, skip_corrupt=False) == skipping
-
-
 @pytest.mark.parametrize(("first", "said"), [(False, "without it.*; leave it out"), (True, "with it.*; give it")])
 def test_runs_with_and_without_unreadable_clips_are_not_mixed(place, first, said):
     chosen, study = chosen_in(place), make_spec("s")
@@ -98,12 +86,9 @@ def test_runs_with_and_without_unreadable_clips_are_not_mixed(place, first, said
         asked(listed, skip_corrupt=not first)
 
 
-def test_a_first_evaluation_has_no_earlier_readings(place):
-    assert usage(None, (), chosen_in(place), seeds=3, place=place_beside(place)) == ()
-
-
 def test_a_second_evaluation_names_the_first(place):
     chosen, beside = chosen_in(place)[:1], place_beside(place)
+    assert usage(None, (), chosen, seeds=3, place=beside) == ()
     listed = extended(RunList({}), chosen)
     (more,) = usage(listed, {0, 1}, chosen, seeds=10, place=beside)
     assert "s trial 2: evaluated before on 2026-11-22 " in more

@@ -126,25 +126,18 @@ def test_a_request_without_a_study_of_the_evaluation_is_refused(study, unrun, tm
         evaluate(Request((study,), systems=("unet",), skips_corrupt=True, name="both"), console=StudyConsole())
 
 
-def test_without_the_flag_the_clip_is_named_and_nothing_is_written(study, unrun):
+def test_the_flag_decides_once_whether_the_runs_leave_out_an_unreadable_test_clip(study, unrun):
     with pytest.raises(ValueError, match=r"1 of 8 clips cannot be read: .* with --skip-corrupt"):
         evaluated(study)
     assert not (study.home.parent / "s.evaluation").exists()
-
-
-def test_with_the_flag_the_runs_read_the_other_clips_and_count_the_missing_one(study, unrun):
     result = evaluated(study, skips_corrupt=True)
     terms = evaluation_plan(read_runs(result.place.home)).trial(0).spec.data
     assert terms == replace(study.read_spec().data, skips_corrupt=True)
     found = read(terms, result.place, number=0)
     assert (found["n_clips"], found["n_left_out"]) == (7, 1)
-
-
-def test_an_evaluation_with_the_flag_does_not_continue_without_it(study, unrun):
-    evaluated(study, skips_corrupt=True)
     with pytest.raises(ValueError, match="skip-corrupt: the evaluation of study s began with it"):
         evaluated(study)
-    assert StudyPlace.of(str(study.home.parent), "s").read_spec().data.skips_corrupt is False
+    assert study.read_spec().data.skips_corrupt is False
 
 
 def test_other_sound_in_test_clips_than_earlier_runs_were_tested_on_is_refused(study, unrun):
