@@ -117,11 +117,7 @@ def terms_of(source: StudySpec, *, skip_corrupt: bool) -> StudySpec:
 
 
 def read_runs(home: Path) -> RunList | None:
-    """Return the list in a folder, or None if there is none.
-
-    Raises:
-        ValueError: the file was cut short, or is of another version.
-    """
+    """Return the list in a folder, or None if there is none."""
     file = home / RUNS_FILE
     return read_record(RunList, file) if file.exists() else None
 
@@ -156,11 +152,7 @@ def evaluation_plan(listed: RunList) -> Plan:
 
 
 def _check_same(before: StudySpec, now: StudySpec) -> None:
-    """Refuse a study whose runs would no longer be comparable with those there are.
-
-    Raises:
-        ValueError: something that decides a result differs.
-    """
+    """Refuse a study whose runs would no longer be comparable with those there are."""
     if replace(before.data, skips_corrupt=True) == replace(now.data, skips_corrupt=True) and before.data != now.data:
         began, change = ("with", "give it again") if before.data.skips_corrupt else ("without", "leave it out")
         raise ValueError(
@@ -175,11 +167,7 @@ def _check_same(before: StudySpec, now: StudySpec) -> None:
 
 
 def check_same_test_clips(trials: Iterable[FrozenTrial], provenance: Mapping[str, str], *, name: str) -> None:
-    """Refuse to test further runs on other clips than the finished runs.
-
-    Raises:
-        ValueError: the clips have other audio or labels, or others of them are unreadable.
-    """
+    """Refuse to test further runs on other clips than the finished runs."""
     reports = [TrialRecord.of(trial).report for trial in trials]
     tests = [report.test for report in reports if report and report.test]
     for inputs in ("log_mel", "vggish"):
@@ -193,11 +181,7 @@ def check_same_test_clips(trials: Iterable[FrozenTrial], provenance: Mapping[str
 
 
 def check_unchanged(source: StudySpec, provenance: Mapping[str, str]) -> None:
-    """Refuse data or a backbone other than those that the configurations were chosen with.
-
-    Raises:
-        ValueError: a digest differs.
-    """
+    """Refuse data or a backbone other than those that the configurations were chosen with."""
     for digest, before in held_digests(source.provenance).items():
         now = provenance.get(digest, before)
         if now != before:

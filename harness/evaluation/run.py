@@ -50,10 +50,6 @@ def evaluate(
 
     Finished runs of this evaluation are neither retrained nor read again. A process that is connected to Ray uses that
     connection.
-
-    Raises:
-        ValueError: a flag is wrong, the studies are not comparable, or the evaluation holds other studies.
-        OSError: a file or a cluster cannot be reached.
     """
     sources = request.read_sources()
     check_comparable(sources)
@@ -94,11 +90,7 @@ def _run_session(
     tracking_uri: str | None,
     console: StudyConsole,
 ) -> EvaluationResult:
-    """Extend the list of runs, run the remaining ones, and write the report.
-
-    Raises:
-        ValueError: the evaluation holds a study that the request does not name, or other data or another backbone.
-    """
+    """Extend the list of runs, run the remaining ones, and write the report."""
     before, name = read_runs(place.home), place.home.name
     if missing := sorted(set(before.sources if before else ()) - set(sources)):
         raise ValueError(
@@ -199,9 +191,6 @@ def _prepare(
     """Compute the features of all runs, test clips included; return list and spec with labels, floor and digests.
 
     `trials` are the runs that have begun.
-
-    Raises:
-        ValueError: data or backbone differ from a study's, or the test clips from those of its runs.
     """
     groups: dict[tuple[str, DataSpec], list[StudySpec]] = {}
     for name in dict.fromkeys(run.study for run in listed.runs):

@@ -45,11 +45,7 @@ class Candidate:
 
 
 def check_comparable(sources: Mapping[str, StudySpec]) -> None:
-    """Refuse studies whose runs would not pair: other data, another split, another backbone.
-
-    Raises:
-        ValueError: two of them differ; the message names the settings.
-    """
+    """Refuse studies whose runs would not pair: other data, another split, another backbone."""
     first, *others = sources.values()
     for other in others:
         if names := differing(first, other, "pairs_runs"):
@@ -97,11 +93,7 @@ def choose(among: Iterable[Candidate], *, top: int, by: str) -> list[Candidate]:
 
 
 def check_systems(systems: Sequence[str] | None, among: Iterable[Candidate]) -> None:
-    """Refuse a system without a candidate.
-
-    Raises:
-        ValueError: a system has none; the message names the valid ones.
-    """
+    """Refuse a system without a candidate."""
     valid = sorted({candidate.system for candidate in among})
     for name in systems or []:
         if name not in valid:

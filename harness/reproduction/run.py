@@ -48,12 +48,7 @@ _INTERRUPTED = "interrupted; type the same command again to continue"
 
 
 def reproduce(reproduction: Reproduction, resources: Resources) -> int:
-    """Run the remaining parts of a reproduction, write its report, and return the exit code.
-
-    Raises:
-        ValueError: a flag, the data set or the backbone is wrong, or has changed.
-        OSError: a file or a cluster cannot be reached.
-    """
+    """Run the remaining parts of a reproduction, write its report, and return the exit code."""
     console, began = StudyConsole(), time.monotonic()
     with locked(reproduction.place, is_new=False, own_file=SETTINGS):
         reproduction = _settle(reproduction)

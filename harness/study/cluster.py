@@ -70,12 +70,7 @@ def prepare_here(spec: DataSpec, dataset: ClipDataset, front_end: FrontEnd, *, c
 def prepare_cluster(
     spec: DataSpec, dataset: ClipDataset, front_end: FrontEnd, *, cores: int, say: Callable[[str], object]
 ) -> list[Outcome]:
-    """Fill the caches of this machine, which comes first, and of all other nodes at the same time. Ray is connected.
-
-    Raises:
-        OSError: this machine's audio files cannot be opened, or its cache cannot be written.
-        ValueError: clips cannot be read here and `spec.skips_corrupt` is False.
-    """
+    """Fill the caches of this machine, which comes first, and of all other nodes at the same time. Ray is connected."""
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]  # type: ignore[no-untyped-call]
     tasks = [(node["NodeManagerHostname"], _start(node, spec, front_end)) for node in others]

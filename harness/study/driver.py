@@ -48,11 +48,7 @@ class Slots:
 
 @contextmanager
 def connected(resources: Resources) -> Iterator[Slots]:
-    """Start Ray, or join the cluster at `address`, unless this process is connected; yield the slots of the trials.
-
-    Raises:
-        ValueError: no trial would fit.
-    """
+    """Start Ray, or join the cluster at `address`, unless this process is connected; yield the slots of the trials."""
     is_ours = not ray.is_initialized()
     try:
         if is_ours:

@@ -71,12 +71,7 @@ def run_study(
     resources: Resources,
     time_budget: float,
 ) -> int:
-    """Run a new study with these `PATH=VALUE` fixed, or resume one if None; return the exit code.
-
-    Raises:
-        ValueError: a flag, the data set or the backbone is not what it must be.
-        OSError: a file or a cluster cannot be reached.
-    """
+    """Run a new study with these `PATH=VALUE` fixed, or resume one if None; return the exit code."""
     is_new = assignments is not None
     with locked(place, is_new=is_new):
         prepared = begin(spec, place, assignments=assignments or []) if is_new else resume(spec, place)
@@ -87,12 +82,7 @@ def run_study(
 
 
 def begin(spec: StudySpec, place: StudyPlace, *, assignments: Sequence[str]) -> Prepared:
-    """Check a new study, prepare its data and write its specification, in a locked directory.
-
-    Raises:
-        ValueError: a flag, the data set or the backbone is not what it must be.
-        FileNotFoundError: the data set or the backbone is not there.
-    """
+    """Check a new study, prepare its data and write its specification, in a locked directory."""
     spec = hold_fixed(spec, assignments)
     prepared = prepare(spec, place)
     place.write_spec(prepared.spec)

@@ -42,13 +42,7 @@ def open_dataset(spec: DataSpec, *, workers: int = 1, progress: Progress = quiet
 def open_study_data(
     spec: DataSpec, dataset: ClipDataset, *, inputs: Input, workers: int = 1, progress: Progress = quiet
 ) -> StudyData:
-    """Return the training and validation clips with the inputs of a system.
-
-    Raises:
-        OSError: audio files cannot be opened, or the cache cannot be written.
-        ValueError: the split does not suit the data set, a clip cannot be read and `skips_corrupt` is False, or the
-            data set has no VGGish.
-    """
+    """Return the training and validation clips with the inputs of a system."""
     rows = study_rows(spec, dataset)
     features = features_of(inputs, dataset, spec=spec, rows=rows, workers=workers, progress=progress)
     data = study_data(dataset, features, study_split(spec, dataset))
@@ -56,11 +50,7 @@ def open_study_data(
 
 
 def study_rows(spec: DataSpec, dataset: ClipDataset) -> Int[np.ndarray, " row"] | None:
-    """Return the rows whose features a study needs: None, for all, unless it uses a fraction of the clips.
-
-    Raises:
-        ValueError: the split does not suit the data set.
-    """
+    """Return the rows whose features a study needs: None, for all, unless it uses a fraction of the clips."""
     if spec.fraction == 1:
         return None
     split = study_split(spec, dataset)
