@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-from contextlib import contextmanager
 
 import pytest
 from optuna.trial import TrialState
@@ -61,25 +60,8 @@ def report(workshop, name):
     return json.loads((workshop.storage / name / "evaluation.json").read_text())
 
 
-@contextmanager
 def under_way(workshop, name):
-    """Start an evaluation; yield its process once one run has ended and another is well under way."""
-    with workshop.start(command(workshop, *KILLED, "--name", name)) as process:
-
-        def is_under_way():
-            assert process.poll() is None, process.stdout.read()
-            if not files(workshop, name, RESULT):
-                return False
-            trials = workshop.trials(name)
-            running = [t for t in trials if t.state == TrialState.RUNNING and TrialRecord.of(t).report]
-            has_ended = any(t.state == TrialState.COMPLETE for t in trials)
-            return has_ended and any(3 < max(t.intermediate_values, default=0) < EPOCHS // 2 for t in running)
-
-        try:
-            wait_for(is_under_way, what=f"evaluation {name} under way")
-            yield process
-        finally:
-            process.kill()
+    return workshop.under_way(command(workshop, *KILLED, "--name", name), name, epochs=EPOCHS)
 
 
 def check_whole(workshop, name, *, results, checkpoints):

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -70,7 +71,9 @@ def study(prepared, tmp_path, monkeypatch):
 
 @pytest.fixture
 def unrun(monkeypatch):
-    """Prepare and write an evaluation without its runs."""
+    """Prepare and write an evaluation without its runs, and without tracking."""
+    tracker = SimpleNamespace(close=lambda **_: "", ui_lines=list)
+    monkeypatch.setattr(evaluation_run, "Tracker", lambda *_, **__: tracker)
     monkeypatch.setattr(evaluation_run, "has_remaining_trials", lambda *_: False)
 
 

@@ -2,14 +2,13 @@
 
 import os
 import signal
-from contextlib import contextmanager
 
 import pytest
 from filelock import FileLock
 from optuna.trial import TrialState
 
 from harness.study.records import TrialRecord
-from tests.support.studies import make_workshop, wait_for
+from tests.support.studies import make_workshop
 
 pytestmark = pytest.mark.drill
 TRIALS, EPOCHS = 4, 90
@@ -21,25 +20,8 @@ def workshop(tmp_path_factory):
     return make_workshop(tmp_path_factory.mktemp("drill"))
 
 
-@contextmanager
 def under_way(workshop, name):
-    """Start a study; yield its process once one trial has ended and another is well under way."""
-    with workshop.start(workshop.new(name, *FLAGS)) as process:
-
-        def is_under_way():
-            assert process.poll() is None, process.stdout.read()
-            if not workshop.checkpoint(name, 0):  # until then the storage may be half made
-                return False
-            trials = workshop.trials(name)
-            running = [t for t in trials if t.state == TrialState.RUNNING]
-            has_ended = any(t.state == TrialState.COMPLETE for t in trials)
-            return has_ended and any(3 < max(t.intermediate_values, default=0) < EPOCHS // 2 for t in running)
-
-        try:
-            wait_for(is_under_way, what=f"study {name} under way")
-            yield process
-        finally:
-            process.kill()
+    return workshop.under_way(workshop.new(name, *FLAGS), name, epochs=EPOCHS)
 
 
 def records(workshop, name):

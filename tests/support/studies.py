@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import mlflow
 import numpy as np
 import optuna
 import torch
+from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from harness.models.backbones.ast import Ast, AstGeometry
@@ -99,6 +102,26 @@ class Workshop:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    @contextmanager
+    def under_way(self, command: list[str], name: str, *, epochs: int) -> Iterator[subprocess.Popen]:
+        """Start a command; yield its process once one trial has ended and another is well under way."""
+
+        def is_under_way() -> bool:
+            assert process.poll() is None, process.stdout.read()
+            if not self.checkpoint(name, 0):  # until then the storage may be half made
+                return False
+            trials = self.trials(name)
+            running = [max(t.intermediate_values, default=0) for t in trials if t.state == TrialState.RUNNING]
+            has_ended = any(t.state == TrialState.COMPLETE for t in trials)
+            return has_ended and any(3 < epoch < epochs // 2 for epoch in running)
+
+        with self.start(command) as process:
+            try:
+                wait_for(is_under_way, seconds=600, what=f"{name} under way")
+                yield process
+            finally:
+                process.kill()
 
     def results(self, name: str) -> list[dict]:
         return json.loads((self.storage / name / "results.json").read_text())
