@@ -7,6 +7,7 @@
 An interrupted fetch resumes when it is started again, from another mirror too: the release's MD5 decides in the end.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -20,7 +21,6 @@ from dataclasses import dataclass
 from gzip import BadGzipFile
 from pathlib import Path
 
-import pooch
 import requests
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from requests.adapters import HTTPAdapter
@@ -132,34 +132,30 @@ class Fetch:
     def _fetch(self) -> None:
         self._workspace.mkdir(exist_ok=True)
         shutil.rmtree(self._workspace / _UNPACKING, ignore_errors=True)  # of a killed process
-        for leftover in self._workspace.glob("tmp*"):  # pooch's
-            leftover.unlink()
-        kept = self.to / self.release.archive_name
+        kept, downloaded = self.to / self.release.archive_name, self._workspace / self.release.archive_name
         local = self.archive or (kept if kept.is_file() else None)
-        archive = self._download() if local is None else self._verified(local)
+        if local is None and not downloaded.exists():
+            self._download(downloaded)
+        archive = local or downloaded
+        self._verify(archive)
         self._unpack(archive)
         if local is None and self.keeps_archive:
             archive.replace(kept)
 
-    def _download(self) -> Path:
+    def _download(self, to: Path) -> None:
         release, unpacked = self.release, self.release.unpacked_bytes or 0
         if release.archive_bytes is not None:
             self.say(
                 f"needs up to {decimal(release.archive_bytes + unpacked)} in {self.to} while unpacking, and "
                 f"{decimal(unpacked)} afterwards"
             )
-        downloader = ResumingDownloader(
+        download = ResumingDownloader(
             self._workspace / f"{release.archive_name}.{release.md5}.part",
             check_room=lambda n_missing: self._check_room(n_missing + (unpacked or n_missing)),
             progress=self.progress,
             pause_seconds=self.pause_seconds,
         )
-        pooch.get_logger().setLevel(logging.WARNING)
-        known, name = f"md5:{release.md5}", release.archive_name
-        try:
-            return Path(pooch.retrieve(release.url, known, fname=name, path=self._workspace, downloader=downloader))
-        except ValueError as error:  # pooch removes a file with another checksum
-            raise ValueError(f"{release.url}: {error} Run the same command again, or {_ELSEWHERE}") from error
+        download(release.url, to)
 
     def _check_room(self, needed: int) -> None:
         if (free := shutil.disk_usage(self.to).free) < needed:
@@ -168,16 +164,20 @@ class Fetch:
                 "another directory with --to DIR"
             )
 
-    def _verified(self, archive: Path) -> Path:
+    def _verify(self, archive: Path) -> None:
+        """Compare the MD5; a downloaded file with another one is removed."""
         if not archive.is_file():
             raise FileNotFoundError(f"archive={archive}: no such file")
         self.say(f"{archive}: checking its MD5")
-        if (found := pooch.file_hash(str(archive), alg="md5")) != self.release.md5:
-            raise ValueError(
-                f"{archive}: has MD5 {found}, not the published archive's {self.release.md5}; it is another file or "
-                "incomplete: move it away, or download it again"
-            )
-        return archive
+        with archive.open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        if found == self.release.md5:
+            return
+        wrong = f"has MD5 {found}, not the published archive's {self.release.md5}"
+        if archive.parent == self._workspace:
+            archive.unlink()
+            raise ValueError(f"{self.release.url}: {wrong}; run the same command again, or {_ELSEWHERE}")
+        raise ValueError(f"{archive}: {wrong}; it is another file or incomplete: move it away, or download it again")
 
     def _unpack(self, archive: Path) -> None:
         """Unpack beside the target, and rename once every file is on the disk."""
@@ -234,7 +234,7 @@ def _report(positions: Iterable[int], progress: Progress, *, n_bytes: int, label
 
 @dataclass(frozen=True)
 class ResumingDownloader:
-    """Downloads for `pooch.retrieve`, whose own downloader starts over whenever the connection breaks.
+    """Downloads one large file, resuming after interruptions.
 
     `part` holds the file's first bytes and survives the process. The connection may break `attempts` times in a row
     with less than a megabyte gained; the pause doubles each time. `check_room` takes the number of missing bytes and
@@ -247,8 +247,8 @@ class ResumingDownloader:
     attempts: int = 6
     pause_seconds: float = 2.0
 
-    def __call__(self, url: str, output_file: str | os.PathLike[str], _pooch: object = None) -> None:
-        """Download `url` to `output_file`, which must be on the same disk as `part`.
+    def __call__(self, url: str, to: Path) -> None:
+        """Download `url` to a file, which must be on the same disk as `part`.
 
         Raises:
             ConnectionError: the connection broke too often; the part is kept.
@@ -268,7 +268,7 @@ class ResumingDownloader:
                 pause = self.pause_seconds * 2 ** (n_failed - 1)
                 logger.warning("%s: %s; trying again in %.0f s", url, _reason(error), pause)
                 time.sleep(pause)
-        self.part.replace(output_file)
+        self.part.replace(to)
 
     def _attempt(self, session: requests.Session, url: str) -> None:
         """Ask for the missing bytes, and append them to the part; a server without ranges sends all of them again."""

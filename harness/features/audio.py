@@ -20,20 +20,14 @@ from jaxtyping import Float, Float32
 
 FRONT_END_VERSION = 5
 """Raise it when `decode` or `log_mel` gives other numbers for a file, or none: caches are then rebuilt."""
-
 AUDIBLE = 1e-4
 """A sample of at least this magnitude, -80 dB of full scale, may be audible."""
-
 MAX_SAMPLE_RATE = 768_000
-
 _MOST_BYTES, _MOST_SECONDS = 256_000_000, 3600
 """Limits of one file: bytes on disk, bytes decoded to float32 over all channels, and seconds. A clip takes 3.5 MB."""
-
 _CHECKED_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "VOC", "FLAC", "OGG", "MP3")
 """Containers that state their length, and in which libsndfile or this module notices a cut."""
-
 _SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
-
 _STREAMED = 0x7FFFF000
 """From this size on, a header of a streaming writer means that the length was not known."""
 
@@ -213,7 +207,6 @@ def _reason(error: soundfile.SoundFileError) -> str:
 
 
 _PAGE, HEADER_BYTES, _CHECKSUM = b"OggS", 27, slice(22, 26)
-
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 

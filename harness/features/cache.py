@@ -4,12 +4,12 @@
         recipe.json    everything besides the audio that shaped the arrays
         SHA256.npy     the array of the audio file with this SHA-256, and a checksum after it
         SHA256.txt     the reason why that file has no array
-    SHA256.silent  empty: nothing is audible in that file's mono mix
+    SHA256.silent  a mark: nothing is audible in that file's mono mix
 
-Each file is written under a temporary name and then renamed. So there is no lock and no index: any number of processes
-and machines may fill and read one cache, and a killed process leaves nothing but a `.part` file. A clip that changes
-has another SHA-256, so it alone is computed again, and studies that are reading keep what they opened. Files are not
-synced: a reader detects by the checksum what a power cut or a bad disk has spoiled, and computes it again.
+Each file is written under a temporary name and then renamed. So any number of processes and machines may fill and read
+one cache without a lock, and a killed process leaves nothing but a `.part` file. A changed clip has another SHA-256, so
+it alone is computed again, and studies that are reading keep what they opened. Files are not synced: a reader detects
+damage of a power cut or a bad disk by the checksum, and computes the array again.
 
 Arrays of 1024 x 128 in float16, read in random batches of 8 by one reader, come at 0.87 to 1.03 of the speed of one
 packed file from a cold page cache, and at 0.84 to 0.93 from a warm one. Blobs in SQLite (256 x 128) come at 0.55 and
@@ -52,16 +52,13 @@ class Rows(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Return the number of rows, and a row's shape."""
-        ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Return the type of an element."""
-        ...
 
     def __getitem__(self, rows: Any, /) -> Any:
         """Return one row for an integer, and an array of rows for several."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -133,23 +130,14 @@ class FeatureCache:
         with _explained(self.place):
             write_atomically(self.place / f"{digest}{ARRAY}", self._header, content, checksum)
 
-    def mark_silent(self, digest: str) -> None:
-        """Store that nothing is audible in the audio with this SHA-256.
+    def note(self, digest: str, suffix: str, text: str = "") -> None:
+        """Store a text about the audio with this SHA-256: its REASON for having no array, or that it is SILENT.
 
         Raises:
             OSError: the folder cannot be written.
         """
         with _explained(self.place):
-            write_atomically(self.place / f"{digest}{SILENT}")
-
-    def write_reason(self, digest: str, reason: str) -> None:
-        """Store why the audio with this SHA-256 has no array.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
-        with _explained(self.place):
-            write_atomically(self.place / f"{digest}{REASON}", f"{reason}\n".encode())
+            write_atomically(self.place / f"{digest}{suffix}", f"{text}\n".encode())
 
     def reason(self, digest: str) -> str:
         """Return why the audio with this SHA-256 has no array; "" if that is unknown, or its file is not whole."""

@@ -144,36 +144,23 @@ def log_mel_energies(
     sharpened.add_(frames).mul_(window)
     spectrum = torch.fft.rfft(sharpened, n=n_fourier)
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-    energies = torch.cat([power[:, band.bins] @ band.weights for band in bands], dim=1)
+    energies = torch.cat([power[:, bins] @ weights for bins, weights in bands], dim=1)
     return energies.clamp_(min=_LEAST_ENERGY).log_()
-
-
-@dataclass(frozen=True, eq=False)
-class _Band:
-    """Some neighbouring mels, and the bins of the Fourier transform that they weight."""
-
-    bins: slice
-    weights: Float[Tensor, "bin mel"]
 
 
 @lru_cache(maxsize=8)
 def _tables(
     sample_rate: int, n_mels: int, window_samples: int
-) -> tuple[Float[Tensor, " sample"], int, tuple[_Band, ...]]:
-    """Return the window, the length of the Fourier transform, and the mels in bands.
+) -> tuple[Float[Tensor, " sample"], int, list[tuple[slice, Float[Tensor, "bin mel"]]]]:
+    """Return the window, the length of the Fourier transform, and bands of mels: their bins, and the weights of these.
 
     Most mels weight few bins. A product with all weights, nearly all of them 0, takes four times as long.
     """
     n_fourier = 1 << (window_samples - 1).bit_length()  # the window's length or the next power of two
     weights, _ = kaldi.get_mel_banks(n_mels, n_fourier, float(sample_rate), _LOWEST_HZ, 0.0, 100.0, -500.0, 1.0)
-    return (
-        torch.hann_window(window_samples, periodic=False),
-        n_fourier,
-        tuple(map(_band, weights.split(_MELS_OF_A_BAND))),
-    )
-
-
-def _band(weights: Float[Tensor, "mel bin"]) -> _Band:
-    used = torch.nonzero(weights.any(dim=0)).flatten()
-    first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
-    return _Band(slice(first, last + 1), weights[:, first : last + 1].T.contiguous())
+    bands = []
+    for of_band in weights.split(_MELS_OF_A_BAND):
+        used = torch.nonzero(of_band.any(dim=0)).flatten().tolist() or [0]
+        bins = slice(used[0], used[-1] + 1)
+        bands.append((bins, of_band[:, bins].T.contiguous()))
+    return torch.hann_window(window_samples, periodic=False), n_fourier, bands

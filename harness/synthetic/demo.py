@@ -53,7 +53,6 @@ INSTRUMENTS: dict[str, tuple[Voice, ...]] = {
 LABELS = tuple(INSTRUMENTS)
 MIN_CLIPS = 4 * len(LABELS)
 """With fewer clips some instrument would lead in no test clip: a quarter of the clips are test clips."""
-
 DEMO_VERSION = 1
 """Increases when the same size and seed give other clips or labels."""
 DEFAULT_CLIPS = 480

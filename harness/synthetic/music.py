@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -135,10 +136,6 @@ def _arpeggio(rng: np.random.Generator, song: Song, voice: Voice, *, step: float
     return events
 
 
-def _roll(rng: np.random.Generator, song: Song, voice: Voice) -> list[Event]:
-    return _arpeggio(rng, song, voice, step=0.25)  # the banjo's: even sixteenths without a gap
-
-
 def _strum(rng: np.random.Generator, song: Song, voice: Voice) -> list[Event]:
     band = _tessitura(rng, voice, 21)
     onsets = ((0.0, 1.0, 2.0, 3.0), (0.0, 1.0, 1.5, 2.5, 3.0, 3.5), (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5))[
@@ -198,8 +195,7 @@ def _pattern(rng: np.random.Generator, song: Song, odds: dict[int, Sequence[floa
     ]
 
 
-def _drums(rng: np.random.Generator, song: Song, voice: Voice) -> list[Event]:
-    del voice
+def _drums(rng: np.random.Generator, song: Song, _voice: Voice) -> list[Event]:
     kick = (0.95, 0.0, 0.2, 0.15, 0.2, 0.0, 0.3, 0.1, 0.7, 0.0, 0.3, 0.1, 0.2, 0.0, 0.3, 0.1)
     snare = int(rng.choice((_SNARE, _SNARE, 40, _SIDE_STICK, _CLAP)))
     odds: dict[int, Sequence[float]] = {_KICK: kick, snare: (0.0, 0.05, 0.0, 0.1, 0.95, 0.0, 0.05, 0.15)}
@@ -208,8 +204,7 @@ def _drums(rng: np.random.Generator, song: Song, voice: Voice) -> list[Event]:
     return _pattern(rng, song, odds)
 
 
-def _cymbals(rng: np.random.Generator, song: Song, voice: Voice) -> list[Event]:
-    del voice
+def _cymbals(rng: np.random.Generator, song: Song, _voice: Voice) -> list[Event]:
     timekeeper = int(rng.choice((_CLOSED_HAT, _CLOSED_HAT, _RIDE, _RIDE_BELL, _OPEN_HAT)))
     density = ((0.95, 0.0), (0.95, 0.0, 0.9, 0.0), (0.95, 0.6, 0.9, 0.6))[rng.integers(3)]
     events = _pattern(rng, song, {timekeeper: density})
@@ -221,21 +216,18 @@ def _kit(rng: np.random.Generator, song: Song, voice: Voice) -> list[Event]:
     return _drums(rng, song, voice) + _cymbals(rng, song, voice)
 
 
-def _hand(rng: np.random.Generator, song: Song, voice: Voice) -> list[Event]:
-    del voice
+def _hand(rng: np.random.Generator, song: Song, _voice: Voice) -> list[Event]:
     keys = rng.choice(_HAND, int(rng.integers(1, 4)), replace=False).tolist()
     return _pattern(rng, song, {key: rng.uniform(0.1, 0.8, 8).tolist() for key in keys})
 
 
 ROLES: dict[str, Role] = {
-    "melody": _melody, "chords": _chords, "pad": _pad, "arpeggio": _arpeggio, "roll": _roll, "strum": _strum,
-    "tremolo": _tremolo, "bass": _bass, "hits": _hits, "drums": _drums, "cymbals": _cymbals, "kit": _kit,
-    "hand": _hand,
+    "melody": _melody, "chords": _chords, "pad": _pad, "arpeggio": _arpeggio, "strum": _strum, "tremolo": _tremolo,
+    "roll": partial(_arpeggio, step=0.25),  # the banjo's: even sixteenths without a gap
+    "bass": _bass, "hits": _hits, "drums": _drums, "cymbals": _cymbals, "kit": _kit, "hand": _hand,
 }  # fmt: skip
 """The roles that a voice can take, by name."""
-
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 5, 7, 9, 10))
-
 _PROGRESSIONS = (
     (0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 4, 0), (1, 4, 0, 0),
     (0, 0, 3, 4), (5, 3, 0, 4), (0, 2, 3, 4), (0, 6, 5, 4),

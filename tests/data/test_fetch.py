@@ -331,7 +331,7 @@ def test_a_file_with_another_checksum_is_removed_and_the_right_one_then_comes(ar
         fetch, _ = fetching(server)
         server.content = archive[:-10] + b"0123456789"
         wrong = hashlib.md5(server.content).hexdigest()
-        with pytest.raises(ValueError, match=rf"(?s)^{server.url}: .*{fetch.release.md5}.*{wrong}.*--mirror"):
+        with pytest.raises(ValueError, match=rf"^{server.url}: has MD5 {wrong}.*{fetch.release.md5}.*--mirror"):
             fetch.run()
         assert names_in(to / f".{ROOT}.fetch") == []
         server.content = archive
@@ -345,7 +345,6 @@ def test_an_interrupted_download_resumes_and_leftovers_of_unpacking_are_removed_
         with pytest.raises(ConnectionError, match="run the same command again"):
             fetch.run()
         (workspace / "unpacking/audio").mkdir(parents=True)
-        (workspace / "tmp12345").touch()  # as pooch names its temporary files
         (part,) = workspace.glob("*.part")
         n_bytes = part.stat().st_size
         server.log.clear()

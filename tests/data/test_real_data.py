@@ -6,15 +6,13 @@ import os
 import re
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from harness.study.session import _backbone
 from tests.support.archives import pack
-from tests.support.ast_files import SMALL, random_ast
+from tests.support.ast_files import random_ast
 from tests.support.layouts import Layout, write_tone
 from tests.support.servers import serving
-from tests.support.studies import Workshop, make_workshop
+from tests.support.studies import Workshop
 
 CORRUPTED = "071826_3840"
 """A clip of one of the tracks that are known to be damaged."""
@@ -83,32 +81,7 @@ def test_from_the_archive_to_a_resumed_study_with_base384(tmp_path):
     assert re.search(r"error: resume=quick: backbone_digest is \w{12}, the study began with \w{12}", said)
 
 
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
-    return make_workshop(tmp_path_factory.mktemp("workshop"))
-
-
-def refused(workshop, **changed):
-    flags = {
-        "space": "none",
-        "name": "bad",
-        "data": workshop.root / "data",
-        "backbone": workshop.root / "tiny.safetensors",
-    }
-    said = workshop.refused("harness.study", *(f"--{flag}={value}" for flag, value in {**flags, **changed}.items()))
-    assert not (workshop.storage / "bad").exists()
-    return said[said.index("error: ") :].rstrip().removeprefix("error: ")
-
-
-def test_a_label_csv_that_lacks_a_column_ends_a_study_with_a_line(workshop, tmp_path):
-    data = Layout().write(tmp_path / "data", labels_as="csv")
-    file = data / "openmic-2018-aggregated-labels.csv"
-    file.write_text(file.read_text().replace("relevance", "probability"))
-    said = refused(workshop, data=data)
-    assert said == f"{file}: no column relevance; it has sample_key, instrument, probability, num_responses"
-
-
-def test_clips_that_are_no_sound_end_a_study_with_their_names_and_reasons(workshop, tmp_path):
+def test_clips_that_are_no_sound_end_a_study_with_their_names_and_reasons(tmp_path):
     layout = Layout(n_clips=9, n_train=6)
     layout.keys[0] = layout.train[0] = CORRUPTED
     data = layout.write(tmp_path / "data")
@@ -118,7 +91,8 @@ def test_clips_that_are_no_sound_end_a_study_with_their_names_and_reasons(worksh
     paths[0].write_bytes(b"damaged")
     paths[2].write_text("<html>not found</html>")
     paths[3].write_bytes(paths[4].read_bytes()[:-100])
-    said = refused(workshop, data=data)
+    said = Workshop(tmp_path).refused("harness.study", "--space=none", "--name=bad", f"--data={data}")
+    assert not (tmp_path / "studies" / "bad").exists()
     for path, reason in zip(
         paths[1:4], ("empty, a file of 0 bytes", "not readable as sound", "truncated"), strict=True
     ):
@@ -132,16 +106,3 @@ def test_a_machine_with_other_weights_than_the_study_began_with_runs_no_trial():
         ValueError, match=r"backbone ast-nano: this node has weights \w{12}, the study began with 000000"
     ):
         _backbone("ast-nano", "0" * 64, "cpu")
-
-
-def test_weights_that_do_not_fit_end_a_study_with_what_is_missing(workshop, tmp_path):
-    random_ast(**SMALL).save_pretrained(tmp_path)
-    file = tmp_path / "model.safetensors"
-    tensors = load_file(file)
-    norm = "audio_spectrogram_transformer.layernorm"
-    del tensors[f"{norm}.weight"]
-    tensors[f"{norm}.bias"] = torch.zeros(7)
-    save_file(tensors, file)
-    said = refused(workshop, backbone=tmp_path)
-    problems = f"missing {norm}.weight; {norm}.bias is (7,), must be (48,)"
-    assert said == f"{file}: 2 tensors do not fit the geometry: {problems}"

@@ -208,7 +208,7 @@ def test_what_a_killed_process_left_is_cleared_after_a_day(cache):
 
 
 def test_a_reason_is_kept_and_one_that_a_power_cut_spoiled_is_none(cache):
-    cache.write_reason("a" * 64, "not readable as sound (é)")
+    cache.note("a" * 64, REASON, "not readable as sound (é)")
     assert (cache.reason("a" * 64), cache.has("a" * 64)) == ("not readable as sound (é)", True)
     assert (cache.stored(), cache.stored(REASON)) == (set(DIGESTS), {"a" * 64})
     os.truncate(cache.place / f"{'a' * 64}.txt", 3)
