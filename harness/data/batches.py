@@ -104,10 +104,7 @@ def log_mel_features(
 def vggish_features(
     dataset: ClipDataset, *, rows: Int[np.ndarray, " row"] | None = None, sound_digest: str | None = None
 ) -> Features:
-    """Return the data set's VGGish features. All are available, also those of clips whose audio is damaged.
-
-    `rows` are those in use (None: all), which the digest covers. `sound_digest` identifies the sound of all clips, if
-    the data set has a better one than its array gives.
+    """Return the data set's VGGish features, as `log_mel_features` does; those of clips with damaged audio, too.
 
     Raises:
         ValueError: the data set has none, or they do not fit its keys.

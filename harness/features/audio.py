@@ -27,7 +27,6 @@ _MOST_BYTES, _MOST_SECONDS = 256_000_000, 3600
 """Limits of one file: bytes on disk, bytes decoded to float32 over all channels, and seconds. A clip takes 3.5 MB."""
 _CHECKED_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "VOC", "FLAC", "OGG", "MP3")
 """Containers that state their length, and in which libsndfile or this module notices a cut."""
-_SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _STREAMED = 0x7FFFF000
 """From this size on, a header of a streaming writer means that the length was not known."""
 
@@ -80,8 +79,8 @@ def _decode(content: bytes) -> tuple[Samples, int]:
         if file.format == "FLAC" and file.frames >= 2**62:  # its header leaves the length open
             return _decode_by_ffmpeg(content, "its header leaves the length open")
         _check_length(file.frames, file.channels, file.samplerate)
-        if n_promised := _promised(file):
-            raise ValueError(f"truncated, the header promises {n_promised} frames, {file.frames} are there")
+        if _is_cut(file):
+            raise ValueError(f"truncated, {file.frames} frames are there and its header promises more")
         samples = _samples_of(file, content)
         is_estimate = file.format == "MP3" and not _has_length(content)
         if not is_estimate:
@@ -98,22 +97,17 @@ def _check_header(file: soundfile.SoundFile) -> None:
         raise ValueError(f"implausible sample rate, {file.samplerate} Hz; at most {MAX_SAMPLE_RATE} Hz are read")
 
 
-def _promised(file: soundfile.SoundFile) -> int:
-    """Return how many frames the header states, if the file ends before them, else 0.
+def _is_cut(file: soundfile.SoundFile) -> bool:
+    """Return whether the file ends before the length that its header states.
 
     libsndfile corrects the length without an error, and notes what it has corrected in a text.
     """
     notes = file.extra_info
-    frame_bytes = _SAMPLE_BYTES.get(file.subtype, 1) * int(file.channels)
     if found := re.search(r"does not match value from 'ds64' chunk of (\d+)", notes):
-        stated = int(found[1])
-        return stated if file.frames < stated < _STREAMED else 0
-    if "Seems to be a truncated file" in notes and (found := re.search(r"Extended II : (\d+)", notes)):
-        n_missing = int(found[1]) - 12 - file.frames * frame_bytes  # 12 bytes describe the sound
-    else:
-        sizes = re.findall(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", notes, re.MULTILINE)
-        n_missing = max((int(stated) - int(there) for stated, there in sizes if int(stated) < _STREAMED), default=0)
-    return file.frames + -(-n_missing // frame_bytes) if n_missing > 0 else 0
+        return file.frames < int(found[1]) < _STREAMED
+    sizes = re.findall(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", notes, re.MULTILINE)
+    is_short = any(int(there) < int(stated) < _STREAMED for stated, there in sizes)
+    return is_short or "Seems to be a truncated file" in notes
 
 
 def _has_length(content: bytes) -> bool:

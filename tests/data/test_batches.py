@@ -11,12 +11,10 @@ import pytest
 import torch
 
 from harness.config.study import DataSpec
-from harness.data.batches import ReadAhead, log_mel_features, study_data, to_device
-from harness.data.openmic import read_dataset, read_vggish
-from harness.data.skipped import report_skipped
+from harness.data.batches import ReadAhead, study_data, to_device
+from harness.data.openmic import read_vggish
 from harness.data.splits import split_train
 from harness.features.cache import CachedRows, FeatureCache, Recipe
-from harness.features.extract import extract
 from harness.features.inputs import LogMel, Vggish
 from harness.features.log_mel import FrontEnd
 from harness.study import sources
@@ -42,14 +40,6 @@ def make(root, *, test_hertz=440, test_targets=None):
         hertz = test_hertz if row >= 16 else 300 + 50 * row
         write_tone(root / "audio" / key[:3] / f"{key}.ogg", hertz=hertz)
     return layout
-
-
-def open_data(root, cache, *, skip_corrupt=False):
-    dataset = read_dataset(root)
-    split = split_train(dataset, validation_fraction=0.4, seed=1)
-    extracted = extract(list(dataset.paths), FRONT_END, cache=cache)
-    report_skipped(dataset, extracted, cache=cache, skip_corrupt=skip_corrupt)
-    return dataset, split, study_data(dataset, log_mel_features(dataset, extracted, FRONT_END), split)
 
 
 def open_root(root, inputs=None, **options):
@@ -166,13 +156,12 @@ def test_a_demo_set_that_was_compressed_elsewhere_has_the_same_digest(tmp_path, 
 
 
 def test_an_unreadable_clip_is_left_out_on_demand(tmp_path):
-    layout = make(tmp_path / "data")
-    key = layout.keys[0]
+    key = make(tmp_path / "data").keys[0]
+    whole = open_root(tmp_path / "data")[1]
     (tmp_path / "data/audio" / key[:3] / f"{key}.ogg").write_bytes(b"not audio")
     with pytest.raises(ValueError, match=key):
-        open_data(tmp_path / "data", tmp_path / "cache")
-    whole = make(tmp_path / "whole") and open_data(tmp_path / "whole", tmp_path / "cache")[2]
-    _, _, data = open_data(tmp_path / "data", tmp_path / "cache", skip_corrupt=True)
+        open_root(tmp_path / "data")
+    data = open_root(tmp_path / "data", skips_corrupt=True)[1]
     assert data.digest != whole.digest
     assert 0 not in set(data.train.rows) | set(data.validation.rows)
 

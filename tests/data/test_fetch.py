@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -114,6 +113,12 @@ def test_a_part_that_is_complete_is_not_downloaded_again(part, download):
     assert [(asked.status, asked.sent) for asked in server.log] == [(416, 0)]
 
 
+def test_a_server_without_ranges_sends_all_again(part, download):
+    with serving(CONTENT, has_ranges=False) as server:
+        begin(part, server, n_bytes=600_000)
+        assert download(server.url) == CONTENT
+
+
 @pytest.mark.parametrize("has_ranges", [True, False])
 def test_a_login_page_in_place_of_the_file_does_not_harm_the_part(part, download, has_ranges):
     with serving(CONTENT) as server:
@@ -150,12 +155,6 @@ def test_a_refusal_is_final(download, status):
     assert len(server.log) == 1
 
 
-def test_a_server_without_ranges_sends_all_again(part, download):
-    with serving(CONTENT, has_ranges=False) as server:
-        begin(part, server, n_bytes=600_000)
-        assert download(server.url) == CONTENT
-
-
 def test_room_for_the_missing_bytes_is_checked_before_anything_is_written(part, download):
     def refuse(n_missing):
         raise OSError(f"no room for {n_missing}")
@@ -167,44 +166,9 @@ def test_room_for_the_missing_bytes_is_checked_before_anything_is_written(part, 
     assert part.stat().st_size == n_bytes
 
 
-# Proxies of the environment
-
-
-@pytest.fixture
-def use_proxy(monkeypatch):
-    def use_proxy(proxy, *, scheme="http"):
-        for name in ("no_proxy", "https_proxy", "http_proxy"):
-            monkeypatch.delenv(name, raising=False)
-            monkeypatch.delenv(name.upper(), raising=False)
-        monkeypatch.setenv(f"{scheme}_proxy", proxy)
-
-    return use_proxy
-
-
-def test_https_goes_through_the_proxy_s_tunnel_and_its_refusal_names_the_variable(download, use_proxy):
-    asked = []
-
-    def answer(listener):
-        connection, _ = listener.accept()
-        with connection:
-            asked.append(connection.recv(4096).split(b"\r\n")[0])
-            connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        use_proxy(f"http://127.0.0.1:{listener.getsockname()[1]}", scheme="https")
-        threads = [threading.Thread(target=answer, args=(listener,), daemon=True) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        with pytest.raises(ConnectionError, match=r"403.*HTTPS_PROXY"):
-            download("https://archive.invalid/a.tgz", attempts=1)
-    assert asked[0].startswith(b"CONNECT archive.invalid:443 ")
-
-
-@pytest.mark.parametrize(
-    "proxy", ["http://me:secret@127.0.0.1:1", "socks5://me:secret@a:1", "http://me:secret@a:99999"]
-)
-def test_a_proxy_that_fails_does_not_show_its_password(download, use_proxy, proxy, caplog):
-    use_proxy(proxy)
+@pytest.mark.parametrize("proxy", ["http://me:secret@127.0.0.1:1", "http://me:secret@a:99999"])
+def test_a_proxy_that_fails_does_not_show_its_password(download, monkeypatch, proxy, caplog):
+    monkeypatch.setenv("http_proxy", proxy)
     with pytest.raises(OSError, match=r"^http://archive\.invalid/a\.tgz: ") as refused:
         download("http://archive.invalid/a.tgz", attempts=2)
     assert "secret" not in f"{refused.value} {caplog.text}"

@@ -44,19 +44,6 @@ def test_what_the_faster_decoder_cannot_do_the_other_one_does(music, monkeypatch
         np.testing.assert_allclose(decode(music)[0], expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("damage", ["nothing", "no Ogg", "a page of no stream", "no last half"])
-def test_of_what_it_cannot_decode_the_faster_decoder_returns_what_it_can(music, damage):
-    whole = music.read_bytes()
-    content = {
-        "nothing": b"",
-        "no Ogg": b"<html>" * 100,
-        "a page of no stream": whole[:28] + bytes(30) + whole[58:],
-        "no last half": whole[: len(whole) // 2],
-    }[damage]
-    found = decode_vorbis(content)
-    assert 0 < len(found) < 441_000 if damage == "no last half" else found.shape == (0, 0)
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_samples_that_are_not_finite_are_refused(tmp_path, bad):
     samples = noise(1, channels=2)
@@ -93,16 +80,6 @@ def test_a_truncated_file_is_refused(tone, kept):
     tone.write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(ValueError, match=r"tone\.ogg: truncated, its \d+ bytes end before the last Ogg page does"):
         decode(tone)
-
-
-def test_a_file_that_claims_more_samples_than_memory_holds_is_refused(tmp_path):
-    path = tmp_path / "clip.ogg"
-    soundfile.write(path, np.zeros((20_000, 2), np.float32), 16_000, format="FLAC")
-    damaged = bytearray(path.read_bytes())
-    damaged[21] |= 0x0F  # the highest of the 36 bits of STREAMINFO that count the samples
-    path.write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"clip\.ogg: too long for a clip, 67,1\d\d\.\d min .* its header is damaged;"):
-        decode(path)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +121,7 @@ def test_a_cut_file_names_the_frames_that_its_header_promises(sound_format, subt
     whole = sound_bytes(sound_format, subtype)
     assert len(decode_bytes(whole, source="clip")[0]) == 16_000
     for n_cut in (7, len(whole) // 2):
-        with pytest.raises(ValueError, match=r"clip: truncated, .* promises 16000 frames, \d+ are there"):
+        with pytest.raises(ValueError, match=r"clip: truncated, \d+ frames are there"):
             decode_bytes(whole[:-n_cut], source="clip")
 
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import pickle
 import threading
 import time
 from dataclasses import replace
@@ -86,15 +85,6 @@ def test_many_threads_read_at_once(rows):
     [reader.start() for reader in readers]
     [reader.join() for reader in readers]
     assert failed == []
-
-
-def test_rows_travel_to_another_process(cache):
-    rows = pickle.loads(pickle.dumps(CachedRows(cache, DIGESTS, restore)))
-    assert np.array_equal(rows[:], VALUES)
-
-
-def test_a_file_is_an_ordinary_npy_file(cache):
-    assert np.array_equal(np.load(file_of(cache, 3)), VALUES[3])
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((), "<f4"), ((7,), "<i2"), ((3, 2, 2), "<f8")])
@@ -223,12 +213,6 @@ def test_a_reason_is_kept_and_one_that_a_power_cut_spoiled_is_none(cache):
 )
 def test_whatever_shapes_the_values_is_part_of_the_folders_name(change):
     assert replace(RECIPE, **change).name != RECIPE.name
-
-
-def test_another_format_has_another_folder(monkeypatch):
-    before = RECIPE.name
-    monkeypatch.setattr(cache_module, "FORMAT", FORMAT + 1)
-    assert RECIPE.name != before
 
 
 def test_the_recipe_lies_beside_its_arrays(cache):

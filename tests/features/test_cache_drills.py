@@ -105,7 +105,7 @@ def test_processes_that_fill_one_cache_share_the_work_while_others_read(paths, e
 
 def test_a_disk_that_fills_up_is_an_error_and_loses_nothing(paths, expected, tmp_path, monkeypatch):
     with small_disk(tmp_path / "disk", n_bytes=1_500_000) as disk:
-        monkeypatch.setattr("harness.features.extract._Filling._check_space", lambda self, _: self._store.prepare())
+        monkeypatch.setattr("harness.features.extract._make_room", lambda store, _: store.prepare())
         with pytest.raises(OSError, match=r"cannot be written there \(No space left.*REPROGRAMMING_CACHE"):
             extract(paths, FRONT_END, cache=disk)
         assert len(stored(disk)) > 50
