@@ -64,7 +64,7 @@ def fetch(
         if mirror is not None:
             release = replace(release, url=mirror + (release.archive_name if mirror.endswith("/") else ""))
         if md5 is not None and md5.lower() != release.md5:  # another archive, of unknown size
-            release = replace(release, md5=md5.lower(), archive_bytes=None, unpacked_bytes=None)
+            release = replace(release, md5=md5.lower(), unpacked_bytes=None)
         place = Fetch(
             release,
             to.expanduser().absolute(),

@@ -31,21 +31,29 @@ _THREADS = 8
 
 
 @dataclass(frozen=True)
-class Audio:
-    """The audio files, the number of those that were examined, and the contents of those that were decoded.
+class Clip:
+    """The properties of a decoded clip; `is_silent`: nothing is audible after the mix to mono."""
 
-    `kinds` counts (sample rate in Hz, channels); `seconds` is the shortest and the longest. `silent` are files with
-    nothing audible after the mix to mono. `damaged` are keys of tracks that are known to be damaged, and are.
-    """
+    sample_rate: int
+    channels: int
+    seconds: float
+    is_silent: bool
+
+
+@dataclass(frozen=True)
+class Audio:
+    """The audio files; of the examined ones, the decoded clips by name, and the keys of known damaged ones."""
 
     n_files: int
     n_bytes: int
     n_examined: int
-    n_decoded: int
-    kinds: Counter[tuple[int, int]]
-    seconds: tuple[float, float]
-    silent: tuple[str, ...]
-    damaged: tuple[str, ...]
+    clips: Mapping[str, Clip]
+    damaged: Sequence[str]
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Return the names of silent clips."""
+        return tuple(name for name, clip in self.clips.items() if clip.is_silent)
 
 
 @dataclass(frozen=True)
@@ -66,14 +74,6 @@ class Found:
     def is_usable(self) -> bool:
         """Return whether a study can use it."""
         return self.dataset is not None and not len(self.problems)
-
-
-@dataclass(frozen=True)
-class _Clip:
-    sample_rate: int
-    channels: int
-    seconds: float
-    is_silent: bool
 
 
 def check_directory(root: Path, *, decodes_all: bool = False, progress: Progress = quiet) -> Found:
@@ -115,29 +115,19 @@ def _check_audio(dataset: ClipDataset, problems: Problems, *, decodes_all: bool,
         except OSError as error:
             problems.add(UNOPENED, f"{names[key]}: {why_unopened(path, error)}")
     sample = [*sizes] if decodes_all else _sample([*sizes], sizes)
-    decoded, damaged = dict[str, _Clip](), []
+    decoded, damaged = dict[str, Clip](), list[str]()
     with ThreadPoolExecutor(_THREADS) as pool:
         clips = pool.map(_examine, [paths[key] for key in sample])
         for key, clip in zip(sample, progress(clips, total=len(sample), label="decoding"), strict=True):
-            if isinstance(clip, _Clip):
-                decoded[key] = clip
+            if isinstance(clip, Clip):
+                decoded[names[key]] = clip
             elif isinstance(clip, OSError):
                 problems.add(UNOPENED, f"{names[key]}: {why_unopened(paths[key], clip)}")
             elif key[:6] in CORRUPTED_TRACKS:
                 damaged.append(key)
             else:
                 problems.add(UNREADABLE, f"{names[key]}: {str(clip).removeprefix(f'{paths[key]}: ')}")
-    seconds = [clip.seconds for clip in decoded.values()]
-    return Audio(
-        n_files=len(sizes),
-        n_bytes=sum(sizes.values()),
-        n_examined=len(sample),
-        n_decoded=len(decoded),
-        kinds=Counter((clip.sample_rate, clip.channels) for clip in decoded.values()),
-        seconds=(min(seconds, default=0.0), max(seconds, default=0.0)),
-        silent=tuple(names[key] for key, clip in decoded.items() if clip.is_silent),
-        damaged=tuple(damaged),
-    )
+    return Audio(len(sizes), sum(sizes.values()), n_examined=len(sample), clips=decoded, damaged=damaged)
 
 
 def _sample(keys: Sequence[str], sizes: Mapping[str, int]) -> list[str]:
@@ -147,13 +137,13 @@ def _sample(keys: Sequence[str], sizes: Mapping[str, int]) -> list[str]:
     return list(dict.fromkeys(spread + [key for key in keys if not sizes[key] or key[:6] in CORRUPTED_TRACKS]))
 
 
-def _examine(path: Path) -> _Clip | OSError | ValueError:
+def _examine(path: Path) -> Clip | OSError | ValueError:
     """Return the properties of a clip, or the error that keeps it from being opened or decoded."""
     try:
         samples, rate = decode(path)
     except (OSError, ValueError) as error:
         return error
-    return _Clip(rate, samples.shape[1], len(samples) / rate, mixes_to_silence(samples))
+    return Clip(rate, samples.shape[1], len(samples) / rate, mixes_to_silence(samples))
 
 
 def _check_vggish(dataset: ClipDataset) -> str | None:
@@ -204,12 +194,13 @@ def _facts(found: Found) -> Iterator[tuple[str, str]]:
         yield "labels", f"{len(dataset.labels)}; {observed}"
     if audio is not None:
         yield "audio", f"{audio.n_files:,} files, {decimal(audio.n_bytes)}"
-        words = {1: "mono", 2: "stereo"}
+        words, seconds = {1: "mono", 2: "stereo"}, [clip.seconds for clip in audio.clips.values()] or [0.0]
+        counts = Counter((clip.sample_rate, clip.channels) for clip in audio.clips.values())
         kinds = ", ".join(
-            f"{n:,} at {rate:,} Hz {words.get(count, f'with {count} channels')}"
-            for (rate, count), n in audio.kinds.most_common()
+            f"{n:,} at {rate:,} Hz {words.get(channels, f'with {channels} channels')}"
+            for (rate, channels), n in counts.most_common()
         )
-        yield "decoded", f"{audio.n_decoded:,}: {kinds or 'none'}; {audio.seconds[0]:.2f} to {audio.seconds[1]:.2f} s"
+        yield "decoded", f"{len(audio.clips):,}: {kinds or 'none'}; {min(seconds):.2f} to {max(seconds):.2f} s"
     if dataset is not None and dataset.artists is not None:
         unnamed = dataset.artists.count("")
         yield "artists", f"{len({*dataset.artists} - {''}):,}" + (f"; {unnamed:,} clips name none" if unnamed else "")

@@ -43,16 +43,12 @@ _ELSEWHERE = "give another place with --mirror URL, or download it by hand and g
 
 @dataclass(frozen=True)
 class Release:
-    """A published archive; `root` is the folder in it.
-
-    `archive_bytes` and `unpacked_bytes` are upper bounds, None if unknown.
-    """
+    """A published archive; `root` is the folder in it, and `unpacked_bytes` an upper bound, None if unknown."""
 
     root: str
     archive_name: str
     url: str
     md5: str
-    archive_bytes: int | None = None
     unpacked_bytes: int | None = None
 
 
@@ -61,7 +57,6 @@ OPENMIC_2018 = Release(
     archive_name="openmic-2018-v1.0.0.tgz",
     url="https://zenodo.org/records/1432913/files/openmic-2018-v1.0.0.tgz?download=1",
     md5="e4ccf187e2bb5ab2e115416e8aafe7f4",
-    archive_bytes=2_700_000_000,
     unpacked_bytes=3_300_000_000,
 )
 """Source: Zenodo record 1432913, which states 2.6 GB. The 20,000 clips hardly compress."""
@@ -144,11 +139,8 @@ class Fetch:
 
     def _download(self, to: Path) -> None:
         release, unpacked = self.release, self.release.unpacked_bytes or 0
-        if release.archive_bytes is not None:
-            self.say(
-                f"needs up to {decimal(release.archive_bytes + unpacked)} in {self.to} while unpacking, and "
-                f"{decimal(unpacked)} afterwards"
-            )
+        if unpacked:
+            self.say(f"{release.url}: downloading to {self.to}; unpacked it takes up to {decimal(unpacked)}")
         download = ResumingDownloader(
             self._workspace / f"{release.archive_name}.{release.md5}.part",
             check_room=lambda n_missing: self._check_room(n_missing + (unpacked or n_missing)),

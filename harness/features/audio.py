@@ -104,7 +104,7 @@ def _is_cut(file: soundfile.SoundFile) -> bool:
     """
     notes = file.extra_info
     if found := re.search(r"does not match value from 'ds64' chunk of (\d+)", notes):
-        return file.frames < int(found[1]) < _STREAMED
+        return bool(file.frames < int(found[1]) < _STREAMED)
     sizes = re.findall(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", notes, re.MULTILINE)
     is_short = any(int(there) < int(stated) < _STREAMED for stated, there in sizes)
     return is_short or "Seems to be a truncated file" in notes

@@ -12,7 +12,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from harness.data.__main__ import app
-from harness.data.check import N_LISTED, check_directory, count_labels, lines_of
+from harness.data.check import N_LISTED, Clip, check_directory, count_labels, lines_of
 from harness.data.fetch import MARKER
 from harness.data.formats import FORMATS
 from harness.data.openmic import CORRUPTED_TRACKS, read_dataset
@@ -62,8 +62,7 @@ def test_a_complete_directory_is_usable_and_counted(write, layout):
     assert found.is_usable
     assert found.dataset.digest == read_dataset(root).digest
     assert (found.format, found.vggish) == ("openmic", "")
-    assert found.audio.kinds == {(44_100, 2): 8}
-    assert found.audio.seconds == (0.5, 0.5)
+    assert set(found.audio.clips.values()) == {Clip(44_100, 2, 0.5, is_silent=False)}
     assert found.audio.n_bytes == sum(path.stat().st_size for path in (root / "audio").rglob("*.ogg"))
     assert found.audio.silent == ()
 
@@ -182,7 +181,7 @@ def test_all_clips_are_decoded_only_on_request(write):
     root = write(layout)
     os.truncate(clip(root, layout, 1), clip(root, layout, 1).stat().st_size - 100)
     found = check_directory(root)
-    assert (found.audio.n_decoded, found.is_usable) == (20, True)
+    assert (len(found.audio.clips), found.is_usable) == (20, True)
     assert "note: 20 of 50 files were examined; --audio" in report(root)
     assert "examined" not in report(root, decodes_all=True)
     code, out, _ = run(root, "--audio")
