@@ -12,6 +12,7 @@ from harness.features.inputs import LogMel
 from harness.models.backbones import backbone_digest, load_backbone
 from harness.study.session import Session, TrialTask
 from harness.study.sources import open_dataset, open_study_data
+from tests.support.evaluations import make_spec
 from tests.support.layouts import Layout, write_tone
 
 
@@ -58,19 +59,10 @@ def test_a_trial_learns_the_clips_of_an_added_format(folders, tiny_file, tmp_pat
     monkeypatch.setenv("REPROGRAMMING_CACHE", str(tmp_path / "cache"))
     spec = DataSpec(source=str(folders), validation_fraction=0.3)
     data = open_study_data(spec, open_dataset(spec), inputs=LogMel(load_backbone(tiny_file).front_end))
-    task = TrialTask(
-        number=0,
-        paths={"normalisation/kind": "dataset", "mapper/kind": "linear", "optimiser/lr": 0.03},
-        epochs=20,
-        seed=0,
-        backbone=tiny_file,
-        backbone_digest=backbone_digest(load_backbone(tiny_file)),
-        data=spec,
-        data_digest=data.digest,
-        precision="fp32",
-        shared=str(tmp_path / "study"),
-        threads=1,
-    )
+    digests = {"backbone_digest": backbone_digest(load_backbone(tiny_file)), "log_mel_digest": data.digest}
+    study = make_spec("toy", epochs=20, backbone=tiny_file, data=spec, provenance=digests)
+    paths = {"normalisation/kind": "dataset", "mapper/kind": "linear", "optimiser/lr": 0.03}
+    task = TrialTask(number=0, paths=paths, study=study, seed=0, shared=str(tmp_path / "study"), threads=1)
     *_, last = Session(task)
     assert set(last.best.f1_by_label) == {"high", "low"}
     assert last.best.figures["macro_f1"] == 1  # two tones are easily told apart
