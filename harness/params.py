@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -35,20 +35,11 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 
 @dataclass(frozen=True)
-class TensorCount:
-    """A trainable tensor: name, shape and number of values."""
-
-    name: str
-    shape: tuple[int, ...]
-    count: int
-
-
-@dataclass(frozen=True)
 class SystemCount:
     """The trainable parameters of a system. `trainable` is None where nothing learns by gradient.
 
     `paper_count` is the exact count behind `paper_millions`. Both are None where the paper gives no number for this
-    backbone; `note` then explains only differences that every backbone has.
+    backbone; `note` then explains only differences that every backbone has. `tensors` have a name, shape and count.
     """
 
     name: str
@@ -57,7 +48,7 @@ class SystemCount:
     paper_millions: float | None
     paper_count: int | None
     note: str
-    tensors: tuple[TensorCount, ...]
+    tensors: tuple[dict[str, Any], ...]
 
 
 @app.command(help=__doc__)
@@ -73,11 +64,13 @@ def main(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_REFUSED) from None
     if as_json:
-        typer.echo(json.dumps({"backbone": backbone, "systems": [_as_json(c, verbose=verbose) for c in counts]}))
+        systems = [asdict(count) for count in counts]
+        for system in systems:
+            if not verbose:
+                del system["tensors"]
+        typer.echo(json.dumps({"backbone": backbone, "systems": systems}))
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDTH)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     for table in (_table(counts, backbone), *(_tensor_table(c) for c in counts if verbose and c.tensors)):
         console.print(table)
 
@@ -111,26 +104,21 @@ def meta_model(config: TrialConfig, ast: Ast, *, n_labels: int) -> nn.Module:
 def _count(name: str, ast: Ast, *, n_labels: int, is_papers: bool) -> SystemCount:
     published, config = SYSTEMS[name], paper_config(name)
     is_comparable = is_papers or not published.needs_backbone
-    tensors = () if config.name == "random_forest" else _tensors(meta_model(config, ast, n_labels=n_labels))
+    model = nn.Identity() if config.name == "random_forest" else meta_model(config, ast, n_labels=n_labels)
+    tensors: tuple[dict[str, Any], ...] = tuple(
+        {"name": name, "shape": tuple(parameter.shape), "count": parameter.numel()}
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    )
     return SystemCount(
         name,
         published.paper_name,
-        trainable=sum(t.count for t in tensors) if tensors else None,
+        trainable=sum(tensor["count"] for tensor in tensors) if tensors else None,
         paper_millions=published.params_millions if is_comparable else None,
         paper_count=published.params if is_comparable else None,
         note=published.note if is_comparable else "",
         tensors=tensors,
     )
-
-
-def _tensors(model: nn.Module) -> tuple[TensorCount, ...]:
-    named = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
-    return tuple(TensorCount(name, tuple(p.shape), p.numel()) for name, p in named)
-
-
-def _as_json(count: SystemCount, *, verbose: bool) -> dict[str, object]:
-    fields = asdict(count)
-    return fields if verbose else {key: value for key, value in fields.items() if key != "tensors"}
 
 
 def _table(counts: Sequence[SystemCount], backbone: str) -> Table:
@@ -147,12 +135,10 @@ def _table(counts: Sequence[SystemCount], backbone: str) -> Table:
 
 def _tensor_table(count: SystemCount) -> Table:
     title = f"{count.name} ({count.paper_name}): {count.trainable:,} in {len(count.tensors)} tensors"
-    table = Table(title=title, title_justify="left")
-    table.add_column("tensor", no_wrap=True)
-    table.add_column("shape", no_wrap=True)
-    table.add_column("values", justify="right", no_wrap=True)
+    table = Table("tensor", "shape", title=title, title_justify="left")
+    table.add_column("values", justify="right")
     for tensor in count.tensors:
-        table.add_row(tensor.name, " x ".join(map(str, tensor.shape)), f"{tensor.count:,}")
+        table.add_row(tensor["name"], " x ".join(map(str, tensor["shape"])), f"{tensor['count']:,}")
     return table
 
 

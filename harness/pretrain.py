@@ -2,9 +2,9 @@
 
     python -m harness.pretrain --soundfont /usr/share/sounds/sf2/FluidR3_GM.sf2 --output ast-nano.safetensors
 
-The demo data set is another task in other sounds: 20 instruments, rendered by TimGM6mb. So a study of the
-demo with this backbone is model reprogramming in miniature. The mAP is the macro average precision over the tags that
-occur in the held-out clips, measured with the float16 weights in the file.
+The demo data set is another task in other sounds, 20 instruments rendered by TimGM6mb, so a study of the demo with this
+backbone is model reprogramming in miniature. The mAP is the macro average precision over the tags that occur in the
+held-out clips, measured with the float16 weights in the file.
 """
 
 import logging

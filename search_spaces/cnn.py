@@ -8,14 +8,13 @@ width 3, fc mapper, constant rate 1.0e-2); always guessing the more frequent ans
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 3.2.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import BaseTrial
 
 from search_spaces import _shared
 
-PAPER: Mapping[str, Any] = {
+PAPER = {
     **_shared.PAPER,
     "reprogrammer/depth": 2,
     "reprogrammer/width": 1,

@@ -8,14 +8,13 @@ from a rate of 5.1e-4); always guessing the more frequent answer gives 0.334.
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 4.3.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import BaseTrial
 
 from search_spaces import _shared
 
-PAPER: Mapping[str, Any] = {**_shared.RECIPE, "system/backbone_lr_factor": 1.0}
+PAPER = {**_shared.RECIPE, "system/backbone_lr_factor": 1.0}
 
 
 def suggest(trial: BaseTrial) -> dict[str, Any]:

@@ -9,12 +9,11 @@ answer gives 0.334.
 Source: Gururani and Lerch, "Semi-supervised audio classification with partially labeled data", 2021.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import BaseTrial
 
-PAPER: Mapping[str, Any] = {
+PAPER = {
     "optimiser/lr": 1e-3,
     "optimiser/weight_decay": 1e-5,
     "system/depth": 3,

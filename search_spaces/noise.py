@@ -8,14 +8,13 @@ value a mel bin, fc mapper, constant rate 1.7e-2); always guessing the more freq
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 3.2.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import BaseTrial
 
 from search_spaces import _shared
 
-PAPER: Mapping[str, Any] = {**_shared.PAPER, "reprogrammer/shape": "full", "reprogrammer/init_scale": 0.0}
+PAPER = {**_shared.PAPER, "reprogrammer/shape": "full", "reprogrammer/init_scale": 0.0}
 
 
 def suggest(trial: BaseTrial) -> dict[str, Any]:

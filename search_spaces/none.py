@@ -8,14 +8,13 @@ mapper, constant rate 2.1e-3); always guessing the more frequent answer gives 0.
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 4.3.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import BaseTrial
 
 from search_spaces import _shared
 
-PAPER: Mapping[str, Any] = _shared.PAPER
+PAPER = _shared.PAPER
 
 
 def suggest(trial: BaseTrial) -> dict[str, Any]:

@@ -8,12 +8,11 @@ log-mel by second in place of VGGish; always guessing the more frequent answer g
 Source: Humphrey, Durand and McFee, "OpenMIC-2018", ISMIR 2018, and the notebook beside the data set.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import BaseTrial
 
-PAPER: Mapping[str, Any] = {"system/n_trees": 100, "system/max_depth": 8}
+PAPER = {"system/n_trees": 100, "system/max_depth": 8}
 
 
 def suggest(trial: BaseTrial) -> dict[str, Any]:

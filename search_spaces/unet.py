@@ -8,14 +8,13 @@ linear mapper, constant rate 6.4e-4); always guessing the more frequent answer g
 Source: Chen and Lerch, "Music Instrument Classification Reprogrammed", MMM 2023, section 3.2.1.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import BaseTrial
 
 from search_spaces import _shared
 
-PAPER: Mapping[str, Any] = {
+PAPER = {
     **_shared.PAPER,
     "reprogrammer/depth": 3,
     "reprogrammer/width": 4,

@@ -101,9 +101,9 @@ def _normalisation(config: TrialConfig, target: Target) -> nn.Module:
 
 @torch.inference_mode()
 def label_affinity(backbone: Backbone, target: Target, *, device: torch.device) -> Affinity:
-    """Return how much likelier each source label is in a label's positive clips than in its negative ones.
+    """Return each source label's mean probability in a label's positive clips, minus that in its negative ones.
 
-    Measured on a fixed sample of the training clips, normalised as for AST.
+    The clips are a fixed sample of the training clips, normalised as for AST.
 
     Raises:
         ValueError: a label has no positive or no negative training clip.

@@ -51,8 +51,8 @@ AUDIOSET: Mapping[str, tuple[int, ...]] = {
 class MappingTask:
     """The arguments of a method.
 
-    `per_label` is the most source labels that each label gets. `affinity` runs the backbone over training clips and
-    returns how much likelier each source label is in a label's positive clips than in its negative ones.
+    A label gets at most `per_label` source labels. `affinity` runs the backbone over training clips, see
+    `harness.models.build.label_affinity`.
     """
 
     labels: tuple[str, ...]
@@ -130,7 +130,7 @@ def _dealt(order: Int[np.ndarray, " source"], task: MappingTask) -> Assignment:
 
 
 def _share(task: MappingTask) -> int:
-    """Return how many source labels each label gets, if none serves two.
+    """Return the number of source labels of each label, if none serves two.
 
     Raises:
         ValueError: there are fewer source labels than labels.

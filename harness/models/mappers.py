@@ -30,7 +30,7 @@ class Linear(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
         self.linear = nn.Linear(embed_dim, n_labels)
 
-    def forward(self, embedding: Embeddings, backbone: Backbone) -> Logits:  # noqa: ARG002
+    def forward(self, embedding: Embeddings, _backbone: Backbone) -> Logits:
         """Return the labels' logits."""
         logits: Tensor = self.linear(self.norm(embedding))
         return logits

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from harness.models.backbones import Backbone
 from harness.models.checkpointing import recompute_in_backward
-from harness.models.mappers import Linear
+from harness.models.mappers import Linear, Logits
+from harness.models.reprogrammers import Spectrograms
 
 
 class Reprogrammed(nn.Module):
@@ -24,12 +25,12 @@ class Reprogrammed(nn.Module):
         self.reprogrammer = reprogrammer
         self.mapper = mapper
 
-    def rewrite(self, log_mel: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip frame mel"]:
+    def rewrite(self, log_mel: Spectrograms) -> Spectrograms:
         """Return the spectrogram that enters the backbone."""
         rewritten: Tensor = self.reprogrammer(self.normalisation(log_mel))
         return rewritten
 
-    def forward(self, log_mel: Float[Tensor, "clip frame mel"], backbone: Backbone) -> Float[Tensor, "clip label"]:
+    def forward(self, log_mel: Spectrograms, backbone: Backbone) -> Logits:
         """Return the labels' logits."""
         if backbone.saves_memory(log_mel):
             rewritten = recompute_in_backward(self.rewrite, log_mel, state_of=self)
@@ -52,11 +53,7 @@ class FineTuned(nn.Module):
         self.backbone = start.trainable_copy()
         self.mapper = Linear(embed_dim=start.embed_dim, n_labels=n_labels)
 
-    def forward(
-        self,
-        log_mel: Float[Tensor, "clip frame mel"],
-        backbone: Backbone | None,  # noqa: ARG002
-    ) -> Float[Tensor, "clip label"]:
+    def forward(self, log_mel: Spectrograms, _backbone: Backbone | None) -> Logits:
         """Return the labels' logits."""
         logits: Tensor = self.mapper(self.backbone.embed(self.normalisation(log_mel)), self.backbone)
         return logits
@@ -75,11 +72,7 @@ class CnnModel(nn.Module):
         )
         self.mapper = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * channels[-1], n_labels))
 
-    def forward(
-        self,
-        log_mel: Float[Tensor, "clip frame mel"],
-        backbone: Backbone | None,  # noqa: ARG002
-    ) -> Float[Tensor, "clip label"]:
+    def forward(self, log_mel: Spectrograms, _backbone: Backbone | None) -> Logits:
         """Return the labels' logits."""
         maps = self.blocks(self.normalisation(log_mel).unsqueeze(1))
         pooled = torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
@@ -112,11 +105,7 @@ class AttentionModel(nn.Module):
         self.blocks = nn.Sequential(*(_block_attention(dropout) for _ in range(depth)))
         self.pooling = AttentionPooling(VGGISH_SIZE, n_labels)
 
-    def forward(
-        self,
-        vggish: Float[Tensor, "clip second dim"],
-        backbone: Backbone | None,  # noqa: ARG002
-    ) -> Float[Tensor, "clip label"]:
+    def forward(self, vggish: Float[Tensor, "clip second dim"], _backbone: Backbone | None) -> Logits:
         """Return the labels' logits of raw VGGish features, 0 to 255."""
         features = (vggish / VGGISH_MAX).transpose(1, 2)
         logits: Tensor = self.pooling(self.blocks(self.norm(features)) + features)
@@ -136,7 +125,7 @@ class AttentionPooling(nn.Module):
         self.attention = nn.Conv1d(dim, n_labels, 1)
         self.classes = nn.Conv1d(dim, n_labels, 1)
 
-    def forward(self, features: Float[Tensor, "clip dim second"]) -> Float[Tensor, "clip label"]:
+    def forward(self, features: Float[Tensor, "clip dim second"]) -> Logits:
         """Return the logits of the weighted means, in float32: in bfloat16 a probability of 0.999 is 1."""
         weight = self.attention(features).float().sigmoid().clamp(_EPS, 1 - _EPS)
         weight = weight / weight.sum(dim=-1, keepdim=True)

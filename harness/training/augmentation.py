@@ -1,7 +1,7 @@
-"""SpecAugment: in training, a random band of mels and a random span of time of every clip fall silent.
+"""SpecAugment: silence in a random band of mels and a random span of time of every training clip.
 
-Log-mel is masked before its normalisation, with the value of digital silence. Every normalisation works value by
-value, so that masking behind it, with whatever it makes of silence, would give the same.
+Log-mel is masked before its normalisation, with the value of digital silence. Every normalisation works value by value,
+so masking after it, with its value for silence, gives the same.
 
 Source: Park et al., "SpecAugment", Interspeech 2019, with one mask of each kind.
 """

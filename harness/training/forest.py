@@ -32,8 +32,8 @@ _BELOW = np.nextafter(np.float32(POSITIVE), np.float32(0))
 class Forests:
     """The trees of all labels in one list of nodes.
 
-    A node sends a clip to `left` if the clip's `feature` is at most `threshold`, and else to `right`. At a leaf both
-    are the node itself, and `probability` is that of the label. `roots` has the first node of each label's trees.
+    A node sends a clip to `left` if the clip's `feature` is at most `threshold`, and else to `right`. At a leaf, both
+    are the node itself, and `probability` is the label's. `roots` has the first node of each tree.
     """
 
     roots: Int[np.ndarray, "label tree"]
@@ -67,10 +67,10 @@ class Forests:
         return self.predict(_mean_vggish(part))
 
     def predict(self, features: Float[np.ndarray, "clip dim"]) -> Float[np.ndarray, "clip label"]:
-        """Return the mean over each label's trees, added up in their order, as scikit-learn does with one thread.
+        """Return the mean over each label's trees, added in scikit-learn's order with one thread.
 
-        scikit-learn's `predict`, and with it the notebook, calls a tie negative; the metrics call 0.5 positive. The
-        largest float32 below 0.5 therefore stands for a tie.
+        scikit-learn's `predict`, and so the notebook, calls a tie negative; the metrics call 0.5 positive. The largest
+        float32 below 0.5 therefore stands for a tie.
         """
         values, clips = features.astype(np.float32), np.arange(len(features))
         yes, no = np.zeros((2, len(features), len(self.roots)))
@@ -94,7 +94,7 @@ class Forests:
 def _probability_of_true(
     value: Float[np.ndarray, "node 1 answer"], answers: Bool[np.ndarray, " answer"]
 ) -> Float[np.ndarray, " node"]:
-    """Return the share of True at each node, also of a forest that has seen one answer only."""
+    """Return the share of True at each node, also if the training clips have one answer only."""
     given = list(answers)
     return value[:, 0, given.index(True)] if True in given else np.zeros(len(value))
 
@@ -106,9 +106,7 @@ class ForestLearner:
     """
 
     def __init__(self, config: TrialConfig, *, data: StudyData, epochs: int, seed: int) -> None:
-        assert isinstance(config.system, RandomForest)
-        self.config, self.system, self.data = config, config.system, data
-        self.epochs, self.seed = epochs, seed
+        self.config, self.data, self.epochs, self.seed = config, data, epochs, seed
         self.epoch = 0
         self._forests: Forests | None = None
 
@@ -168,14 +166,15 @@ class ForestLearner:
         return self._forests
 
     def _fit(self) -> None:
-        train = self.data.train
+        train, system = self.data.train, self.config.system
+        assert isinstance(system, RandomForest)
         features, is_positive = _mean_vggish(train), train.targets >= POSITIVE
         forests = []
         for column in range(len(self.data.labels)):
             clips = train.observed[:, column]
             forest = RandomForestClassifier(
-                n_estimators=self.system.n_trees,
-                max_depth=self.system.max_depth,
+                n_estimators=system.n_trees,
+                max_depth=system.max_depth,
                 random_state=self.seed % 2**32,
                 n_jobs=torch.get_num_threads(),
             ).fit(features[clips], is_positive[clips, column])

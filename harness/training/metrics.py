@@ -7,8 +7,8 @@ One-sided labels: where all annotated clips of a label have the same answer, F1 
 average precision with 1 or nothing. Such labels are therefore left out of every mean over labels, as long as another
 label has both answers. Without this rule a model that predicts nothing leads small studies.
 
-- Where every label has both answers, each figure equals that of the literature. OpenMIC-2018 is such a case: its
-  official splits and its published validation split have both answers for all 20 labels.
+- Where every label has both answers, each figure equals that of the literature: so in OpenMIC-2018's official splits
+  and its published validation split.
 - A figure of a small study is the mean over fewer labels. Two studies compare only on the same validation clips.
 - If every label is one-sided, the means are over all labels, and say little.
 """
@@ -46,10 +46,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Scores:
-    """How well one set of predictions fits the annotations.
+    """The figures of one set of predictions.
 
     `figures` holds a value for each of `METRICS`. `f1_by_label` is the F1 of both answers, also of one-sided labels.
-    `is_constant` says that each label gets one answer on all of its clips.
+    `is_constant`: each label gets one answer on all of its clips.
     """
 
     figures: Mapping[str, float]
@@ -85,12 +85,13 @@ def score(probabilities: Array, targets: Array, *, observed: Mask, labels: tuple
         for name, metric in METRICS.items()
     }
     by_label = f1_by_label(probabilities, targets, observed).tolist()
-    return Scores(figures, dict(zip(labels, by_label, strict=True)), _is_constant(probabilities, observed))
+    is_constant = bool(one_sided(probabilities, observed).all())
+    return Scores(figures, dict(zip(labels, by_label, strict=True)), is_constant=is_constant)
 
 
-def one_sided(targets: Array, observed: Mask) -> Bool[np.ndarray, " label"]:
-    """Return which labels have the same answer on all of their annotated clips."""
-    positive = targets >= POSITIVE
+def one_sided(probabilities: Array, observed: Mask) -> Bool[np.ndarray, " label"]:
+    """Return the labels with the same answer, given or predicted, on all of their annotated clips."""
+    positive = probabilities >= POSITIVE
     has_both: Bool[np.ndarray, " label"] = (positive & observed).any(axis=0) & (~positive & observed).any(axis=0)
     return ~has_both
 
@@ -165,7 +166,7 @@ METRICS: Registry[Metric] = Registry(
 
 
 def _figure(name: str, values: Float[np.ndarray, " label"] | float, counted: Bool[np.ndarray, " label"]) -> float:
-    """Return the mean over the counted labels that have a value, 0 if none has, or the one number that there is."""
+    """Return the one number, or the mean over the counted labels that have a value, 0 if none has."""
     found = np.asarray(values, np.float64)
     if found.ndim:
         found = found[counted & ~np.isnan(found)]
@@ -175,16 +176,10 @@ def _figure(name: str, values: Float[np.ndarray, " label"] | float, counted: Boo
     return figure
 
 
-def _is_constant(probabilities: Array, observed: Mask) -> bool:
-    predicted = probabilities >= POSITIVE
-    is_varied = (predicted & observed).any(axis=0) & (~predicted & observed).any(axis=0)
-    return not is_varied.any()
-
-
 def _f1_by_answer(
     probabilities: Array, targets: Array, observed: Mask
 ) -> tuple[Float[np.ndarray, "2 label"], Int[np.ndarray, " label"]]:
-    """Return F1 of the answers yes and no, 0 where an answer does not occur, and how many of the two occur."""
+    """Return the F1 of the answers yes and no, 0 where an answer does not occur, and the number that occur."""
     truth, predicted = targets >= POSITIVE, probabilities >= POSITIVE
     n_wrong = ((truth != predicted) & observed).sum(axis=0)
     n_right = np.stack([(truth & predicted & observed).sum(axis=0), (~truth & ~predicted & observed).sum(axis=0)])

@@ -138,10 +138,8 @@ class Trainer:
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of learned values of each part."""
-        return {
-            name: sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
-            for name, part in self.model.named_children()
-        }
+        parts = self.model.named_children()
+        return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts}
 
     def _train_epoch(self) -> tuple[float, float]:
         """Return the mean loss over the epoch's steps and the last learning rate."""

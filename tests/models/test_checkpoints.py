@@ -15,9 +15,8 @@ from harness.common.cli import absolute_place
 from harness.models.backbones import backbone_digest, load_backbone
 from harness.models.backbones.ast import GEOMETRIES, AstGeometry
 from harness.models.backbones.checkpoints import load_ast, save_ast
+from harness.models.backbones.formats import read_config, read_state
 from harness.models.backbones.hub import CHECKPOINTS
-from harness.models.backbones.huggingface import read_config
-from harness.models.backbones.release import read_state
 from tests.conftest import TINY
 from tests.support.ast_files import SMALL, metadata_of, random_ast
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-import search_spaces
 from harness.common.registry import resolve
 from harness.config.components import (
     ACTIVATIONS,
@@ -15,38 +14,19 @@ from harness.config.components import (
     CnnReprogrammer,
     ManyToOneMapper,
     NoiseReprogrammer,
-    NoReprogrammer,
     UNetReprogrammer,
 )
 from harness.config.recipe import NORMALISATIONS
 from harness.config.trial import MAPPERS, REPROGRAMMERS, TrialConfig
-from harness.models.backbones.ast import GEOMETRIES
 from harness.models.build import Target, build_model
-from harness.models.mappers import Linear, build_mapper
+from harness.models.mappers import build_mapper
 from harness.models.reprogrammers import build_reprogrammer
 from harness.training.losses import masked_bce
 from tests.conftest import LABELS, TINY
 
-BASE = GEOMETRIES["ast-base384"]
-
 
 def count(module):
     return sum(p.numel() for p in module.parameters())
-
-
-@pytest.mark.parametrize(
-    ("config", "total"),
-    [
-        (NoReprogrammer(), 16_916),
-        (NoiseReprogrammer(), 147_988),
-        (CnnReprogrammer(), 16_936),
-        (UNetReprogrammer(), 18_201),
-    ],
-)
-def test_parameter_counts_at_base384_are_the_papers(config, total):
-    reprogrammer = build_reprogrammer(config, n_frames=BASE.n_frames, n_mels=BASE.n_mels)
-    mapper = Linear(embed_dim=BASE.embed_dim, n_labels=20)
-    assert count(reprogrammer) + count(mapper) == total
 
 
 @pytest.mark.parametrize("kind", REPROGRAMMERS)
@@ -193,11 +173,6 @@ def test_the_papers_unet_equals_a_plain_one_in_numpy(align_corners):
     expected, other = (plain_unet(state, spectrogram, align_corners=way) for way in (align_corners, not align_corners))
     assert np.abs(found - expected).max() < 1e-10
     assert np.sqrt(((found - other) ** 2).mean() / (found**2).mean()) > 0.02
-
-
-def test_the_papers_configuration_aligns_corners():
-    (paper,) = search_spaces.load("unet").paper
-    assert paper["reprogrammer/align_corners"] is True is UNetReprogrammer().align_corners
 
 
 def test_the_gradient_of_a_unets_batch_norm_in_float32_is_that_in_float64():

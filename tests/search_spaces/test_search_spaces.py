@@ -10,7 +10,6 @@ import pytest
 import search_spaces
 from harness.config.literature import SYSTEMS
 from harness.config.space import configurations, explore, explored, parse_fixed
-from harness.config.trial import TrialConfig
 from search_spaces import PRESETS, Space, load, names
 from tests.support.drawn import paper_configs
 
@@ -90,13 +89,7 @@ NAMES = {
 @pytest.mark.parametrize("name", names())
 class TestEverySpace:
     def test_every_draw_is_a_configuration(self, name):
-        space = load(name)
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-        kinds = set()
-        for _ in range(200):
-            trial = study.ask()
-            constants = space.suggest(trial)
-            kinds.add(TrialConfig.from_paths({**trial.params, **constants}).name)
+        kinds = {config.name for config in configurations(explored(name), {})}
         assert name not in NAMES or kinds == NAMES[name]
 
     def test_the_papers_configurations_lie_in_the_space_and_leave_nothing_to_chance(self, name):
@@ -125,7 +118,7 @@ class TestEverySpace:
 
 class TestPreset:
     @pytest.mark.parametrize("preset", PRESETS)
-    @pytest.mark.parametrize("name", ["none", "noise", "cnn", "unet", "finetune", "cnn_baseline"])
+    @pytest.mark.parametrize("name", ["unet", "finetune"])
     def test_every_configuration_has_the_recipe_and_no_study_searches_it(self, name, preset):
         recipe = PRESETS[preset].paths
         axes = explored(name, preset)

@@ -15,7 +15,7 @@ from harness.training.losses import consistency
 from harness.training.mean_teacher import MeanTeacher
 from harness.training.trainer import Trainer
 from tests.conftest import make_vggish_data
-from tests.support.systems import CPU, figures, learner_of
+from tests.support.systems import CPU, learner_of
 
 
 def mean_teacher(data=None, **changes):
@@ -51,14 +51,9 @@ def test_at_weight_0_training_equals_that_of_the_attention_model_step_for_step()
     assert step == 11
 
 
-def test_at_weight_0_a_whole_training_equals_that_of_the_attention_model():
-    taught = mean_teacher(**{"teacher/weight": 0.0, "teacher/predicts": "student"})
-    assert figures(taught.run()) == figures(without_teacher().run())
-
-
 def test_with_weight_the_teacher_changes_what_is_learned():
     taught = mean_teacher(**{"teacher/predicts": "student"})
-    assert figures(taught.run()) != figures(without_teacher().run())
+    assert next(taught.run()).train_loss != next(without_teacher().run()).train_loss
 
 
 def test_every_steps_consistency_equals_that_of_a_plain_loop(monkeypatch):
@@ -82,7 +77,7 @@ def test_every_steps_consistency_equals_that_of_a_plain_loop(monkeypatch):
 
 def test_the_teacher_never_receives_a_gradient():
     learner = mean_teacher()
-    list(learner.run())
+    next(learner.run())
     assert all(p.grad is None and not p.requires_grad for p in learner.teacher.model.parameters())
     taught = {id(p) for p in learner.teacher.model.parameters()}
     optimised = {id(p) for group in learner._optimiser.param_groups for p in group["params"]}
@@ -175,7 +170,7 @@ def test_a_label_that_nobody_annotated_is_learned_from_the_teacher_alone(weight,
 @pytest.mark.parametrize("predicts", ["teacher", "student"])
 def test_the_one_that_predicts_is_scored_kept_and_asked(predicts):
     learner = mean_teacher(**{"teacher/predicts": predicts})
-    list(learner.run())
+    next(learner.run())
     chosen = learner.teacher.model if predicts == "teacher" else learner.model
     assert learner.predictor is chosen
     for key, tensor in chosen.state_dict().items():

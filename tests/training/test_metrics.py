@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, classification_report
 
-from harness.config.literature import FOREST_F1_BY_LABEL, LABEL_COUNTS
+from harness.config.literature import LABEL_COUNTS
 from harness.training.metrics import METRICS, Metric, average_precision, majority_floor, one_sided_labels, score
 
 LABELS = ("accordion", "banjo", "bass")
@@ -57,14 +57,9 @@ def test_f1_of_both_classes_by_hand():
     assert found.figures["positive_f1"] == pytest.approx(2 / 3)
 
 
-def test_perfect_predictions_score_one():
+def test_perfect_predictions_score_one_and_inverted_ones_zero():
     _, targets, observed = example()
-    found = figures(targets, targets, observed)
-    assert found.figures == {"macro_f1": 1, "positive_f1": 1, "map": 1}
-
-
-def test_inverted_predictions_score_zero():
-    _, targets, observed = example()
+    assert figures(targets, targets, observed).figures == {"macro_f1": 1, "positive_f1": 1, "map": 1}
     assert figures(1 - targets, targets, observed).macro_f1 == 0
 
 
@@ -205,11 +200,6 @@ def test_the_floor_of_the_official_test_split_is_the_published_one():
     assert floor.figures["positive_f1"] == pytest.approx(np.mean(positive))
 
 
-def test_the_official_splits_agree_on_every_labels_more_frequent_answer():
-    # so that the published floor is the same whichever of the two decides the guess
-    assert [p >= n for p, n in TRAIN] == [p >= n for p, n in TEST]
-
-
 @pytest.mark.parametrize("skill", [0.0, 0.3, 0.6, 1.0])
 def test_a_test_split_like_openmics_scores_what_scikit_learn_reports(skill):
     targets, observed = annotated(TEST)
@@ -229,7 +219,3 @@ def test_a_test_split_like_openmics_scores_what_scikit_learn_reports(skill):
     assert found.macro_f1 == pytest.approx((by_class["0.0"] + by_class["1.0"]) / 2)
     assert found.figures["positive_f1"] == pytest.approx(by_class["1.0"])
     assert sum(r["weighted avg"]["support"] for r in reports.values()) == 10_522
-
-
-def test_the_mean_over_labels_is_the_one_that_the_forest_notebook_prints():
-    assert round(np.mean(list(FOREST_F1_BY_LABEL.values())), 1) == 78.4

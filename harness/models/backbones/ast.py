@@ -11,7 +11,7 @@ Source: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", Interspeech
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, get_type_hints
@@ -34,7 +34,7 @@ N_TOKENS = 2
 
 @dataclass(frozen=True)
 class AstGeometry:
-    """Every number that decides the shape of an AST, and the timing of the spectrograms it was trained on.
+    """All numbers that shape an AST, and the timing of the spectrograms that it was trained on.
 
     Strides are in mel bins and frames. `layer_norm_eps` is that of the blocks, `head_eps` that of the LayerNorm in
     the source head: published files differ in both.
@@ -75,15 +75,9 @@ class AstGeometry:
         return (self.n_mels - PATCH) // self.frequency_stride + 1, (self.n_frames - PATCH) // self.time_stride + 1
 
 
-def _published(stride: int) -> AstGeometry:
-    return AstGeometry(frequency_stride=stride, time_stride=stride)
-
-
 GEOMETRIES: dict[str, AstGeometry] = {
-    "ast-base384": _published(10),
-    "ast-base384-stride12": _published(12),
-    "ast-base384-stride14": _published(14),
-    "ast-base384-stride16": _published(16),
+    "ast-base384": AstGeometry(),
+    **{f"ast-base384-stride{n}": AstGeometry(frequency_stride=n, time_stride=n) for n in (12, 14, 16)},
     "ast-nano": AstGeometry(
         embed_dim=128,
         depth=4,
@@ -96,10 +90,6 @@ GEOMETRIES: dict[str, AstGeometry] = {
         n_source_labels=129,
     ),
 }
-
-
-def _call(block: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
-    return block(hidden)
 
 
 class Ast(nn.Module):
@@ -172,7 +162,7 @@ class Ast(nn.Module):
         On a CPU, a large AST takes one clip at a time.
         """
         if self.saves_memory(spectrogram):
-            return clip_by_clip(partial(self._embed, call=recompute_in_backward), spectrogram)
+            return clip_by_clip(partial(self._embed, recomputes=True), spectrogram)
         return self._embed(spectrogram)
 
     def saves_memory(self, spectrogram: Float[Tensor, "clip frame mel"]) -> bool:
@@ -180,11 +170,11 @@ class Ast(nn.Module):
         return is_large_on_cpu(spectrogram, bytes_per_clip=self.position.nbytes)
 
     def _embed(
-        self, spectrogram: Float[Tensor, "clip frame mel"], call: Callable[..., Tensor] = _call
+        self, spectrogram: Float[Tensor, "clip frame mel"], *, recomputes: bool = False
     ) -> Float[Tensor, "clip dim"]:
         hidden = self.tokens(spectrogram)
         for block in (*self.blocks[:-1], partial(_first_two, self.blocks[-1])):
-            hidden = call(block, hidden)
+            hidden = recompute_in_backward(block, hidden) if recomputes else block(hidden)
         normed: Tensor = self.norm(hidden)
         return normed.mean(dim=1)
 
@@ -223,10 +213,10 @@ def _first_two(block: Any, hidden: Float[Tensor, "clip token dim"]) -> Float[Ten
 
 
 def refitted(model: Ast, **changes: int) -> Ast:
-    """Return the AST with these numbers of its geometry changed (frames, strides), its weights kept.
+    """Return the AST with other frames or strides and the same weights, positions refitted.
 
     Raises:
-        ValueError: there can be no such geometry.
+        ValueError: no AST can have such a geometry.
     """
     geometry = replace(model.geometry, **changes)
     if geometry == model.geometry:

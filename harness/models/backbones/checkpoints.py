@@ -1,8 +1,7 @@
-"""AST weights on disk: our own files, Hugging Face's and the original release's, read into the same `Ast`.
+"""AST weights by name: our own files, Hugging Face's and the original release's, read into the same `Ast`.
 
 Our files hold the tensors under the names of `Ast.state_dict()`; their metadata hold the geometry, the names of the
-source labels (`tags`, one a line) and the provenance. Each format has its own LayerNorm eps: Hugging Face's that of its
-`config.json`, the original release's 1e-6 in the blocks and 1e-5 in the head, ours that of the geometry.
+source labels (`tags`, one a line) and the provenance.
 """
 
 import json
@@ -18,9 +17,8 @@ from torch import Tensor
 
 from harness.common.text import summarise
 from harness.models.backbones.ast import GEOMETRIES, Ast, AstGeometry, refitted
+from harness.models.backbones.formats import from_hugging_face, from_release, is_hugging_face, read_config, read_state
 from harness.models.backbones.hub import CHECKPOINTS, CONFIG, PICKLED, WEIGHTS, fetch, sha256_of
-from harness.models.backbones.huggingface import from_hugging_face, is_hugging_face, read_config
-from harness.models.backbones.release import from_release, read_state
 
 BUILT_IN = ("ast-nano",)
 
@@ -46,7 +44,12 @@ def load_ast_backbone(name: str) -> Ast:
     """
     base, changes = _split(name)
     geometry = _random_geometry(base)
-    model = load_ast(_find(base), changes) if geometry is None else _random(geometry)
+    if geometry is None:
+        model = load_ast(_find(base), changes)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = Ast(geometry)
     return refitted(model, **changes).freeze()
 
 
@@ -159,12 +162,6 @@ def _split(name: str) -> tuple[str, dict[str, int]]:
 def _random_geometry(name: str) -> AstGeometry | None:
     """Return the published geometry of a name that asks for random weights."""
     return GEOMETRIES.get(name.removesuffix(RANDOM_SUFFIX)) if name.endswith(RANDOM_SUFFIX) else None
-
-
-def _random(geometry: AstGeometry) -> Ast:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return Ast(geometry)
 
 
 def _find(name: str) -> Path:
