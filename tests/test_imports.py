@@ -106,7 +106,7 @@ def test_the_training_core_needs_neither_ray_nor_optuna_nor_mlflow(room):
 
 
 def test_only_the_reading_of_the_test_split_imports_its_door():
-    doorkeepers = {"harness/study/heldout.py", "harness/study/session.py"}
+    doorkeepers = {"harness/study/heldout.py"}
     door = "harness/study/heldout.py"
     found = {
         module

@@ -18,7 +18,7 @@ from harness.data.batches import Split, select_split
 from harness.data.dataset import ClipDataset
 from harness.features.inputs import Input
 from harness.study.files import TrialFiles
-from harness.study.sources import features_of
+from harness.study.sources import features_of, open_dataset
 from harness.training.metrics import Scores, majority_floor, one_sided_labels, score
 
 RESULT, READS = "test.json", "test_reads.json"
@@ -28,7 +28,7 @@ Predict = Callable[[Split], Float[np.ndarray, "clip label"]]
 
 
 def read_test_once(
-    files: TrialFiles, dataset: ClipDataset, *, inputs: str, predict: Predict, open_split: Callable[[], Split]
+    files: TrialFiles, spec: DataSpec, *, inputs: Input, predict: Predict, workers: int = 1
 ) -> dict[str, Any]:
     """Return a trial's figures on the test split; compute them only if none are stored.
 
@@ -48,7 +48,8 @@ def read_test_once(
     read_at = datetime.now(UTC).isoformat(timespec="seconds")
     readings = [*readings_of(files), read_at]
     files.write(READS, json.dumps(readings).encode())
-    split = open_split()
+    dataset = open_dataset(spec)
+    split = open_test_split(spec, dataset, inputs=inputs, workers=workers)
     scores = score(predict(split), split.targets, observed=split.observed, labels=dataset.labels)
     floor = floor_on_test(dataset, split.targets, observed=split.observed)
     result = {
@@ -57,7 +58,7 @@ def read_test_once(
         "n_clips": len(split),
         "n_left_out": int(dataset.observed[dataset.test].any(axis=1).sum()) - len(split),
         "clips": hashlib.sha256(split.rows.astype("<i8").tobytes()).hexdigest(),
-        f"{inputs}_digest": split.digest,
+        f"{inputs.name}_digest": split.digest,
         "one_sided": list(one_sided_labels(split.targets, split.observed, dataset.labels)),
         "read_at": read_at,
         "reads": len(readings),

@@ -13,7 +13,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from harness.features.inputs import Input, LogMel, Vggish
 from harness.models.backbones import Backbone, backbone_digest, load_backbone
 from harness.models.systems import Reprogrammed
 from harness.study.files import BEST, FIGURES, LAST, TrialFiles
-from harness.study.heldout import open_test_split, read_test_once
+from harness.study.heldout import read_test_once
 from harness.study.records import EpochRecord, TrialFailure, TrialReport, best_of
 from harness.study.sources import inputs_of, open_dataset, open_study_data
 from harness.training.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
@@ -158,10 +158,8 @@ class Session:
         if content is None:
             raise FileNotFoundError(f"{self.files.path(BEST)}: does not exist, so the test clips cannot be scored")
         best = load_checkpoint(content, backbone=backbone, device=device)
-        spec, threads = self.task.study.data, torch.get_num_threads()
-        dataset = open_dataset(spec)
-        open_split = partial(open_test_split, spec, dataset, inputs=data.inputs, workers=threads)
-        return read_test_once(self.files, dataset, inputs=data.inputs.name, predict=best.predict, open_split=open_split)
+        spec, threads = self.task.study.data, self.task.threads
+        return read_test_once(self.files, spec, inputs=data.inputs, predict=best.predict, workers=threads)
 
 
 def checkpoint_header(task: TrialTask, config: TrialConfig, data: StudyData, record: EpochRecord) -> CheckpointHeader:

@@ -23,7 +23,7 @@ from harness.models.backbones.ast import Ast
 from harness.models.backbones.checkpoints import save_ast
 from harness.study.console import StudyConsole
 from harness.study.files import TrialFiles
-from harness.study.heldout import open_test_split, read_test_once
+from harness.study.heldout import read_test_once
 from harness.study.prepare import prepare_for
 from harness.study.records import TrialRecord
 from harness.study.sources import open_dataset
@@ -93,14 +93,8 @@ def copy_study(study, place, **changes):
 
 def read(terms, place, *, number):
     """Return the figures of a run that has read the test split; they are in Optuna's trial of that number too."""
-    dataset = open_dataset(terms)
-    found = read_test_once(
-        TrialFiles(place.shared, number),
-        dataset,
-        inputs="log_mel",
-        predict=lambda part: np.zeros(part.targets.shape),
-        open_split=lambda: open_test_split(terms, dataset, inputs=LogMel(TINY.front_end)),
-    )
+    files, inputs = TrialFiles(place.shared, number), LogMel(TINY.front_end)
+    found = read_test_once(files, terms, inputs=inputs, predict=lambda part: np.zeros(part.targets.shape))
     attributes = TrialRecord(report=make_report(number, 3, found["macro_f1"], test=found)).attributes()
     trial = optuna.trial.create_trial(state=TrialState.COMPLETE, value=0.5, user_attrs=attributes)
     optuna.load_study(study_name=place.home.name, storage=open_storage(place.home)).add_trial(trial)

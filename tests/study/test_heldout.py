@@ -3,12 +3,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
+from harness.config.study import DataSpec
 from harness.data.batches import Split
 from harness.data.dataset import ClipDataset
+from harness.features.inputs import Vggish
+from harness.study import heldout
 from harness.study.files import TrialFiles
 from harness.study.heldout import READS, RESULT, read_test_once, readings_of
 from harness.training.metrics import score
@@ -41,13 +45,13 @@ class Reader:
         )
         self.n_opened = 0
 
-    def open(self):
+    def open(self, *_, **__):
         self.n_opened += 1
         return self.part
 
     def read(self, files, *, predict=None):
-        predict = predict or (lambda part: self.scores)
-        return read_test_once(files, self.dataset, inputs="log_mel", predict=predict, open_split=self.open)
+        with patch.multiple(heldout, open_dataset=lambda _: self.dataset, open_test_split=self.open):
+            return read_test_once(files, DataSpec(), inputs=Vggish(), predict=predict or (lambda part: self.scores))
 
 
 @pytest.fixture

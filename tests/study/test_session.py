@@ -14,6 +14,7 @@ from harness.config.study import DataSpec
 from harness.features.inputs import LogMel, Vggish
 from harness.models.backbones import backbone_digest
 from harness.models.backbones.ast import Ast
+from harness.study import heldout
 from harness.study import session as session_module
 from harness.study.files import BEST, FIGURES, LAST, TrialFiles
 from harness.study.records import TrialReport
@@ -61,8 +62,8 @@ def replace_test_clips(patch):
     part = make_data(seed=0).train
     rows = np.arange(len(part))
     dataset = SimpleNamespace(labels=LABELS, targets=part.targets, observed=part.observed, train=rows, test=rows)
-    patch.setattr(session_module, "open_dataset", lambda _: dataset)
-    patch.setattr(session_module, "open_test_split", open_test_split)
+    patch.setattr(heldout, "open_dataset", lambda _: dataset)
+    patch.setattr(heldout, "open_test_split", open_test_split)
     return opened
 
 
