@@ -35,9 +35,6 @@ def test_on_other_data_each_system_is_the_papers_configuration_for_the_papers_ep
     assert wanted.parts == tuple(SYSTEMS)
     assert (wanted.name, wanted.trials, wanted.epochs, wanted.seeds) == ("reproduce-openmic", 1, 50, 10)
     assert asked(source="openmic", preset="released").epochs == 30
-
-
-def test_the_backbone_is_the_papers_on_all_data_but_the_demo():
     assert asked(source="openmic", backbone=None).spec("unet").backbone == "ast-base384"
     assert asked(backbone=None).backbone == "ast-nano"
 

@@ -32,21 +32,15 @@ def steady(value, epochs=EPOCHS):
 
 
 @pytest.mark.parametrize("kind", ["asha", "median"])
-def test_a_trial_far_below_the_others_is_stopped_early(kind):
-    scheduler = StudyScheduler(kind, epochs=EPOCHS, history={})
-    for number in range(4):
-        run(scheduler, number, steady(0.8))
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_trial_far_below_the_others_is_stopped_early_even_by_a_new_driver(kind, is_resumed):
+    others = {number: steady(0.8) for number in range(4)}
+    scheduler = StudyScheduler(kind, epochs=EPOCHS, history=others if is_resumed else {})
+    for number, values in ({} if is_resumed else others).items():
+        run(scheduler, number, values)
     decisions = run(scheduler, 4, steady(0.1))
     assert decisions[-1] == TrialScheduler.STOP
     assert 2 <= len(decisions) < EPOCHS
-
-
-@pytest.mark.parametrize("kind", ["asha", "median"])
-def test_history_stands_in_for_trials_of_an_earlier_driver(kind):
-    history = {number: steady(0.8) for number in range(4)}
-    decisions = run(StudyScheduler(kind, epochs=EPOCHS, history=history), 4, steady(0.1))
-    assert decisions[-1] == TrialScheduler.STOP
-    assert len(decisions) < EPOCHS
 
 
 def test_a_resumed_trial_is_judged_as_if_it_had_not_been_interrupted():
@@ -80,11 +74,8 @@ def test_a_failed_trial_is_no_concern_of_the_scheduler(kind):
     scheduler.on_trial_remove(None, trial)
 
 
-def test_without_a_scheduler_nothing_is_stopped():
+def test_without_a_scheduler_nothing_is_stopped_and_one_epoch_is_enough_for_every_scheduler():
     scheduler = StudyScheduler("none", epochs=EPOCHS, history={n: steady(0.9) for n in range(4)})
     assert set(run(scheduler, 4, steady(0.0))) == {TrialScheduler.CONTINUE}
-
-
-def test_one_epoch_is_enough_for_every_scheduler():
     for kind in SCHEDULERS:
         run(StudyScheduler(kind, epochs=1, history={}), 0, steady(0.5, epochs=1))

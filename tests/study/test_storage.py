@@ -1,7 +1,11 @@
+"""The storage of a study: Optuna's, and the files of its trials, which are whole or absent."""
+
 import optuna
 import pytest
+import torch
 
 from harness.config.study import StudyPlace
+from harness.study.files import LAST, TrialFiles
 from harness.study.run import locked
 from harness.study.storage import JOURNAL, open_storage
 
@@ -35,3 +39,19 @@ def test_an_empty_journal_asks_for_a_journal(tmp_path):
             study.add_trial(optuna.trial.create_trial(value=0.5))
     assert len(study.get_trials()) == 2
     assert not (place.home / "optuna.db").exists()
+
+
+def test_a_half_written_file_of_a_trial_is_never_seen(tmp_path):
+    files = TrialFiles(str(tmp_path), 3)
+    assert files.load(LAST) is None
+    files.save(LAST, {"epoch": 1})
+    (tmp_path / "trials/003/last.pt.part").write_bytes(b"half")
+    assert files.load(LAST) == {"epoch": 1}
+    files.save(LAST, {"epoch": 2})
+    assert files.load(LAST) == {"epoch": 2}
+
+
+def test_a_uri_is_read_and_written_like_a_directory(tmp_path):
+    files = TrialFiles(f"file://{tmp_path}/bucket", 1)
+    files.save(LAST, {"weights": torch.ones(2)})
+    assert torch.equal(files.load(LAST)["weights"], torch.ones(2))
