@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,13 +22,13 @@ import typer
 from rich.console import Console, RenderableType
 
 from harness.common.cli import report_errors
-from harness.common.progress import track
 from harness.common.ray_start import cpu_count
 from harness.config.checks import one_of
 from harness.config.study import PRECISIONS
 from harness.config.trial import REPROGRAMMERS
 
 if TYPE_CHECKING:
+    from harness.benchmarks.timing import Measurement
     from harness.benchmarks.training import TrainingPlan
 
 PARTS = ("front-end", "preparation", "reading", "training", "memory", "overhead")
@@ -61,13 +61,12 @@ def main(
         plan = TrainingPlan(backbones.split(","), *chosen, rounds=rounds or _ROUNDS["training"])
         threads = threads or cpu_count()
         results: dict[str, Any] = {"environment": environment(plan.device, threads)}
-        tables = []
+        tables: list[RenderableType] = []
         for part in parts:
             typer.echo(f"{part}: measuring", err=True)
-            results[part], table = measure(
-                part, plan, rounds=rounds or _ROUNDS[part], threads=threads, store_gb=store_gb
-            )
-            tables.append(table)
+            found = _measure(part, plan, rounds=rounds or _ROUNDS[part], threads=threads, store_gb=store_gb)
+            results[part] = [asdict(measurement) for measurement in found]
+            tables += [measurement.table() for measurement in found]
     results["environment"]["load_after"] = os.getloadavg()[0]
     if as_json:
         print(json.dumps(results, indent=2))
@@ -75,37 +74,25 @@ def main(
         _show(results["environment"], tables)
 
 
-def measure(
-    part: str, plan: "TrainingPlan", *, rounds: int, threads: int, store_gb: float
-) -> tuple[Any, RenderableType]:
-    """Measure a part; return its figures for JSON, and their table."""
+def _measure(part: str, plan: "TrainingPlan", *, rounds: int, threads: int, store_gb: float) -> "Sequence[Measurement]":
     from harness.benchmarks import front_end, memory, overhead, reading, timing, training  # noqa: PLC0415
 
-    match part:
-        case "front-end":
-            speeds = front_end.measure_front_end(rounds=rounds)
-            return [asdict(row) for row in speeds], front_end.front_end_table(speeds)
-        case "preparation":
-            prepared = front_end.measure_preparation(rounds=rounds)
-            return [asdict(row) for row in prepared], front_end.preparation_table(prepared)
-        case "reading":
-            with timing.torch_threads(threads):
+    with timing.torch_threads(threads):
+        match part:
+            case "front-end":
+                return [front_end.measure_front_end(rounds=rounds)]
+            case "preparation":
+                return [front_end.measure_preparation(rounds=rounds)]
+            case "reading":
                 read = reading.measure_reading(store_gb=store_gb, rounds=rounds)
-                waiting = reading.measure_waiting(rounds=rounds)
-            figures = {"store": [asdict(row) for row in read], "training": [asdict(row) for row in waiting]}
-            return figures, reading.reading_table(read, waiting)
-        case "training":
-            total = len(plan.backbones) * len(plan.precisions) * len(plan.reprogrammers)
-            with timing.torch_threads(threads):
-                steps = list(track(training.measure_training(plan), total=total, label="training"))
-            return [asdict(row) for row in steps], training.training_table(steps)
-        case "memory":
-            held = list(memory.measure_memory())
-            return [{**asdict(row), "peak_mb": row.peak_mb} for row in held], memory.memory_table(held)
-        case _:
-            overhead.prepare_demo(_DEMO_CLIPS)
-            cost = overhead.measure_overhead(rounds=rounds, demo_clips=_DEMO_CLIPS)
-            return {**asdict(cost), "are_workers_reused": cost.are_workers_reused}, overhead.overhead_table(cost)
+                return [read, reading.measure_waiting(rounds=rounds)]
+            case "training":
+                return [training.measure_training(plan)]
+            case "memory":
+                return [memory.measure_memory()]
+            case _:
+                overhead.prepare_demo(_DEMO_CLIPS)
+                return [overhead.measure_overhead(rounds=rounds, demo_clips=_DEMO_CLIPS)]
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:

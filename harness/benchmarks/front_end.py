@@ -7,8 +7,6 @@ too. `measure_preparation` counts wall time: it shows whether twice the cores ta
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +15,10 @@ import soundfile
 import soxr
 import torch
 from jaxtyping import Float
-from rich.table import Table
 from torch import Tensor
 from torchaudio.compliance import kaldi
 
-from harness.benchmarks.timing import Ratio, interleaved, plain_table, ratio, speed, torch_threads
+from harness.benchmarks.timing import Measurement, Row, interleaved, ratio, speed, torch_threads
 from harness.common.ray_start import cpu_count
 from harness.data.batches import Split
 from harness.features.extract import extract
@@ -34,32 +31,7 @@ _SAMPLE_RATE, _LIBROSA_RATE, _AST_RATE = 44_100, 22_050, 16_000
 _BATCH = 8
 
 
-@dataclass(frozen=True)
-class FrontEndSpeed:
-    """One way from a stereo OGG file of 44.1 kHz to AST's 1024 x 128 log-mel; the ratio is to the released code's."""
-
-    way: str
-    clips: int
-    seconds_of_a_clip: float
-    rounds: int
-    clips_per_core_second: float
-    ratio: Ratio
-
-
-@dataclass(frozen=True)
-class PreparationSpeed:
-    """One way to prepare clips: `ratio` is to the released code on a core, `scaling` to our own on one."""
-
-    way: str
-    cores: int
-    clips: int
-    rounds: int
-    clips_per_second: float
-    ratio: Ratio
-    scaling: Ratio
-
-
-def measure_front_end(*, clips: int = 24, clip_seconds: float = 10.0, rounds: int = 5) -> list[FrontEndSpeed]:
+def measure_front_end(*, clips: int = 24, clip_seconds: float = 10.0, rounds: int = 5) -> Measurement:
     """Compare the released code, filling our cache, and reading batches from it, by CPU time on one thread.
 
     The last row is the cost of each of `RELEASED_EPOCHS` epochs, the released recipe's: our preparation is done once.
@@ -75,16 +47,16 @@ def measure_front_end(*, clips: int = 24, clip_seconds: float = 10.0, rounds: in
     seconds[f"ours, each of {RELEASED_EPOCHS} epochs"] = tuple(
         prepare / RELEASED_EPOCHS + read for prepare, read in zip(seconds[PREPARE], seconds[READ], strict=True)
     )
-    return [
-        FrontEndSpeed(way, clips, clip_seconds, rounds, speed(clips, taken), ratio(taken, seconds[RELEASED]))
+    rows: list[Row] = [
+        {"way": way, "clips_per_core_second": speed(clips, taken), "ratio": ratio(taken, seconds[RELEASED])}
         for way, taken in seconds.items()
     ]
+    return Measurement("Front end: clips a second of one core", rows, "ratio: times the released code's speed")
 
 
-def measure_preparation(*, clips: int = 96, clip_seconds: float = 10.0, rounds: int = 5) -> list[PreparationSpeed]:
+def measure_preparation(*, clips: int = 96, clip_seconds: float = 10.0, rounds: int = 5) -> Measurement:
     """Compare the released code's front end, and whole preparations by one core and by all, by wall time."""
     cores = cpu_count()
-    n_cores = {RELEASED: 1, ONE: 1, THREADS.format(cores): cores}
     with tempfile.TemporaryDirectory() as directory, torch_threads(1):
         paths, cache = synthetic_clips(Path(directory), clips=clips, seconds=clip_seconds), Path(directory) / "cache"
         ways = {
@@ -93,18 +65,17 @@ def measure_preparation(*, clips: int = 96, clip_seconds: float = 10.0, rounds: 
             THREADS.format(cores): partial(_prepare, paths, cache, workers=cores),
         }
         seconds = interleaved(ways, rounds=rounds)
-    return [
-        PreparationSpeed(
-            way=way,
-            cores=n_cores[way],
-            clips=clips,
-            rounds=rounds,
-            clips_per_second=speed(clips, taken),
-            ratio=ratio(taken, seconds[RELEASED]),
-            scaling=ratio(taken, seconds[ONE]),
-        )
+    rows: list[Row] = [
+        {
+            "way": way,
+            "clips_per_second": speed(clips, taken),
+            "ratio": ratio(taken, seconds[RELEASED]),
+            "scaling": ratio(taken, seconds[ONE]),
+        }
         for way, taken in seconds.items()
     ]
+    caption = "ratio: times the released code's speed on a core; scaling: times one thread's"
+    return Measurement("Preparation: clips a second, by the clock", rows, caption)
 
 
 def released_front_end(path: Path) -> Float[Tensor, "frame mel"]:
@@ -137,24 +108,6 @@ def synthetic_clips(root: Path, *, clips: int, seconds: float) -> list[Path]:
     for row, path in enumerate(paths):
         soundfile.write(path, _chords(row, seconds), _SAMPLE_RATE, format="OGG", subtype="VORBIS")
     return paths
-
-
-def front_end_table(rows: Iterable[FrontEndSpeed]) -> Table:
-    """Return clips a second of each way to the log-mel."""
-    table = plain_table("Front end: clips a second of one core", "way", "clips/s", "times the released code's speed")
-    for row in rows:
-        table.add_row(row.way, f"{row.clips_per_core_second:.1f}", str(row.ratio))
-    return table
-
-
-def preparation_table(rows: Iterable[PreparationSpeed]) -> Table:
-    """Return clips a second of each way to prepare a data set."""
-    columns = ("way", "clips/s", "a core", "times the released code's speed on a core", "times one thread's")
-    table = plain_table("Preparation: clips a second, by the clock", *columns)
-    for row in rows:
-        speeds = f"{row.clips_per_second:.1f}", f"{row.clips_per_second / row.cores:.1f}"
-        table.add_row(row.way, *speeds, str(row.ratio), str(row.scaling))
-    return table
 
 
 def _release_all(paths: list[Path]) -> None:

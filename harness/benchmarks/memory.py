@@ -13,15 +13,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
 
 from harness.benchmarks.cached import MAPPED, OURS, open_rows, write_cache
-from harness.benchmarks.timing import plain_table
+from harness.benchmarks.timing import Measurement, Row
 from harness.common.files import cache_dir
 from harness.features.cache import Rows
 
@@ -34,23 +32,11 @@ _STEPS = 2
 _VALIDATED = 20
 
 
-@dataclass(frozen=True)
-class Memory:
-    """One process: megabytes (10^6 bytes) that were resident at most, by the end of each stage and in all."""
-
-    process: str
-    stages_mb: dict[str, float]
-
-    @property
-    def peak_mb(self) -> float:
-        """Return the highest of all stages."""
-        return max(self.stages_mb.values())
-
-
 def measure_memory(
     *, backbone: str = _BACKBONE, trials: Sequence[tuple[str, int]] = TRIALS, stored_clips: int = STORED_CLIPS
-) -> Iterator[Memory]:
-    """Yield the memory of each process: readers by memory map and by ours, then trials by reprogrammer and batch."""
+) -> Measurement:
+    """Measure each process: readers by memory map and by ours, then trials by reprogrammer and batch."""
+    stages: dict[str, dict[str, float]] = {}
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir()) as directory:
         weights, cache = Path(directory) / "backbone.safetensors", Path(directory) / "cache"
@@ -59,20 +45,14 @@ def measure_memory(
         place = (str(cache), *map(str, shape))
         size = f"{2 * stored_clips * shape[0] * shape[1] / 1e9:.1f} GB"
         for way in (MAPPED, OURS):
-            yield Memory(f"reading {size}, {way}", _run("read", *place, way))
+            stages[f"reading {size}, {way}"] = _run("read", *place, way)
         for reprogrammer, batch in trials:
-            stages = _run("trial", *place, OURS, str(weights), reprogrammer, str(batch))
-            yield Memory(f"trial of {backbone.removesuffix('-random')}, {reprogrammer}, batch {batch}", stages)
-
-
-def memory_table(rows: Iterable[Memory]) -> Table:
-    """Return the peak resident memory of each process."""
-    table = plain_table("Memory: resident at most", "process", "MB", "by the end of")
-    for row in rows:
-        stages = ", ".join(f"{stage} {most:,.0f}" for stage, most in row.stages_mb.items())
-        table.add_row(row.process, f"{row.peak_mb:,.0f}", stages)
-    table.caption = f"a trial is to stay below {BOUND_MB:,} MB"
-    return table
+            process = f"trial of {backbone.removesuffix('-random')}, {reprogrammer}, batch {batch}"
+            stages[process] = _run("trial", *place, OURS, str(weights), reprogrammer, str(batch))
+    rows: list[Row] = [
+        {"process": process, "peak_mb": max(most.values()), "by_the_end_of": most} for process, most in stages.items()
+    ]
+    return Measurement("Memory: resident at most", rows, f"a trial is to stay below {BOUND_MB:,} MB")
 
 
 def _write_backbone(path: Path, name: str) -> tuple[int, int]:

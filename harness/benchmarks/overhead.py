@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from rich.table import Table
 
-from harness.benchmarks.timing import plain_table
+from harness.benchmarks.timing import Measurement, Row
 from harness.common.progress import track
 from harness.common.ray_start import cpu_count
 from harness.config.study import DataSpec
@@ -62,29 +61,9 @@ class StudyTimes:
         return self.wall - self.to_first_training - self.training
 
 
-@dataclass(frozen=True)
-class Overhead:
-    """Medians over the rounds, in seconds. `per_trial` is the difference between the two studies."""
-
-    trials: tuple[int, int]
-    rounds: int
-    per_trial: float
-    training_per_trial: float
-    before_training: float
-    after_training: float
-    to_first_training: float
-    worker_processes: int
-    wall: tuple[float, float]
-
-    @property
-    def are_workers_reused(self) -> bool:
-        """Return whether one process ran all trials of each long study."""
-        return self.worker_processes == 1
-
-
 def measure_overhead(
     *, trials: tuple[int, int] = (3, 13), rounds: int = 3, demo_clips: int = 400, study: Sequence[str] = STUDY
-) -> Overhead:
+) -> Measurement:
     """Run `rounds` times a study of each size on a small demo set, which `prepare_demo` makes before.
 
     A first study, uncounted, makes the MLflow store that all share, as a user's first study does.
@@ -100,7 +79,7 @@ def measure_overhead(
             [run_study(command, storage=storage, name=f"{n}-{round_}", trials=n) for n in trials]
             for round_ in range(rounds)
         ]
-    return compare_studies([short for short, _ in rows], [long for _, long in rows])
+    return _compare([short for short, _ in rows], [long for _, long in rows])
 
 
 def prepare_demo(demo_clips: int) -> None:
@@ -148,42 +127,23 @@ def read_times(home: Path, *, wall: float, began: float, worker_processes: int) 
     )
 
 
-def compare_studies(short: Sequence[StudyTimes], long: Sequence[StudyTimes]) -> Overhead:
+def _compare(short: Sequence[StudyTimes], long: Sequence[StudyTimes]) -> Measurement:
     """Return the cost of a trial, from studies of two sizes in the order they ran."""
-    more = long[0].trials - short[0].trials
+    n_short, n_long = short[0].trials, long[0].trials
     beyond = [b.beyond_training - a.beyond_training for a, b in zip(short, long, strict=True)]
-    return Overhead(
-        trials=(short[0].trials, long[0].trials),
-        rounds=len(long),
-        per_trial=statistics.median(beyond) / more,
-        training_per_trial=statistics.median(times.training / times.trials for times in long),
-        before_training=statistics.median(seconds for times in long for seconds in times.before_training),
-        after_training=statistics.median(seconds for times in long for seconds in times.after_training),
-        to_first_training=statistics.median(times.to_first_training for times in (*short, *long)),
-        worker_processes=max(times.worker_processes for times in long),
-        wall=(statistics.median(times.wall for times in short), statistics.median(times.wall for times in long)),
-    )
-
-
-def overhead_table(overhead: Overhead) -> Table:
-    """Return the cost of a trial beyond its training."""
-    short, long = overhead.trials
-    table = plain_table(
-        f"Harness overhead, from studies of {short} and {long} trials, one at a time", "stage", "seconds"
-    )
-    for stage, seconds in (
-        ("a trial's cost beyond its training", overhead.per_trial),
-        ("between the end of a trial and the training of the next", overhead.before_training),
-        ("between the training of a trial and its end", overhead.after_training),
-        ("training of a trial", overhead.training_per_trial),
-        ("start of the command to first training step", overhead.to_first_training),
-        (f"whole study of {short} trials", overhead.wall[0]),
-        (f"whole study of {long} trials", overhead.wall[1]),
-    ):
-        table.add_row(stage, f"{seconds:.2f}")
-    reused = "reused" if overhead.are_workers_reused else "not reused"
-    table.caption = f"{overhead.worker_processes} worker process(es) ran {long} trials: workers are {reused}"
-    return table
+    stages = {
+        "a trial's cost beyond its training": [seconds / (n_long - n_short) for seconds in beyond],
+        "between the end of a trial and the training of the next": [s for times in long for s in times.before_training],
+        "between the training of a trial and its end": [s for times in long for s in times.after_training],
+        "training of a trial": [times.training / times.trials for times in long],
+        "start of the command to first training step": [times.to_first_training for times in (*short, *long)],
+        f"whole study of {n_short} trials": [times.wall for times in short],
+        f"whole study of {n_long} trials": [times.wall for times in long],
+    }
+    rows: list[Row] = [{"stage": name, "seconds": statistics.median(s)} for name, s in stages.items()]
+    workers = max(times.worker_processes for times in long)
+    title = f"Harness overhead, from studies of {n_short} and {n_long} trials, one at a time"
+    return Measurement(title, rows, f"{workers} worker process(es) ran {n_long} trials, 1 if workers are reused")
 
 
 def _written(home: Path, number: int, name: str) -> float:

@@ -7,17 +7,15 @@ nothing of the files when a round begins; a disk controller or a virtual machine
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.table import Table
 
 from harness.benchmarks.cached import MAPPED, OURS, forget, open_rows, write_cache
-from harness.benchmarks.timing import Ratio, interleaved, plain_table, ratio, speed
+from harness.benchmarks.timing import Measurement, Row, interleaved, ratio, speed
 from harness.benchmarks.training import one_epoch_trainer, unread_data
 from harness.common.files import cache_dir
 from harness.data.batches import Split
@@ -32,62 +30,30 @@ _SHAPE = (1024, 128)
 _EPOCH_CLIPS = 400
 
 
-@dataclass(frozen=True)
-class ReadingSpeed:
-    """One way to read all clips in batches and in random order; the ratio is to the memory map."""
-
-    way: str
-    page_cache: str
-    store_gb: float
-    batch: int
-    rounds: int
-    clips_per_second: float
-    batches_per_second: float
-    ratio: Ratio
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """An epoch of training: the share of its time in which it waits for clips.
-
-    The ratio is that of the epoch's speed to that of the same epoch without reading ahead.
-    """
-
-    backbone: str
-    page_cache: str
-    clips: int
-    rounds: int
-    clips_per_second: float
-    share_waited: float
-    ratio: Ratio
-
-
-def measure_reading(*, store_gb: float, rounds: int = 5) -> list[ReadingSpeed]:
+def measure_reading(*, store_gb: float, rounds: int = 5) -> Measurement:
     """Read a cache of AST's 1024 x 128 in float16, of `store_gb` times 10^9 bytes and at least a batch."""
     n_clips = max(BATCH, round(store_gb * 1e9) // (2 * _SHAPE[0] * _SHAPE[1]))
-    rows = []
+    rows: list[Row] = []
     with _noise_cache(_SHAPE, n_clips=n_clips) as place:
         for page_cache, before_each in _page_caches(place):
             seconds = interleaved(_readers(place, n_clips), rounds=rounds, before_each=before_each)
             rows += [
-                ReadingSpeed(
-                    way=way,
-                    page_cache=page_cache,
-                    store_gb=store_gb,
-                    batch=BATCH,
-                    rounds=rounds,
-                    clips_per_second=speed(n_clips, taken),
-                    batches_per_second=speed(-(-n_clips // BATCH), taken),
-                    ratio=ratio(taken, seconds[MAPPED]),
-                )
+                {
+                    "way": way,
+                    "page_cache": page_cache,
+                    "clips_per_second": speed(n_clips, taken),
+                    "ratio": ratio(taken, seconds[MAPPED]),
+                }
                 for way, taken in seconds.items()
             ]
-    return rows
+    title = f"Reading {store_gb:g} GB in batches of {BATCH} and in random order"
+    return Measurement(title, rows, "ratio: times the memory map's speed")
 
 
-def measure_waiting(*, backbone: str = "ast-nano", n_clips: int = _EPOCH_CLIPS, rounds: int = 5) -> list[Waiting]:
+def measure_waiting(*, backbone: str = "ast-nano", n_clips: int = _EPOCH_CLIPS, rounds: int = 5) -> Measurement:
     """Train epochs without a reprogrammer, the fastest there are, from a cache that is warm and one that is cold."""
-    model, waiting = load_backbone(backbone), []
+    rows: list[Row] = []
+    model = load_backbone(backbone)
     front_end = model.front_end
     shape = (front_end.n_frames, front_end.n_mels)
     with _noise_cache(shape, n_clips=n_clips) as place:
@@ -96,33 +62,16 @@ def measure_waiting(*, backbone: str = "ast-nano", n_clips: int = _EPOCH_CLIPS, 
         for page_cache, before_each in _page_caches(place):
             shares: list[float] = []
             seconds = interleaved(_epochs(trainer, shares), rounds=rounds, before_each=before_each)
-            waiting.append(
-                Waiting(
-                    backbone=backbone,
-                    page_cache=page_cache,
-                    clips=n_clips,
-                    rounds=rounds,
-                    clips_per_second=speed(n_clips, seconds[AHEAD]),
-                    share_waited=statistics.median(shares[1:]),  # the first round is not counted
-                    ratio=ratio(seconds[AHEAD], seconds[OURS]),
-                )
+            rows.append(
+                {
+                    "page_cache": page_cache,
+                    "clips_per_second": speed(n_clips, seconds[AHEAD]),
+                    "share_waited": statistics.median(shares[1:]),  # the first round is not counted
+                    "ratio": ratio(seconds[AHEAD], seconds[OURS]),
+                }
             )
-    return waiting
-
-
-def reading_table(rows: Iterable[ReadingSpeed], waiting: Iterable[Waiting]) -> Table:
-    """Return clips a second of each way to read a store, and how long training waits for its clips."""
-    columns = ("way", "page cache", "clips/s", "batches/s", "times the memory map's speed")
-    table = plain_table("Reading in random order", *columns)
-    for row in rows:
-        speeds = f"{row.clips_per_second:,.0f}", f"{row.batches_per_second:,.0f}"
-        table.add_row(f"{row.way}, {row.store_gb:g} GB", row.page_cache, *speeds, str(row.ratio))
-    table.caption = "\n".join(
-        f"training {row.backbone}, {row.page_cache}: {row.clips_per_second:.0f} clips/s, waits for clips "
-        f"{row.share_waited:.2%} of the time; {row.ratio} times the speed without reading ahead"
-        for row in waiting
-    )
-    return table
+    title = f"Training {backbone}: the share of an epoch that waits for clips"
+    return Measurement(title, rows, "ratio: times the speed without reading ahead")
 
 
 @contextmanager

@@ -28,6 +28,40 @@ class Ratio:
         return f"{self.median:.2f} ({self.lowest:.2f} to {self.highest:.2f})"
 
 
+Cell = str | int | float | Ratio | Mapping[str, float] | None
+Row = dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The figures of a part: rows with the same columns. The caption says what a ratio compares with."""
+
+    title: str
+    rows: Sequence[Row]
+    caption: str = ""
+
+    def table(self) -> Table:
+        """Return the rows as a table whose columns never fold."""
+        table = Table(title=self.title, title_justify="left", caption=self.caption, caption_justify="left")
+        for name in self.rows[0]:
+            table.add_column(name.replace("_", " "), no_wrap=True)
+        for row in self.rows:
+            table.add_row(*(_text(cell) for cell in row.values()))
+        return table
+
+
+def _text(cell: Cell) -> str:
+    match cell:
+        case None:
+            return "-"
+        case float():
+            return f"{cell:,.0f}" if cell >= 100 else f"{cell:.3g}"
+        case Mapping():
+            return ", ".join(f"{name} {_text(value)}" for name, value in cell.items())
+        case _:
+            return str(cell)
+
+
 def interleaved(
     ways: Mapping[str, Callable[[], object]],
     *,
@@ -78,11 +112,3 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def plain_table(title: str, *columns: str) -> Table:
-    """Return an empty table as wide as its title; its columns never fold."""
-    table = Table(title=title, title_justify="left", caption_justify="left", min_width=len(title))
-    for name in columns:
-        table.add_column(name, no_wrap=True)
-    return table

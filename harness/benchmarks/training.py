@@ -6,7 +6,7 @@ of the AST holds that both compute the same.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,10 +17,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from rich.table import Table
 from torch import Tensor, nn
 
-from harness.benchmarks.timing import Ratio, interleaved, plain_table, ratio, speed
+from harness.benchmarks.timing import Measurement, Row, interleaved, ratio, speed
+from harness.common.progress import track
 from harness.config.trial import TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.features.cache import Rows
@@ -49,22 +49,6 @@ class TrainingPlan:
     batch: int = 8
     steps: int = 8
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@dataclass(frozen=True)
-class TrainingSpeed:
-    """One combination. `transformers_samples_per_second` and `ratio` are None where transformers is not installed."""
-
-    backbone: str
-    precision: str
-    reprogrammer: str
-    device: str
-    batch: int
-    steps_per_round: int
-    rounds: int
-    samples_per_second: float
-    transformers_samples_per_second: float | None
-    ratio: Ratio | None
 
 
 class TransformersAst(nn.Module):
@@ -113,8 +97,14 @@ class TransformersAst(nn.Module):
         return copy.deepcopy(self).requires_grad_(True)
 
 
-def measure_training(plan: TrainingPlan) -> Iterator[TrainingSpeed]:
-    """Yield the speed of each combination, as soon as it is measured."""
+def measure_training(plan: TrainingPlan) -> Measurement:
+    """Measure each combination."""
+    total = len(plan.backbones) * len(plan.precisions) * len(plan.reprogrammers)
+    rows = list(track(_rows(plan), total=total, label="training"))
+    return Measurement("Training step: samples a second", rows, "ratio: times transformers' speed")
+
+
+def _rows(plan: TrainingPlan) -> Iterator[Row]:
     for name in plan.backbones:
         device = torch.device(plan.device)
         ours = load_backbone(name).to(device)
@@ -123,56 +113,29 @@ def measure_training(plan: TrainingPlan) -> Iterator[TrainingSpeed]:
             backbones[THEIRS] = TransformersAst(ours).to(device)
         for precision in plan.precisions:
             for reprogrammer in plan.reprogrammers:
-                yield _compare(plan, name, backbones, precision=precision, reprogrammer=reprogrammer)
+                yield {
+                    "backbone": f"{Path(name).name} on {plan.device}",
+                    "precision": precision,
+                    "reprogrammer": reprogrammer,
+                    **_compare(plan, backbones, precision=precision, reprogrammer=reprogrammer),
+                }
 
 
-def training_table(rows: Iterable[TrainingSpeed]) -> Table:
-    """Return samples a second of each reprogrammer."""
-    columns = ("backbone", "precision", "reprogrammer", "batch", "ours", "transformers", "times transformers' speed")
-    table = plain_table("Training step: samples a second", *columns)
-    for row in rows:
-        theirs = row.transformers_samples_per_second
-        table.add_row(
-            f"{Path(row.backbone).name} on {row.device}",
-            row.precision,
-            row.reprogrammer,
-            str(row.batch),
-            f"{row.samples_per_second:.3g}",
-            "not installed" if theirs is None else f"{theirs:.3g}",
-            "-" if row.ratio is None else str(row.ratio),
-        )
-    return table
-
-
-def _compare(
-    plan: TrainingPlan, name: str, backbones: dict[str, Backbone], *, precision: str, reprogrammer: str
-) -> TrainingSpeed:
+def _compare(plan: TrainingPlan, backbones: Mapping[str, Backbone], *, precision: str, reprogrammer: str) -> Row:
+    """Return the samples a second of each backbone."""
     ours, device = backbones[OURS], torch.device(plan.device)
     is_slow = ours.saves_memory(torch.empty(1, *ours.input_shape, device=device))
     batch, steps = (1, 1) if is_slow else (plan.batch, plan.steps)
     features = np.random.default_rng(0).normal(-6, 3, (batch * steps, *ours.input_shape)).astype(np.float16)
     data = unread_data(ours.front_end, features, np.arange(batch * steps))
-    ways = {
-        way: _epoch(
-            one_epoch_trainer(
-                backbone, data, reprogrammer=reprogrammer, batch=batch, device=device, precision=precision
-            )
-        )
-        for way, backbone in backbones.items()
-    }
+    options: dict[str, Any] = {"reprogrammer": reprogrammer, "batch": batch, "device": device, "precision": precision}
+    ways = {way: _epoch(one_epoch_trainer(backbone, data, **options)) for way, backbone in backbones.items()}
     seconds = interleaved(ways, rounds=plan.rounds, limit_seconds=_CASE_SECONDS)
-    return TrainingSpeed(
-        backbone=name,
-        precision=precision,
-        reprogrammer=reprogrammer,
-        device=device.type,
-        batch=batch,
-        steps_per_round=steps,
-        rounds=len(seconds[OURS]),
-        samples_per_second=speed(batch * steps, seconds[OURS]),
-        transformers_samples_per_second=speed(batch * steps, seconds[THEIRS]) if THEIRS in seconds else None,
-        ratio=ratio(seconds[OURS], seconds[THEIRS]) if THEIRS in seconds else None,
-    )
+    return {
+        "batch": batch,
+        **{way: speed(batch * steps, seconds[way]) if way in seconds else None for way in (OURS, THEIRS)},
+        "ratio": ratio(seconds[OURS], seconds[THEIRS]) if THEIRS in seconds else None,
+    }
 
 
 def _epoch(trainer: Trainer) -> Callable[[], None]:
