@@ -66,7 +66,7 @@ def measure_waiting(*, backbone: str = "ast-nano", n_clips: int = _EPOCH_CLIPS, 
                 {
                     "page_cache": page_cache,
                     "clips_per_second": speed(n_clips, seconds[AHEAD]),
-                    "share_waited": statistics.median(shares[1:]),  # the first round is not counted
+                    "percent_waited": 100 * statistics.median(shares[1:]),  # the first round is not counted
                     "ratio": ratio(seconds[AHEAD], seconds[OURS]),
                 }
             )

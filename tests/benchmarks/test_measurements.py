@@ -95,7 +95,7 @@ class TestReading:
     def test_the_share_of_an_epoch_that_waits_for_clips_is_a_share(self, own_cache):
         rows = measure_waiting(n_clips=16, rounds=1).rows
         assert [row["page_cache"] for row in rows] == ["warm", "cold"]
-        assert all(0 <= row["share_waited"] < 1 for row in rows)
+        assert all(0 <= row["percent_waited"] < 100 for row in rows)
         assert all(is_positive(row["clips_per_second"], row["ratio"].median) for row in rows)
         assert list(own_cache.iterdir()) == []
 
