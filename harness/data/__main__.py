@@ -174,7 +174,7 @@ def _check_prepare(
         one_of("preset", preset, tuple(PRESETS))
     ignored = [flag for flag, value in (("--split", split), ("--seed", seed)) if value is not None]
     if fraction == 1 and ignored:
-        raise ValueError(f"fraction=1: cannot go with {', '.join(ignored)}; all clips are prepared, whatever the split")
+        raise ValueError(f"fraction=1: cannot go with {', '.join(ignored)}; all clips are prepared")
     if cpus is not None and cpus < 1:
         raise ValueError(f"cpus={cpus}: must be at least 1")
     if cpus is not None and address is not None:

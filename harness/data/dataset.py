@@ -1,7 +1,7 @@
 """A data set in memory, whatever its format on disk, and the rules that hold for every format.
 
 Conventions: row i of every array is `keys[i]`; keys are sorted. A target is the probability that the label applies,
-positive from 0.5. Where `observed` is False nobody answered, and the target says nothing.
+positive from 0.5. Where `observed` is False nobody annotated the label, and the target means nothing.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -125,7 +125,8 @@ def make_dataset(
         raise ValueError(
             f"{table.source}: targets, observed and paths do not fit {shape[0]} keys and {shape[1]} labels"
         )
-    problems.add(table.source, *(f"lists {key} more than once" for key in find_repeated(table.keys)))
+    repeated = [key for key, count in Counter(table.keys).items() if count > 1]
+    problems.add(table.source, *(f"lists {key} more than once" for key in repeated))
     problems.add(table.source, *_out_of_range(table, labels))
     order = sorted(range(len(table.keys)), key=table.keys.__getitem__)
     keys = tuple(table.keys[row] for row in order)
@@ -155,11 +156,6 @@ def make_dataset(
 def normalised(name: str) -> str:
     """Return a name in Unicode's NFC, since macOS writes file names in NFD and tables often have NFC."""
     return unicodedata.normalize("NFC", name)
-
-
-def find_repeated(names: Iterable[str]) -> list[str]:
-    """Return the names that occur more than once."""
-    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _rows_of(listed: Collection[str], keys: Sequence[str], root: Path, problems: Problems) -> Int[np.ndarray, " row"]:

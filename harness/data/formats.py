@@ -36,8 +36,7 @@ def find_format(root: Path) -> str:
     """Return the name of the first format that recognises a directory.
 
     Raises:
-        FileNotFoundError: there is no such directory, or no format recognises it; the message names a folder in it that
-            one does.
+        FileNotFoundError: there is no such directory, or no format recognises it; the message may name a folder in it.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: " + ("is not a directory" if lexists(root) else "no such directory"))

@@ -68,7 +68,7 @@ def public_validation(dataset: ClipDataset, _fraction: float, _seed: int) -> Row
     """Return the validation split that was published for OpenMIC-2018 (12,678 / 2,237 clips).
 
     The file's indices count the official train clips in key order, not in the order of split01_train.csv. No document
-    states this. It follows from the script beside the original, which filters openmic-2018.npz row by row.
+    states this; the script beside the original filters openmic-2018.npz row by row.
 
     Source: data/train_val.split and data/data_split.py of github.com/SiddGururani/AttentionMIC (Gururani,
         Sharma and Lerch, ISMIR 2019), MIT; its licence is the array `licence` of our file.
@@ -204,7 +204,7 @@ class _Drawing:
     def _worth(self, clip: int) -> tuple[int, float]:
         """Return how many strata would get their first clip, and how much closer all would come to their share.
 
-        The latter is the sum over strata of the decrease in squared distance from the share, divided by the size.
+        The latter sums, over strata, the decrease in squared distance from the share, divided by the size.
         """
         share = (self.n_taken + 1) / len(self.is_taken)
         mine = self._strata_of[clip]

@@ -237,7 +237,7 @@ class CachedRows:
 
 
 def write_atomically(file: Path, *contents: bytes | memoryview) -> None:
-    """Write a file whole or not at all, whatever ends this process and whoever writes the same file.
+    """Write a file whole or not at all, also under kills and when other processes write the same file.
 
     Raises:
         OSError: it cannot be written.

@@ -73,7 +73,7 @@ def extract(
     that share a cache share the work, too.
 
     Raises:
-        OSError: the cache cannot be written or its disk has too little space.
+        OSError: the cache cannot be written, or its disk has too little space.
     """
     shape = (front_end.n_frames, front_end.n_mels)
     store = FeatureCache(cache / "features", Recipe("log_mel", FRONT_END_VERSION, asdict(front_end), shape))

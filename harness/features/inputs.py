@@ -20,10 +20,10 @@ class LogMel:
 
 @dataclass(frozen=True)
 class Vggish:
-    """VGGish features, 10 seconds of 128 values from 0 to 255, which the data set brings."""
+    """VGGish features of the data set: 10 seconds of 128 values from 0 to 255."""
 
     name: ClassVar[str] = "vggish"
 
 
 Input = LogMel | Vggish
-"""Each has a `name`, by which records and digests call it, and is equal to another of the same values."""
+"""Each has a `name` for records and digests, and is equal to another one of the same values."""

@@ -95,7 +95,7 @@ def log_mel(
 def _mono(
     samples: Float[np.ndarray, "sample channel"], sample_rate: int, front_end: FrontEnd
 ) -> Float[np.ndarray, " sample"]:
-    """Return the mean over channels at the front end's rate, normalised and cropped or padded as it says.
+    """Return the mean over channels at the front end's rate, normalised, cropped and padded as it requires.
 
     The peak is that of the whole clip at `via_hz`, or at `sample_rate` without a detour. Resampling moves it, so after
     a detour the loudest sample is near 1 and not exactly 1.

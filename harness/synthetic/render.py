@@ -38,7 +38,7 @@ def render(soundfont: bytes, pieces: Sequence[Piece]) -> list[Float[np.ndarray, 
     """Render each piece to mono samples in [-1, 1].
 
     Raises:
-        ValueError: a piece has more melodic parts than MIDI has channels, or the SoundFont is damaged.
+        ValueError: the SoundFont is damaged.
     """
     mono = _read_wave(midirenderer.render_wave_from(soundfont, midi_file(pieces)))
     return [_cut(mono, start, piece.seconds) for start, piece in zip(_starts(pieces), pieces, strict=True)]
@@ -70,7 +70,6 @@ def map_in_processes(
     """Yield `function` of each item, in order. The synthesiser holds Python's lock, so threads do not help.
 
     Processes are spawned and take `at_once` items at a time. A single worker is this process.
-
     """
     if workers == 1 or not items:
         yield from map(function, items)
@@ -100,10 +99,7 @@ def _cut(mono: Float[np.ndarray, " sample"], start: float, seconds: float) -> Fl
 
 def _piece_messages(piece: Piece, start: float) -> list[_Message]:
     melodic = [part for part in piece.parts if part.program != PERCUSSION]
-    if len(melodic) > len(_MELODIC_CHANNELS):
-        raise ValueError(
-            f"a piece has {len(melodic)} melodic parts; MIDI has {len(_MELODIC_CHANNELS)} melodic channels"
-        )
+    assert len(melodic) <= len(_MELODIC_CHANNELS)  # 4 voices of at most 2 courses
     messages = [(_tick(start), bytes((_PROGRAM | _PERCUSSION_CHANNEL, piece.kit)))]
     for channel, part in zip(_MELODIC_CHANNELS, melodic, strict=False):
         messages += _settings(part, channel, start) + _notes(part, channel, start, gain=1.0)

@@ -113,9 +113,3 @@ def test_a_rendered_a_is_heard_at_440_hz():
     (sound,) = render(default_soundfont(), [Piece((Part(73, (Note(0.0, 1.9, 69, 100),), 100, 64, 0),), 2.0)])
     spectrum = np.abs(np.fft.rfft(sound[SAMPLE_RATE // 2 : SAMPLE_RATE * 3 // 2]))
     assert spectrum[400:480].argmax() + 400 == pytest.approx(440, abs=3)
-
-
-def test_sixteen_melodic_parts_are_refused():
-    part = Part(0, (Note(0.0, 0.5, 60, 80),), 100, 64, 0)
-    with pytest.raises(ValueError, match="a piece has 16 melodic parts; MIDI has 15 melodic channels"):
-        midi_file([Piece((part,) * 16, 1.0)])
