@@ -22,7 +22,7 @@ from gzip import BadGzipFile
 from pathlib import Path
 
 import requests
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from rich.filesize import decimal
 from urllib3.exceptions import HTTPError
@@ -95,7 +95,7 @@ class Fetch:
             ValueError: the archive is not the published one, or something else is at the directory's place.
         """
         make_directory(self.to)
-        with self._lock():
+        with FileLock(self.to / f".{self.release.root}.lock"):  # of two processes, one waits
             if not os.path.lexists(self._target):
                 self._fetch()
             elif (read_marker(self._target) or {}).get("md5") == self.release.md5:
@@ -115,14 +115,6 @@ class Fetch:
     @property
     def _workspace(self) -> Path:
         return self.to / f".{self.release.root}.fetch"
-
-    def _lock(self) -> AcquireReturnProxy[FileLock]:
-        lock = FileLock(self.to / f".{self.release.root}.lock")
-        try:
-            return lock.acquire(timeout=0)
-        except Timeout:
-            self.say(f"{self.to}: waiting for another process that fetches to the same directory")
-            return lock.acquire()
 
     def _fetch(self) -> None:
         self._workspace.mkdir(exist_ok=True)

@@ -143,7 +143,7 @@ def _read_class_map(path: Path) -> tuple[str, ...]:
     """Return the labels in the order of their class indices."""
     try:
         index_of = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     if not isinstance(index_of, dict) or not index_of:
         raise ValueError(f"{path}: must be an object that maps each label to its index")
