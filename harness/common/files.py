@@ -1,13 +1,9 @@
 """The cache directory, and files that are written atomically."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import platformdirs
-
-_T = TypeVar("_T")
 
 
 def cache_dir() -> Path:
@@ -39,19 +35,3 @@ def write_whole(file: Path, text: str) -> None:
 def unfinished(file: Path) -> Path:
     """Return the temporary file of `write_whole`, which a killed process leaves behind."""
     return file.with_name(f"{file.name}.part")
-
-
-def read_with(read: Callable[[str], _T], file: Path) -> _T:
-    """Parse the text of a file that this program wrote.
-
-    Raises:
-        ValueError: `read` cannot parse it: the file was cut short or belongs to another version.
-    """
-    try:
-        return read(file.read_text())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        wrong = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(
-            f"{file}: cut short, or written by another version of this program ({wrong}); restore a whole copy, use "
-            f"that version, or move {file.parent} away"
-        ) from error

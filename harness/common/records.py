@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from harness.common.files import read_with, write_whole
+from harness.common.files import write_whole
 
 T = TypeVar("T")
 
@@ -45,7 +45,13 @@ def read_record(kind: type[T], file: Path) -> T:
     Raises:
         ValueError: the file was cut short, or belongs to another version.
     """
-    return read_with(partial(from_json, kind), file)
+    try:
+        return from_json(kind, file.read_text())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file}: cut short, or written by another version of this program ({error}); restore a whole copy, use "
+            f"that version, or move {file.parent} away"
+        ) from error
 
 
 def _decoded(kind: Any, value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.common.files import read_with, unfinished, write_whole
+from harness.common.files import unfinished, write_whole
 from harness.common.records import to_json
 from harness.config.study import STUDY_FILE, DataSpec, StudyPlace
 from harness.evaluation.plan import RUNS_FILE, RunList, read_runs
@@ -81,13 +81,3 @@ def test_a_reproduction_file_that_is_not_whole_is_named(tmp_path, spoil):
     file = tmp_path / "r" / SETTINGS
     file.write_text(spoil(to_json(wanted, indent=2)))
     refused(file, lambda: _settle(wanted))
-
-
-def test_a_missing_field_is_said_as_such(tmp_path):
-    (tmp_path / "a.json").write_text("{}")
-
-    def read(_text):
-        raise KeyError("floor")
-
-    with pytest.raises(ValueError, match=r"a\.json: .*\('floor' is missing\)"):
-        read_with(read, tmp_path / "a.json")
