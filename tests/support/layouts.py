@@ -1,10 +1,8 @@
 """A small data set on disk in OpenMIC-2018's layout, which a test may spoil before it is written."""
 
 import csv
-import io
 import json
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -78,13 +76,8 @@ def write_csv(path: Path, rows: list[tuple]):
 
 
 def write_tone(path: Path, *, hertz: float = 440, seconds: float = 0.5, sample_rate: int = 44100, channels: int = 2):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_tone(hertz, seconds, sample_rate, channels))
-
-
-@cache  # encoding takes longer than reading
-def _tone(hertz: float, seconds: float, sample_rate: int, channels: int) -> bytes:
-    time, stream = np.arange(round(seconds * sample_rate)) / sample_rate, io.BytesIO()
+    """Write a tone. No two files are equal, since each gets a random stream number; equal ones would share features."""
+    time = np.arange(round(seconds * sample_rate)) / sample_rate
     tone = 0.5 * np.sin(2 * np.pi * hertz * time).astype(np.float32)
-    soundfile.write(stream, np.stack([tone] * channels, axis=1), sample_rate, format="OGG", subtype="VORBIS")
-    return stream.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.stack([tone] * channels, axis=1), sample_rate, format="OGG", subtype="VORBIS")
