@@ -1,7 +1,6 @@
 """The specification of a study: all settings that decide its result, stored beside the results."""
 
 import contextlib
-import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -248,12 +247,13 @@ def claim_name(storage: str, space: str) -> str:
     Raises:
         OSError: the directory cannot be made.
     """
-    for number in itertools.count(1):
-        name = f"{space}-{number}"
+    number = 1
+    while True:
         with contextlib.suppress(FileExistsError):
+            name = f"{space}-{number}"
             make_study_directory(StudyPlace.of(storage, name).home, is_new=True)
             return name
-    raise AssertionError("the count does not end")
+        number += 1
 
 
 def make_study_directory(home: Path, *, is_new: bool = False) -> None:

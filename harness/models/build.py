@@ -10,12 +10,11 @@ from torch import nn
 
 from harness.common.registry import resolve
 from harness.config.recipe import NORMALISATIONS
-from harness.config.trial import SYSTEMS, TrialConfig
+from harness.config.trial import MAPPERS, SYSTEMS, TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.data.dataset import POSITIVE
 from harness.models.backbones import Backbone
 from harness.models.label_mapping import Affinity
-from harness.models.mappers import build_mapper
 from harness.models.normalisations import audioset
 from harness.models.reprogrammers import build_reprogrammer
 from harness.models.systems import AttentionModel, CnnModel, FineTuned, Reprogrammed
@@ -83,13 +82,15 @@ def reprogrammed(
     return Reprogrammed(
         _normalisation(config, target),
         build_reprogrammer(config.reprogrammer, n_frames=n_frames, n_mels=n_mels),
-        build_mapper(
-            config.mapper,
+        MAPPERS[config.mapper.kind].builder(
             embed_dim=backbone.embed_dim,
+            n_labels=len(target.labels),
+            n_sources=len(backbone.source_labels),
             labels=target.labels,
             source_labels=backbone.source_labels,
             seed=seed,
-            label_affinity=lambda: label_affinity(backbone, target, device=device),
+            label_affinity=lambda: label_affinity(backbone, target, device=device),  # only called where needed
+            **asdict(config.mapper),
         ),
     )
 

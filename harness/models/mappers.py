@@ -6,15 +6,12 @@ Source: Chen and Lerch, MMM 2023, section 3.3.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from harness.config.components import Mapper
-from harness.config.trial import MAPPERS
 from harness.models.backbones import Backbone
 from harness.models.label_mapping import Affinity, MappingTask, method_of
 
@@ -99,29 +96,3 @@ def build_many_to_one(
     """Return a mapper that averages the source labels assigned to each label."""
     assigned = method_of(assignment)(MappingTask(labels, source_labels, sources_per_label, seed, label_affinity))
     return ManyToOne(torch.from_numpy(assigned), is_calibrated=is_calibrated)
-
-
-def build_mapper(
-    config: Mapper,
-    *,
-    embed_dim: int,
-    labels: tuple[str, ...],
-    source_labels: tuple[str, ...],
-    seed: int,
-    label_affinity: Callable[[], Affinity],
-) -> nn.Module:
-    """Return the mapper of a configuration, at its initial weights.
-
-    Only a mapper that needs it calls `label_affinity`, since that runs the backbone over training clips.
-    """
-    mapper: nn.Module = MAPPERS[config.kind].builder(
-        embed_dim=embed_dim,
-        n_labels=len(labels),
-        n_sources=len(source_labels),
-        labels=labels,
-        source_labels=source_labels,
-        seed=seed,
-        label_affinity=label_affinity,
-        **asdict(config),
-    )
-    return mapper

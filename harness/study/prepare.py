@@ -1,14 +1,17 @@
 """Preparation before the first trial: announce the study, load the backbone, compute the features."""
 
+import platform
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.common.progress import track
 from harness.common.ray_start import cpu_count
-from harness.config.provenance import git_commit, versions
 from harness.config.space import Axes, configurations, explored
 from harness.config.study import DataSpec, StudyPlace, StudySpec
 from harness.config.trial import TrialConfig
@@ -20,6 +23,18 @@ from harness.study.console import StudyConsole
 from harness.study.sources import features_of, inputs_of, open_dataset, open_study_data
 from harness.training.metrics import majority_floor, one_sided_labels
 from search_spaces import Space, load
+
+_PACKAGES = (
+    "reprogramming-harness",
+    "torch",
+    "torchaudio",
+    "timm",
+    "ray",
+    "optuna",
+    "mlflow",
+    "numpy",
+    "scikit-learn",
+)
 
 
 @dataclass(frozen=True)
@@ -84,8 +99,8 @@ def prepare_for(
         **{f"{name}_test_digest": features.digest for name, features in tested.items()},
         "backbone_digest": backbone_digest(backbone),
         **origin_of(spec.backbone),
-        "git_commit": git_commit(),
-        **versions(),
+        "git_commit": _git_commit(),
+        **_versions(),
     }
     return Prepared(replace(spec, provenance=provenance), place, data.labels, floor, console)
 
@@ -128,3 +143,29 @@ def _one_sided(data: StudyData) -> list[tuple[str, str]]:
     shares = f"{len(found)} of {len(data.labels)} labels have only one answer on validation"
     effect = "no figure counts them" if len(found) < len(data.labels) else "so the figures say little"
     return [("one-sided", f"{shares}, {effect}: {', '.join(found)}")]
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that shape a result."""
+    found = {"version/python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[f"version/{package}"] = version(package)
+        except PackageNotFoundError:
+            found[f"version/{package}"] = "not installed"
+    return found
+
+
+def _git_commit() -> str:
+    """Return the commit of this source tree, with `-dirty` if it has changes, or `unknown` outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        return commit + ("-dirty" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(directory), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()

@@ -1,7 +1,6 @@
 """The optimiser of a trial: Adam, over one group of parameters for each pace of learning."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -37,9 +36,6 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
     """Set the rate of every group: its factor times `lr`."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group[_FACTOR]
-
-
-Curve = Callable[[float], float]
 
 
 def paper(progress: float) -> float:

@@ -4,8 +4,10 @@ Every draw of an epoch depends on the seed and the epoch alone, or on generator 
 training that is stopped and restored therefore gives the same bits as one that never stopped.
 """
 
+import copy
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +24,6 @@ from harness.data.batches import Batch, Split, StudyData, to_device
 from harness.models.backbones import Backbone
 from harness.training.augmentation import build_augmentation
 from harness.training.losses import binarised, consistency, masked_bce
-from harness.training.mean_teacher import MeanTeacher
 from harness.training.metrics import Scores, score
 from harness.training.optimisation import build_optimiser, learning_rate_factor, set_learning_rate
 
@@ -195,6 +196,42 @@ class Trainer:
         lr = self.config.optimiser.lr * factor
         set_learning_rate(self._optimiser, lr)
         return lr
+
+
+class MeanTeacher:
+    """A second model, the average of a student, with which the student learns to agree.
+
+    Its parameters follow the student's; its BatchNorm statistics come from its own forward passes. Its dropout has a
+    random stream of its own, so at weight 0 the student trains exactly as without a teacher.
+
+    Source: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017; Gururani and Lerch,
+    "Semi-supervised audio classification with partially labeled data", 2021. Both models are in training mode there,
+    and dropout is the only perturbation.
+    """
+
+    def __init__(self, student: nn.Module, *, weight: float, decay: float, seed: int) -> None:
+        self.model = copy.deepcopy(student).requires_grad_(False)
+        self.weight = weight
+        self._decay, self._seed = decay, seed
+
+    @contextmanager
+    def forward_pass(self, step: int, device: torch.device) -> Iterator[nn.Module]:
+        """Lend the teacher for its forward pass of a step, without gradient and with its own random stream."""
+        devices = [device] if device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(np.random.SeedSequence([self._seed, step]).generate_state(1, np.uint64)[0]))
+            yield self.model
+
+    @torch.no_grad()
+    def follow(self, student: nn.Module, step: int) -> None:
+        """Move the teacher's parameters towards the student's after optimiser step `step`, counted from 1.
+
+        The teacher is the mean of its initial weights and of all students so far. From 1 / (1 - decay) steps on it is
+        their moving average.
+        """
+        alpha = min(1 - 1 / (step + 1), self._decay)
+        for mine, theirs in zip(self.model.parameters(), student.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - alpha)
 
 
 def evaluate(

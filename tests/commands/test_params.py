@@ -10,7 +10,7 @@ from harness.config.literature import SYSTEMS
 from harness.models.backbones.ast import GEOMETRIES, Ast
 from harness.models.build import Target, build_model
 from harness.params import app, count_systems, meta_model, paper_config
-from harness.training.mean_teacher import MeanTeacher
+from harness.training.trainer import MeanTeacher
 from tests.conftest import LABELS, TINY
 
 AT_BASE384 = {

@@ -3,12 +3,10 @@
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import torch
@@ -51,7 +49,7 @@ print(json.dumps(said))
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers as the hub does where a file is resolved, by the name of a branch or of the one commit, or are listed."""
+    """Answers as the hub does where a file is resolved, by the name of a branch or of the one commit."""
 
     protocol_version = "HTTP/1.1"
     repos: dict[str, dict[str, bytes]]
@@ -61,10 +59,7 @@ class Hub(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def do_GET(self):
-        if self.path.startswith("/api/models/"):
-            self._list()
-        else:
-            self._answer(with_body=True)
+        self._answer(with_body=True)
 
     def _answer(self, *, with_body):
         self.asked.append(f"{self.command} {self.path}")
@@ -82,17 +77,6 @@ class Hub(BaseHTTPRequestHandler):
         if with_body and body:
             self.wfile.write(body)
 
-    def _list(self):
-        """Answer which commit a branch is at, and which files there are."""
-        owner, name, question = self.path.removeprefix("/api/models/").split("/")[:3]
-        files = self.repos[f"{owner}/{name}"]
-        listed = [{"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40} for name in files]
-        body = json.dumps(listed if question == "tree" else {"id": name, "sha": REVISION}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
     def log_message(self, *_):
         pass
 
@@ -108,10 +92,7 @@ def hub():
 
 
 def run(script, argument, home, endpoint, *, offline):
-    return run_command([sys.executable, "-c", script, json.dumps(argument)], home, endpoint, offline=offline)
-
-
-def run_command(command, home, endpoint, *, offline):
+    command = [sys.executable, "-c", script, json.dumps(argument)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     environment |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": str(int(offline))}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
@@ -181,13 +162,3 @@ def test_a_checkpoint_without_a_pinned_revision_is_recorded_by_commit_and_checks
     again = json.loads(run(LOAD, ["whole", "pickled"], tmp_path / "home", endpoint, offline=True))
     assert again == {name: said[name] for name in ("whole", "pickled")}
     assert handler.asked == []
-
-
-@pytest.mark.parametrize(("name", "files"), [("whole", ["model.safetensors"]), ("pickled", ["pytorch_model.bin"])])
-def test_the_command_that_is_said_brings_the_weights_whichever_file_they_are_in(tmp_path, published, name, files):
-    endpoint, _, _ = published
-    said = json.loads(run(LOAD, [name], tmp_path / "home", endpoint, offline=True))[name]
-    hf, *words = re.search("`(hf download .*)`", said)[1].replace("DIR", str(tmp_path / "brought")).split()
-    run_command([str(Path(sys.executable).with_name(hf)), *words], tmp_path / "home", endpoint, offline=False)
-    assert sorted(path.name for path in (tmp_path / "brought").iterdir() if path.is_file()) == ["config.json", *files]
-    assert backbone_digest(load_ast(tmp_path / "brought")) == backbone_digest(load_ast(tmp_path / "ast"))

@@ -1,6 +1,7 @@
 """Contract tests over every reprogrammer, mapper and normalisation, and the paper's parameter counts."""
 
 import contextlib
+from dataclasses import asdict
 from itertools import product
 
 import numpy as np
@@ -19,7 +20,6 @@ from harness.config.components import (
 from harness.config.recipe import NORMALISATIONS
 from harness.config.trial import MAPPERS, REPROGRAMMERS, TrialConfig
 from harness.models.build import Target, build_model
-from harness.models.mappers import build_mapper
 from harness.models.reprogrammers import build_reprogrammer
 from harness.training.losses import masked_bce
 from tests.conftest import LABELS, TINY
@@ -196,9 +196,11 @@ MAPPER_CONFIGS = [mapper.config() for mapper in MAPPERS.values()] + [
 
 
 def mapper_of(config, *, labels=LABELS, affinity=None):
-    return build_mapper(
-        config,
+    return MAPPERS[config.kind].builder(
+        **asdict(config),
         embed_dim=TINY.embed_dim,
+        n_labels=len(labels),
+        n_sources=TINY.n_source_labels,
         labels=labels,
         source_labels=tuple(map(str, range(TINY.n_source_labels))),
         seed=0,

@@ -127,9 +127,6 @@ class TestPreset:
             paths = config.to_paths()
             assert {path: paths[path] for path in recipe} == recipe
 
-    def test_the_papers_recipe_makes_the_papers_configuration_of_it(self):
-        assert paper_configs("unet", "paper") == paper_configs("unet")
-
     def test_the_released_recipe_differs_in_each_piece_that_the_literature_names(self):
         (paper,), (released,) = paper_configs("unet", "paper"), paper_configs("unet", "released")
         differing = {path for path, value in released.to_paths().items() if paper.to_paths().get(path) != value}
@@ -268,10 +265,6 @@ class TestFix:
             parse_fixed(["training/targets=hard"], axes, space="mine")
         both = parse_fixed(["training/targets=hard", "mapper/kind=linear"], axes, space="mine")
         assert both == {"mapper/kind": "linear"}
-
-    @pytest.mark.parametrize("text", ["true", "True"])
-    def test_a_constant_is_written_like_a_drawn_value(self, text):
-        assert self.fix(f"mapper/is_calibrated={text}", space="none") == {}
 
     def test_a_path_is_fixed_once(self):
         with pytest.raises(ValueError, match="reprogrammer/depth is already fixed to 3"):

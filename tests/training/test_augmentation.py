@@ -6,11 +6,9 @@ import torch
 
 from harness.common.registry import resolve
 from harness.config.recipe import NORMALISATIONS, NoAugmentation, SpecAugment
-from harness.config.trial import TrialConfig
 from harness.features.inputs import LogMel
 from harness.features.log_mel import FrontEnd, log_mel
 from harness.training.augmentation import SILENCE, build_augmentation, spec_augment
-from search_spaces import PRESETS
 from tests.conftest import make_data
 from tests.support.systems import learner_of
 
@@ -79,16 +77,6 @@ def test_seconds_become_frames_through_the_front_ends_hop(hop_ms, frames):
     torch.manual_seed(0)
     masked = augment(torch.zeros(3000, 128, 4)) == torch.tensor(SILENCE)
     assert masked.all(dim=2).sum(1).max() == frames
-
-
-def test_the_released_recipe_masks_up_to_24_mels_and_96_frames():
-    """The bounds are those that the recipe names, both inclusive; an independent count of widths, not of our draws."""
-    recipe = {path: value for path, value in PRESETS["released"].paths.items() if path.startswith("augmentation/")}
-    augment = build_augmentation(TrialConfig.from_paths(recipe).augmentation, inputs=LogMel(FrontEnd()))
-    torch.manual_seed(0)
-    masked = augment(torch.zeros(1500, 200, 40)) == torch.tensor(SILENCE)
-    assert sorted(set(masked.all(dim=1).sum(1).tolist())) == list(range(25))
-    assert masked.all(dim=2).sum(1).max() == 96
 
 
 def test_without_augmentation_nothing_is_drawn_or_changed():

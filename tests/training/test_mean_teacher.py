@@ -12,8 +12,7 @@ from harness.models.build import Target, build_model
 from harness.models.systems import AttentionModel
 from harness.training import trainer
 from harness.training.losses import consistency
-from harness.training.mean_teacher import MeanTeacher
-from harness.training.trainer import Trainer
+from harness.training.trainer import MeanTeacher, Trainer
 from tests.conftest import make_vggish_data
 from tests.support.systems import CPU, learner_of
 

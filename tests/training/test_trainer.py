@@ -9,7 +9,6 @@ import torch
 
 from harness.config.trial import TrialConfig
 from harness.data import batches as study_data
-from harness.data.batches import StudyData
 from harness.models.build import Target, _sample, build_model, label_affinity
 from harness.training.trainer import DivergedError, Trainer, _logits, evaluate
 from tests.conftest import LABELS, make_data
@@ -166,14 +165,5 @@ def test_label_affinity_names_a_label_without_an_answer(tiny_backbone, tiny_data
 def test_label_affinity_is_higher_where_the_backbone_hears_a_label(tiny_backbone, tiny_data):
     use = label_affinity(tiny_backbone, Target.of(tiny_data), device=CPU)
     assert use.shape == (len(LABELS), tiny_backbone.geometry.n_source_labels)
-    flipped = StudyData(
-        LABELS,
-        type(tiny_data.train)(
-            tiny_data.train.features, tiny_data.train.rows, 1 - tiny_data.train.targets, tiny_data.train.observed
-        ),
-        tiny_data.validation,
-        tiny_data.mean,
-        tiny_data.std,
-        tiny_data.inputs,
-    )
+    flipped = replace(tiny_data, train=replace(tiny_data.train, targets=1 - tiny_data.train.targets))
     assert np.allclose(label_affinity(tiny_backbone, Target.of(flipped), device=CPU), -use, atol=1e-6)

@@ -100,7 +100,9 @@ class Ast(nn.Module):
 
     def __init__(self, geometry: AstGeometry, source_labels: Sequence[str] = ()) -> None:
         super().__init__()
-        self.geometry = geometry
+        self.geometry, self.front_end = geometry, geometry.front_end
+        self.input_shape, self.embed_dim = (geometry.n_frames, geometry.n_mels), geometry.embed_dim
+        self.settings: Mapping[str, Any] = asdict(geometry)
         self.source_labels = tuple(source_labels or map(str, range(geometry.n_source_labels)))
         if len(self.source_labels) != geometry.n_source_labels:
             raise ValueError(f"{len(self.source_labels)} label names: must be {geometry.n_source_labels}")
@@ -119,26 +121,6 @@ class Ast(nn.Module):
         self.head = nn.Linear(dim, geometry.n_source_labels)
         for parameter in (self.class_token, self.distillation_token, self.position):
             nn.init.trunc_normal_(parameter, std=0.02)
-
-    @property
-    def input_shape(self) -> tuple[int, int]:
-        """Return the frames and mels of a spectrogram."""
-        return self.geometry.n_frames, self.geometry.n_mels
-
-    @property
-    def front_end(self) -> FrontEnd:
-        """Return the front end that computes its spectrograms."""
-        return self.geometry.front_end
-
-    @property
-    def embed_dim(self) -> int:
-        """Return the size of an embedding."""
-        return self.geometry.embed_dim
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Return the geometry's numbers by name."""
-        return asdict(self.geometry)
 
     def tokens(self, spectrogram: Float[Tensor, "clip frame mel"]) -> Float[Tensor, "clip token dim"]:
         """Return the tokens that enter the first block.
