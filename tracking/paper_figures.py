@@ -120,6 +120,7 @@ def macro_f1_against_params(
     left = min(counts) / 8
     _named_ranges(axes, {name: (params[name] or left, values) for name, values in macro_f1.items() if len(values)})
     if not all(params.values()):
+        axes.axvspan(left / 2.5, left * 2.5, color="#f2f2f2", linewidth=0, zorder=0)
         axes.text(left, 0.95, "no parameters", transform=axes.get_xaxis_transform(), ha="center", fontsize=TEXT_PT)
     if floor is not None:
         axes.axhline(floor, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
