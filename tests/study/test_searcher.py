@@ -3,10 +3,12 @@
 import json
 import sqlite3
 import warnings
+from functools import cache
 
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from sqlalchemy.exc import OperationalError
@@ -15,7 +17,7 @@ from harness.study.plan import Plan, PlannedTrial
 from harness.study.records import TrialFailure, TrialRecord
 from harness.study.results import ranked_rows
 from harness.study.searcher import StudySearcher
-from harness.study.storage import make_sampler, requeue
+from harness.study.storage import make_sampler, open_storage, requeue
 from search_spaces import load
 from tests.support.evaluations import make_spec
 from tests.support.records import make_report
@@ -24,8 +26,14 @@ EPOCHS = 3
 SPACE = load("noise")
 
 
-def open_study(path, *, seed=0, directions=("maximize",)):
-    storage = f"sqlite:///{path}/optuna.db"
+@cache
+def storage_of(path):
+    """Return the storage of a study; in memory, since a file's hundreds of commits take most of these tests' time."""
+    return InMemoryStorage()
+
+
+def open_study(path, *, seed=0, directions=("maximize",), storage_of=storage_of):
+    storage = storage_of(path)
     study = optuna.create_study(storage=storage, study_name="s", directions=list(directions), load_if_exists=True)
     study.sampler = make_sampler(seed, n_trials_so_far=len(study.trials), fixed={})
     return study
@@ -182,18 +190,18 @@ def test_two_objectives_go_on_after_the_random_start_with_trials_that_were_stopp
 
 
 def test_what_runs_no_longer_is_put_back_and_goes_on_as_the_same_trial(tmp_path):
-    study = open_study(tmp_path)
+    study = open_study(tmp_path, storage_of=open_storage)
     made = searcher(study)
     task = json.loads(made.suggest("a")["task"])
     made.on_trial_result("a", report(0, 1, 0.4))
     requeue(study)
     assert states(study) == [TrialState.WAITING]
     assert [(row.state, row.macro_f1, row.epochs) for row in ranked_rows(study.trials)] == [("interrupted", 0.4, 1)]
-    second = searcher(open_study(tmp_path))
+    second = searcher(open_study(tmp_path, storage_of=open_storage))
     assert json.loads(second.suggest("b")["task"]) == task
     second.on_trial_complete("b", report(0, 3, 0.6))
-    assert open_study(tmp_path).trials[0].intermediate_values == {1: 0.4, 3: 0.6}
-    assert len(open_study(tmp_path).trials) == 1
+    assert open_study(tmp_path, storage_of=open_storage).trials[0].intermediate_values == {1: 0.4, 3: 0.6}
+    assert len(open_study(tmp_path, storage_of=open_storage).trials) == 1
 
 
 def test_the_table_ranks_by_the_best_epoch_and_keeps_the_failed_last(tmp_path):
