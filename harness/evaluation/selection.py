@@ -71,7 +71,11 @@ def candidates(place: StudyPlace, spec: StudySpec) -> list[Candidate]:
     for trial in trials:
         candidate = _candidate(trial, spec)
         found.setdefault(candidate.digest, []).append(candidate)
-    return [_merged(tried) for tried in found.values()]
+    merged = []
+    for tried in found.values():
+        figures = {name: fmean(candidate.figures[name] for candidate in tried) for name in tried[0].figures}
+        merged.append(replace(tried[0], figures=figures, n_trials=len(tried)))
+    return merged
 
 
 def choose(among: Iterable[Candidate], *, top: int, by: str) -> list[Candidate]:
@@ -98,12 +102,6 @@ def check_systems(systems: Sequence[str] | None, among: Iterable[Candidate]) -> 
     for name in systems or []:
         if name not in valid:
             raise ValueError(f"systems={name!r}: no finished trial of it; must be one of {', '.join(valid)}")
-
-
-def _merged(tried: Sequence[Candidate]) -> Candidate:
-    """Return one configuration that was tried several times."""
-    figures = {name: fmean(candidate.figures[name] for candidate in tried) for name in tried[0].figures}
-    return replace(tried[0], figures=figures, n_trials=len(tried))
 
 
 def _candidate(trial: FrozenTrial, spec: StudySpec) -> Candidate:

@@ -150,24 +150,19 @@ class Reproduction:
         reproduction = self
         if self.data.skips_corrupt and not before.data.skips_corrupt:
             reproduction = replace(self, data=replace(self.data, skips_corrupt=False), skips_corrupt_tests=True)
-        reproduction._check_continues(before)
-        return replace(
-            reproduction, systems=tuple(name for name in SYSTEMS if name in (*before.systems, *self.systems))
-        )
-
-    def _check_continues(self, before: "Reproduction") -> None:
-        """Check that this equals `before`, apart from seeds and systems."""
-        was, now = before._held(), self._held()
-        differing = [flag for flag in now if now[flag] != was[flag]]
-        if differing:
+        was, now = before._held(), reproduction._held()
+        if differing := [flag for flag in now if now[flag] != was[flag]]:
             flag = differing[0]
             raise ValueError(
                 f"{flag.replace('_', '-')}={now[flag]!r}: reproduction {self.name} in {self.place.home} began with "
                 f"{was[flag]!r}; give another --name"
             )
+        return replace(
+            reproduction, systems=tuple(name for name in SYSTEMS if name in (*before.systems, *self.systems))
+        )
 
     def _held(self) -> dict[str, Any]:
-        """Return what does not change once it has begun, by flag."""
+        """Return the settings that a reproduction keeps once it has begun, by flag."""
         values = asdict(self)
         data = values.pop("data")
         return {**values, "data": data.pop("source"), **data, **dict.fromkeys(_FREE)}
