@@ -57,8 +57,8 @@ PRESETS: dict[str, Recipe] = {
 }
 """The recipes that `--preset` fixes, whole: a study of any space of log-mel systems then searches only the rest.
 
-Source: `paper`: Chen and Lerch, MMM 2023, section 4.2; what it does not state (normalisation, decoding) is as plain as
-possible. `released`: the code at github.com/hchen605/ast_inst_cls.
+Source: `paper`: Chen and Lerch, MMM 2023, section 4.2; normalisation and decoding, which it does not state, are
+as plain as possible. `released`: the code at github.com/hchen605/ast_inst_cls.
 Differs: the released code masks with 0 and not with silence, turns a silent clip into NaN, never trains the U-Net, and
 reads the test split after every epoch; none of that is a recipe.
 """
@@ -97,7 +97,7 @@ def suggest_training(trial: BaseTrial, *, max_lr: float = 3e-2) -> None:
 
 
 def suggest_convolutions(trial: BaseTrial) -> None:
-    """Draw what a CNN and a U-Net have in common besides depth and width."""
+    """Draw the settings that a CNN and a U-Net share besides depth and width."""
     trial.suggest_categorical("reprogrammer/kernel", [3, 5])
     trial.suggest_categorical("reprogrammer/norm", ["none", "batch", "instance"])
     trial.suggest_categorical("reprogrammer/output_activation", ["none", "relu", "tanh"])

@@ -35,7 +35,7 @@ PAPER: tuple[Mapping[str, Any], ...] = tuple(
 
 
 def suggest(trial: BaseTrial) -> dict[str, Any]:
-    """Draw one of the paper's reprogrammers as it is, one mapper, and every piece of the recipe."""
+    """Draw one of the paper's reprogrammers unchanged, one mapper, and every piece of the recipe."""
     trial.suggest_categorical("reprogrammer/kind", ["unet", "cnn", "noise", "none"])
     trial.suggest_categorical("mapper/kind", ["linear", "fc"])
     for path, choices in _CHOICES.items():

@@ -62,7 +62,7 @@ SYSTEMS: Mapping[str, Published] = {
 }
 """By the name of the search space: the plain baseline, then in the order of the paper's medians.
 
-Source of `params`: the released code's modules, whose sizes round to Table 1.
+Source: for `params`, the released code's modules; their sizes round to Table 1.
 """
 
 

@@ -27,7 +27,7 @@ SYSTEMS = Registry(
         "random_forest": Component(components.RandomForest, learner="harness.training.forest:ForestLearner"),
     },
 )
-"""Builders take `(config: TrialConfig, backbone, target, *, seed, device)` and return what a `Trainer` trains."""
+"""Builders take `(config: TrialConfig, backbone, target, *, seed, device)` and return a module for a `Trainer`."""
 
 _REPROGRAMMERS = "harness.models.reprogrammers"
 

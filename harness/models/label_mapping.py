@@ -106,7 +106,7 @@ def semantic(task: MappingTask) -> Assignment:
             f"mapper/assignment=semantic: the backbone has no source label named like {', '.join(bare)}; choose "
             "frequent, contiguous or random"
         )
-    width = math.lcm(*map(len, found))  # repeats, so that all rows have one length and each mean is unchanged
+    width = math.lcm(*map(len, found))  # repeated indices give all rows one length and keep each mean
     return np.array([np.resize(sources, width) for sources in found], dtype=np.int64)
 
 

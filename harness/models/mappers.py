@@ -49,7 +49,7 @@ class Fc(nn.Module):
 
 
 class Calibration(nn.Module):
-    """A learned scale and shift of each label, the identity at the start."""
+    """A learned scale and shift of each label, initially the identity."""
 
     def __init__(self, n_labels: int) -> None:
         super().__init__()

@@ -92,7 +92,7 @@ class Cnn(nn.Module):
 
 
 class UNet(nn.Module):
-    """A U-Net whose skips are additions; the last but one level's width is kept at the bottom.
+    """A U-Net whose skips are additions. The lowest level has the width of the one above it.
 
     Channels down are `1 -> w -> 2w -> 4w ... -> 4w` (depth 3: w, 2w, 2w), up the same in reverse to 1, then a final
     block 1 -> 1 at full resolution. Each down block halves frames and mels; each up block follows a bilinear doubling.
@@ -164,7 +164,7 @@ def _conv_block(inputs: int, outputs: int, *, kernel: int, norm: str, activation
 
 
 def _scale_output(block: nn.Module, init_scale: float) -> None:
-    """Scale what the block gives at the start: through its norm, or else through its convolution."""
+    """Scale the initial output of a block, through its norm if it has one, or else through its convolution."""
     convolution, norm, _ = block.children()
     scaled = convolution if isinstance(norm, nn.Identity) else norm
     with torch.no_grad():

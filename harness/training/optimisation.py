@@ -1,4 +1,4 @@
-"""The optimiser of a trial: Adam, over one group of parameters for each pace of learning."""
+"""The optimiser of a trial, Adam with a group of parameters for each learning rate, and the schedules."""
 
 import math
 
@@ -42,7 +42,7 @@ def paper(progress: float) -> float:
     """Hold for the first fifth, then halve after each tenth.
 
     Source: Chen and Lerch, MMM 2023, section 4.2: 10 of 50 epochs held, then halved every 5.
-    Differs: in fractions of the budget, so that short trainings decay alike.
+    Differs: in fractions of the budget, which makes short trainings decay alike.
     """
     if progress < 0.2:
         return 1.0
