@@ -22,6 +22,7 @@ from harness.benchmarks.cached import MAPPED, OURS, open_rows, write_cache
 from harness.benchmarks.timing import Measurement, Row
 from harness.common.files import cache_dir
 from harness.features.cache import Rows
+from harness.training.fused import complete
 
 BOUND_MB = 1500
 STORED_CLIPS = 4_000
@@ -113,7 +114,7 @@ def run_trial(rows: Rows, *, backbone_name: str, reprogrammer: str, batch: int) 
     train, validation = (unread_data(backbone.front_end, rows, part) for part in np.split(clips, [_STEPS * batch]))
     cpu = torch.device("cpu")
     trainer = one_epoch_trainer(backbone, train, reprogrammer=reprogrammer, batch=batch, device=cpu)
-    trainer._train_epoch()
+    complete(trainer._train_epoch())
     stages["training"] = peak_mb()
     evaluate(trainer.model, backbone, validation.validation, labels=train.labels, device=cpu)
     return {**stages, "validation": peak_mb()}

@@ -21,6 +21,7 @@ from harness.common.files import cache_dir
 from harness.data.batches import Split
 from harness.features.cache import Rows
 from harness.models.backbones import load_backbone
+from harness.training.fused import complete
 from harness.training.trainer import Trainer
 
 AHEAD = "ours, read ahead"
@@ -126,11 +127,11 @@ def _epochs(trainer: Trainer, shares: list[float]) -> dict[str, Callable[[], obj
         trainer.model.train()
         for step, clips in enumerate(trainer._batches()):
             trainer._set_learning_rate(step)
-            trainer._step(trainer.data.train.batch(clips, _CPU), step)
+            complete(trainer._step(trainer.data.train.batch(clips, _CPU), step))
 
     def ahead() -> None:
         waited, started = trainer.seconds_waited, time.perf_counter()
-        trainer._train_epoch()
+        complete(trainer._train_epoch())
         shares.append((trainer.seconds_waited - waited) / (time.perf_counter() - started))
 
     return {OURS: in_turn, AHEAD: ahead}

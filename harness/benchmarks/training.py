@@ -28,6 +28,7 @@ from harness.features.inputs import LogMel
 from harness.features.log_mel import FrontEnd
 from harness.models.backbones import Backbone, load_backbone
 from harness.models.build import Target, build_model
+from harness.training.fused import complete
 from harness.training.trainer import Trainer
 
 OURS, THEIRS = "ours", "transformers"
@@ -142,7 +143,7 @@ def _epoch(trainer: Trainer) -> Callable[[], None]:
     """Return a function that trains for one epoch, without validation, and waits for the device."""
 
     def train() -> None:
-        trainer._train_epoch()
+        complete(trainer._train_epoch())
         if trainer.device.type == "cuda":
             torch.cuda.synchronize(trainer.device)
 

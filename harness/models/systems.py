@@ -30,13 +30,15 @@ class Reprogrammed(nn.Module):
         rewritten: Tensor = self.reprogrammer(self.normalisation(log_mel))
         return rewritten
 
+    def rewrite_for(self, backbone: Backbone, log_mel: Spectrograms) -> Spectrograms:
+        """Return `rewrite` of a batch; compute it again for its gradient where the backbone saves memory."""
+        if backbone.saves_memory(log_mel):
+            return recompute_in_backward(self.rewrite, log_mel, state_of=self)
+        return self.rewrite(log_mel)
+
     def forward(self, log_mel: Spectrograms, backbone: Backbone) -> Logits:
         """Return the labels' logits."""
-        if backbone.saves_memory(log_mel):
-            rewritten = recompute_in_backward(self.rewrite, log_mel, state_of=self)
-        else:
-            rewritten = self.rewrite(log_mel)
-        logits: Tensor = self.mapper(backbone.embed(rewritten), backbone)
+        logits: Tensor = self.mapper(backbone.embed(self.rewrite_for(backbone, log_mel)), backbone)
         return logits
 
 

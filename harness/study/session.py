@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from harness.config.study import DataSpec, StudySpec
 from harness.config.trial import TrialConfig
@@ -31,9 +32,10 @@ from harness.study.heldout import read_test_once
 from harness.study.records import EpochRecord, TrialFailure, TrialReport, best_of
 from harness.study.sources import inputs_of, open_dataset, open_study_data
 from harness.training.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
+from harness.training.fused import Group, Pass, Training, mapped
 from harness.training.learner import Learner, make_learner
 from harness.training.metrics import METRICS
-from harness.training.trainer import Trainer
+from harness.training.trainer import EpochResult, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -56,20 +58,23 @@ class TrialTask:
     reads_test: bool = False
 
 
-class Session:
-    """Runs one trial: `step` trains an epoch.
+Report = TrialReport | TrialFailure
 
-    Sessions of one process may be stepped in any order. Each comes to the same bits as if it ran alone.
+
+class Session:
+    """Runs one trial, alone or as a member of a `Group`.
+
+    Sessions of one process may advance in any order. Each keeps its own random state.
     """
 
     def __init__(self, task: TrialTask) -> None:
         self.task = task
         self.files = TrialFiles(task.shared, task.number)
-        self._reports = self._run()
+        self._training = self._run()
         self._random_state: tuple[Any, ...] | None = None
 
-    def step(self) -> TrialReport | TrialFailure | None:
-        """Train an epoch and return its report; return None once the trial has ended.
+    def advance(self, answer: Tensor | None = None) -> Pass | Report | None:
+        """Train to the next pass through the backbone or the next report; return None once the trial has ended.
 
         A trial that was cut off first reports its last epoch again: its driver may not have received that report. A
         trial that cannot go on returns a failure and ends. No exception leaves this method, since Ray would take it for
@@ -84,15 +89,18 @@ class Session:
         else:
             _set_random_state(self._random_state)
         try:
-            return next(self._reports, None)
+            return self._training.send(answer)
+        except StopIteration:
+            return None
         finally:
             self._random_state = _get_random_state()
 
-    def __iter__(self) -> Iterator[TrialReport | TrialFailure]:
-        """Step to the end of the trial."""
-        return iter(self.step, None)
+    def __iter__(self) -> Iterator[Report]:
+        """Run the trial alone; yield its reports."""
+        group: Group[Report] = Group([self])
+        return (report for _, report in group)
 
-    def _run(self) -> Iterator[TrialReport | TrialFailure]:
+    def _run(self) -> Training[Report]:
         try:
             yield from self._epochs()
         except Exception as error:
@@ -102,7 +110,7 @@ class Session:
             is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
             yield TrialFailure(self.task.number, f"{type(error).__name__}: {error}", stops_study=is_full)
 
-    def _epochs(self) -> Iterator[TrialReport]:
+    def _epochs(self) -> Training[TrialReport]:
         task, files = self.task, self.files
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         config = TrialConfig.from_paths(task.paths)
@@ -132,11 +140,7 @@ class Session:
                 test=self._test_result(backbone, data, device) if task.reads_test and ended else None,
             )
 
-        if (state := files.load(LAST)) is not None:
-            learner.restore(state["trainer"])
-            records = [EpochRecord(**record) for record in state["records"]]
-            yield report()
-        for result in learner.run():
+        def keep(result: EpochResult) -> TrialReport:
             _check_untouched(backbone, untouched)
             records.append(EpochRecord.of(result))
             if best_of(records) is records[-1]:
@@ -146,7 +150,13 @@ class Session:
                 _draw_figures(files, learner=learner, data=data, records=records, device=device)
             # last, since this file marks the epoch and all of its other files as complete
             files.save(LAST, {"trainer": learner.state(), "records": [asdict(record) for record in records]})
+            return report()
+
+        if (state := files.load(LAST)) is not None:
+            learner.restore(state["trainer"])
+            records = [EpochRecord(**record) for record in state["records"]]
             yield report()
+        yield from mapped(learner.train(), keep)
 
     def _test_result(self, backbone: Backbone | None, data: StudyData, device: torch.device) -> dict[str, Any]:
         """Return the figures of the best weights on the test clips.

@@ -10,7 +10,8 @@ from ray import tune
 
 from harness.common.records import from_json
 from harness.study.records import TrialReport
-from harness.study.session import Session, TrialTask
+from harness.study.session import Report, Session, TrialTask
+from harness.training.fused import Group
 
 
 def run_trial(config: Mapping[str, Any]) -> None:
@@ -19,16 +20,11 @@ def run_trial(config: Mapping[str, Any]) -> None:
 
 
 def drive(sessions: Sequence[Session], report: Callable[[dict[str, Any]], object]) -> None:
-    """Step the sessions in turns, an epoch each, until all have ended, and report every epoch."""
+    """Run the sessions together to their ends, and report every epoch."""
     worker = _worker_name()
-    remaining = list(sessions)
-    while remaining:
-        for session in tuple(remaining):
-            found = session.step()
-            if found is None:
-                remaining.remove(session)
-                continue
-            report((replace(found, worker=worker) if isinstance(found, TrialReport) else found).to_tune())
+    group: Group[Report] = Group(sessions)
+    for _, found in group:
+        report((replace(found, worker=worker) if isinstance(found, TrialReport) else found).to_tune())
 
 
 def _worker_name() -> str:

@@ -19,6 +19,7 @@ from harness.config.components import RandomForest
 from harness.config.trial import TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.data.dataset import POSITIVE
+from harness.training.fused import Training
 from harness.training.losses import binarised, masked_bce
 from harness.training.metrics import score
 from harness.training.trainer import EpochResult
@@ -127,6 +128,10 @@ class ForestLearner:
             scores=score(probabilities, validation.targets, observed=validation.observed, labels=self.data.labels),
             seconds=time.perf_counter() - started,
         )
+
+    def train(self) -> Training[EpochResult]:
+        """Do as `run` does: a forest needs no backbone."""
+        yield from self.run()
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs."""

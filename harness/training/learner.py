@@ -13,6 +13,7 @@ from harness.config.trial import SYSTEMS, TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.models.backbones import Backbone
 from harness.models.build import Target, build_model
+from harness.training.fused import Training
 from harness.training.trainer import EpochResult, Trainer, predict
 
 Predictor = Callable[[Split], Float[np.ndarray, "clip label"]]
@@ -27,6 +28,9 @@ class Learner(Protocol):
 
     def run(self) -> Iterator[EpochResult]:
         """Train and yield the remaining epochs."""
+
+    def train(self) -> Training[EpochResult]:
+        """Train as `run` does; the caller answers the passes through the frozen backbone."""
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs: tensors, numbers and strings only."""

@@ -6,7 +6,7 @@ training that is stopped and restored therefore gives the same bits as one that 
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from harness.common.registry import resolve
 from harness.config.recipe import MeanTeacher as Teaching
-from harness.config.study import PRECISIONS
 from harness.config.trial import TrialConfig
 from harness.data.batches import Batch, Split, StudyData, to_device
 from harness.models.backbones import Backbone
+from harness.models.systems import Reprogrammed
 from harness.training.augmentation import build_augmentation
+from harness.training.fused import Embed, Gradient, Pass, Training, autocast, run_alone
 from harness.training.losses import binarised, consistency, masked_bce
 from harness.training.metrics import Scores, score
 from harness.training.optimisation import build_optimiser, learning_rate_factor, set_learning_rate
@@ -49,6 +49,14 @@ class EpochResult:
     validation_loss: float
     scores: Scores
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The frozen backbone's input and output in a step whose gradient goes through it."""
+
+    spectrogram: Float[Tensor, "clip frame mel"]
+    embedding: Float[Tensor, "clip dim"]
 
 
 class Trainer:
@@ -88,11 +96,15 @@ class Trainer:
         Raises:
             DivergedError: a training or validation loss is not finite.
         """
+        return run_alone(self.train())
+
+    def train(self) -> Training[EpochResult]:
+        """Train as `run` does; the caller answers the passes through the frozen backbone."""
         if self.epoch == 0:
             torch.manual_seed(self.seed)
         while self.epoch < self.epochs:
             started = time.perf_counter()
-            train_loss, lr = self._train_epoch()
+            train_loss, lr = yield from self._train_epoch()
             validation_loss, scores = evaluate(
                 self.predictor, self.backbone, self.data.validation, labels=self.data.labels, device=self.device
             )
@@ -142,7 +154,7 @@ class Trainer:
         parts = self.model.named_children()
         return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts}
 
-    def _train_epoch(self) -> tuple[float, float]:
+    def _train_epoch(self) -> Generator[Pass, Any, tuple[float, float]]:
         """Return the mean loss over the epoch's steps and the last learning rate."""
         self.model.train()
         if self.teacher:
@@ -152,35 +164,46 @@ class Trainer:
             for index, batch in enumerate(batches):
                 step = self.epoch * self._steps_per_epoch + index
                 lr = self._set_learning_rate(step)
-                losses.append(self._step(to_device(batch, self.device), step))
+                losses.append((yield from self._step(to_device(batch, self.device), step)))
         self.seconds_waited += batches.seconds_waited
         mean = torch.stack(losses).mean().item()
         _check_finite(mean, f"training loss in epoch {self.epoch + 1}")
         return mean, lr
 
-    def _step(self, batch: Batch, step: int) -> Tensor:
+    def _step(self, batch: Batch, step: int) -> Generator[Pass, Any, Tensor]:
         """Train on one batch; return its loss on the annotated labels."""
         inputs, targets, observed = batch
         inputs = self._augment(inputs)
         if self.config.training.targets == "hard":
             targets = binarised(targets)
-        logits = self._forward(self.model, inputs)
+        logits, cut = yield from self._forward(inputs)
         supervised = loss = masked_bce(logits, targets, observed)
         if self.teacher:
-            with self.teacher.forward_pass(step, self.device) as teacher:
-                teacher_logits = self._forward(teacher, inputs)
-            loss = supervised + self.teacher.weight * consistency(logits, teacher_logits)
+            with self.teacher.forward_pass(step, self.device) as teacher, autocast(self.device, self.precision):
+                taught = teacher(inputs, self.backbone).float()
+            loss = supervised + self.teacher.weight * consistency(logits, taught)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if cut:
+            assert cut.embedding.grad is not None, "every logit depends on the embedding"
+            torch.autograd.backward(cut.spectrogram, (yield Gradient(cut.embedding.grad)))
         self._optimiser.step()
         if self.teacher:
             self.teacher.follow(self.model, step + 1)
         return supervised.detach()
 
-    def _forward(self, model: nn.Module, inputs: Tensor) -> Float[Tensor, "batch label"]:
-        with torch.autocast(self.device.type, resolve(PRECISIONS[self.precision]), enabled=self.precision != "fp32"):
-            logits: Tensor = model(inputs, self.backbone)
-        return logits.float()
+    def _forward(self, inputs: Tensor) -> Generator[Pass, Any, tuple[Tensor, _Cut | None]]:
+        """Return the logits of a training batch, and the cut if a gradient goes through the frozen backbone."""
+        model, backbone = self.model, self.backbone
+        if not isinstance(model, Reprogrammed) or backbone is None:
+            with autocast(self.device, self.precision):
+                return model(inputs, backbone).float(), None
+        with autocast(self.device, self.precision):
+            spectrogram = model.rewrite_for(backbone, inputs)
+        embedding = yield Embed(backbone, spectrogram, self.precision)
+        cut = _Cut(spectrogram, embedding.requires_grad_()) if spectrogram.requires_grad else None
+        with autocast(self.device, self.precision):
+            return model.mapper(embedding, backbone).float(), cut
 
     def _batches(self) -> Iterator[Int[np.ndarray, " batch"]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.data.train))

@@ -11,6 +11,7 @@ from harness.config.trial import TrialConfig
 from harness.models.build import Target, build_model
 from harness.models.systems import AttentionModel
 from harness.training import trainer
+from harness.training.fused import complete
 from harness.training.losses import consistency
 from harness.training.trainer import MeanTeacher, Trainer
 from tests.conftest import make_vggish_data
@@ -40,7 +41,7 @@ def test_at_weight_0_training_equals_that_of_the_attention_model_step_for_step()
             torch.set_rng_state(streams[index])
             learner.model.train()
             learner._set_learning_rate(step)
-            losses.append(learner._step(learner.data.train.batch(clips, CPU), step))
+            losses.append(complete(learner._step(learner.data.train.batch(clips, CPU), step)))
             streams[index] = torch.get_rng_state()
         assert torch.equal(*losses), step
         assert torch.equal(*streams)
@@ -67,7 +68,7 @@ def test_every_steps_consistency_equals_that_of_a_plain_loop(monkeypatch):
         student = copy.deepcopy(learner.model)
         with torch.no_grad():
             expected = ((student(batch[0], None).sigmoid() - teacher.train()(batch[0], None).sigmoid()) ** 2).mean()
-        learner._step(batch, step - 1)
+        complete(learner._step(batch, step - 1))
         assert found[-1].item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-12)
         for mine, theirs in zip(teacher.parameters(), learner.model.parameters(), strict=True):
             mine.data = (1 - 1 / (step + 1)) * mine.data + 1 / (step + 1) * theirs.data
@@ -131,7 +132,7 @@ def test_dropout_perturbs_the_teacher_in_training():
     seen = []
     forward = learner._forward
     learner._forward = lambda model, inputs: (seen.append((model, model.training)), forward(model, inputs))[1]
-    learner._train_epoch()
+    complete(learner._train_epoch())
     assert {id(model) for model, _ in seen} == {id(learner.model), id(learner.teacher.model)}
     assert all(training for _, training in seen)
 
@@ -161,7 +162,7 @@ def test_a_label_that_nobody_annotated_is_learned_from_the_teacher_alone(weight,
     changes = {"teacher/weight": weight, "optimiser/weight_decay": 0.0}  # a decay would move every label
     learner = mean_teacher(only_first_label(make_vggish_data(seed=0)), **changes)
     before = learner.model.pooling.classes.weight.detach().clone()
-    learner._train_epoch()
+    complete(learner._train_epoch())
     moved = [not torch.equal(a, b) for a, b in zip(before, learner.model.pooling.classes.weight, strict=True)]
     assert moved == [True, learns, learns, learns]
 
