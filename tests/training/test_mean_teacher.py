@@ -130,8 +130,8 @@ def test_dropout_perturbs_the_teacher_in_training():
     learner = mean_teacher()
     next(learner.run())  # which ends with validation, in evaluation mode
     seen = []
-    forward = learner._forward
-    learner._forward = lambda model, inputs: (seen.append((model, model.training)), forward(model, inputs))[1]
+    for model in (learner.model, learner.teacher.model):
+        model.register_forward_pre_hook(lambda model, _inputs: seen.append((model, model.training)))
     complete(learner._train_epoch())
     assert {id(model) for model, _ in seen} == {id(learner.model), id(learner.teacher.model)}
     assert all(training for _, training in seen)
