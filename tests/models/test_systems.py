@@ -137,7 +137,7 @@ def test_exactly_what_learns_moves_in_two_steps(name, tiny_backbone):
     learner = learner_of(name, tiny_backbone, data, **changes)
     frozen = {key: tensor.clone() for key, tensor in tiny_backbone.state_dict().items()}
     before = {key: p.detach().clone() for key, p in learner.model.named_parameters()}
-    learner._train_epoch()
+    complete(learner._train_epoch())
     assert [key for key, p in learner.model.named_parameters() if torch.equal(p, before[key])] == []
     assert all(torch.equal(frozen[key], tensor) for key, tensor in tiny_backbone.state_dict().items())
     assert all(p.grad is None and not p.requires_grad for p in tiny_backbone.parameters())
