@@ -53,7 +53,7 @@ def environment(root):
 
 
 def run(root, *arguments):
-    """Return what a command prints, having told how long it took."""
+    """Return what a command prints, after printing how long it took."""
     began = time.monotonic()
     done = subprocess.run(
         command(*arguments), env=environment(root), cwd=root, capture_output=True, text=True, check=False
@@ -70,10 +70,10 @@ def place(root):
 
 
 def test_it_is_as_large_as_openmic_2018_and_takes_little_disk(root, place):
-    said = run(root, "harness.data", "check", place)
-    assert "20,000: 14,915 train, 5,085 test, as many as in OpenMIC-2018 v1.0.0" in said
-    assert "20; 41,268 of 400,000 observed, 17,614 positive" in said
-    assert "usable: a study can read its tables, and each clip has a file" in said
+    output = run(root, "harness.data", "check", place)
+    assert "20,000: 14,915 train, 5,085 test, as many as in OpenMIC-2018 v1.0.0" in output
+    assert "20; 41,268 of 400,000 observed, 17,614 positive" in output
+    assert "usable: a study can read its tables, and each clip has a file" in output
     blocks = {each.st_ino: each.st_blocks for each in (path.stat() for path in place.rglob("*"))}
     assert 512 * sum(blocks.values()) < 2e8
 
@@ -110,11 +110,11 @@ def kill_all(process):
 
 @pytest.fixture(scope="module")
 def prepared(root, place):
-    """Return how many sounds a preparation had stored when it was killed half-way, and what the second one said."""
+    """Return how many sounds a preparation had stored when it was killed half-way, and the output of the second one."""
     prepare = "harness.data", "prepare", "--data", place, "--backbone", BACKBONE
     began = time.monotonic()
-    with (root / "first.txt").open("w") as output:
-        first = subprocess.Popen(command(*prepare), env=environment(root), cwd=root, stdout=output, stderr=output)
+    with (root / "first.txt").open("w") as log:
+        first = subprocess.Popen(command(*prepare), env=environment(root), cwd=root, stdout=log, stderr=log)
         wait_for(
             lambda: begun(root) > n_sounds(place) // 2 or first.poll() is not None, seconds=2 * 3600, what="half of it"
         )
@@ -132,11 +132,11 @@ def extracted(root, place, prepared):
 
 
 def test_a_preparation_that_was_killed_half_way_computes_the_other_half(place, prepared, extracted):
-    before, said = prepared
-    assert f"{N_CLIPS - N_DAMAGED:,} of {N_CLIPS:,} ready" in said
-    assert f"skipped   {N_DAMAGED} of tracks known to be corrupted" in said
+    before, output = prepared
+    assert f"{N_CLIPS - N_DAMAGED:,} of {N_CLIPS:,} ready" in output
+    assert f"skipped   {N_DAMAGED} of tracks known to be corrupted" in output
     assert (
-        int(re.search(r"([\d,]+) computed", said)[1].replace(",", "")) <= n_sounds(place) - before + 20
+        int(re.search(r"([\d,]+) computed", output)[1].replace(",", "")) <= n_sounds(place) - before + 20
     )  # two threads may take one sound
     keys = read_dataset(place).keys
     assert {keys[row][:6] for row in extracted.unreadable} < CORRUPTED_TRACKS

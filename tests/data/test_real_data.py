@@ -43,32 +43,32 @@ def test_from_the_archive_to_a_resumed_study_with_base384(tmp_path):
 
     with serving(content, disconnects=[30_000, 50_000]) as server:
         md5 = hashlib.md5(content).hexdigest()
-        said = here.run(
+        output = here.run(
             here.module("harness.data", "fetch", "openmic", "--to", "to", "--mirror", server.url, "--md5", md5)
         )
     assert [asked.range for asked in server.log] == [None, "bytes=30000-", "bytes=80000-"]
-    assert "IncompleteRead(30000 bytes read" in said
-    assert f"check it    python -m harness.data check {data}" in said
+    assert "IncompleteRead(30000 bytes read" in output
+    assert f"check it    python -m harness.data check {data}" in output
 
-    said = here.run(here.module("harness.data", "check", data, "--audio"))
-    assert "clips     40: 32 train, 8 test" in said
-    assert re.search(f"damaged.*: {CORRUPTED}; studies leave them out", said)
-    assert "usable: a study can read its tables, and each clip has a file" in said
+    output = here.run(here.module("harness.data", "check", data, "--audio"))
+    assert "clips     40: 32 train, 8 test" in output
+    assert re.search(f"damaged.*: {CORRUPTED}; studies leave them out", output)
+    assert "usable: a study can read its tables, and each clip has a file" in output
 
-    said = here.run(here.module("harness.data", "prepare", "--data", data, "--backbone", backbone))
-    assert "clips     39 of 40 ready; 40 computed" in said
-    assert re.search(f"1 of tracks known to be corrupted: {CORRUPTED}", said)
-    assert f"use it    python -m harness.study --space unet --data {data} --backbone {backbone}" in said
+    output = here.run(here.module("harness.data", "prepare", "--data", data, "--backbone", backbone))
+    assert "clips     39 of 40 ready; 40 computed" in output
+    assert re.search(f"1 of tracks known to be corrupted: {CORRUPTED}", output)
+    assert f"use it    python -m harness.study --space unet --data {data} --backbone {backbone}" in output
 
     flags = ("--epochs", "1", "--trials", "1", "--fraction", "0.1", "--fix", "mapper/kind=linear")
     command = here.command("--space", "none", "--name", "quick", "--data", data, "--backbone", backbone, *flags)
-    said = here.run(command, timeout=600)
-    assert "0.1 of" in said
-    assert "features:" not in said  # all were prepared
-    assert "1/1 trials: 1 done" in said
+    output = here.run(command, timeout=600)
+    assert "0.1 of" in output
+    assert "features:" not in output  # all were prepared
+    assert "1/1 trials: 1 done" in output
 
-    said = here.run(here.command("--resume", "quick", "--trials", "2"), timeout=600)
-    assert "2/2 trials: 2 done" in said
+    output = here.run(here.command("--resume", "quick", "--trials", "2"), timeout=600)
+    assert "2/2 trials: 2 done" in output
     assert [row["state"] for row in here.results("quick")] == ["done", "done"]
     tags = here.runs("quick")[0].data.tags
     assert tags["backbone_sha256"] == hashlib.sha256((tmp_path / "base384/model.safetensors").read_bytes()).hexdigest()
@@ -77,8 +77,8 @@ def test_from_the_archive_to_a_resumed_study_with_base384(tmp_path):
     with (tmp_path / "base384/model.safetensors").open("r+b") as weights:
         weights.seek(-1, os.SEEK_END)
         weights.write(b"\x40")  # the last byte of the last number: its sign and most of its exponent
-    said = here.refused("harness.study", "--resume", "quick", "--trials", "3")
-    assert re.search(r"error: resume=quick: backbone_digest is \w{12}, the study began with \w{12}", said)
+    output = here.refused("harness.study", "--resume", "quick", "--trials", "3")
+    assert re.search(r"error: resume=quick: backbone_digest is \w{12}, the study began with \w{12}", output)
 
 
 def test_clips_that_are_no_sound_end_a_study_with_their_names_and_reasons(tmp_path):
@@ -91,14 +91,14 @@ def test_clips_that_are_no_sound_end_a_study_with_their_names_and_reasons(tmp_pa
     paths[0].write_bytes(b"damaged")
     paths[2].write_text("<html>not found</html>")
     paths[3].write_bytes(paths[4].read_bytes()[:-100])
-    said = Workshop(tmp_path).refused("harness.study", "--space=none", "--name=bad", f"--data={data}")
+    output = Workshop(tmp_path).refused("harness.study", "--space=none", "--name=bad", f"--data={data}")
     assert not (tmp_path / "studies" / "bad").exists()
     for path, reason in zip(
         paths[1:4], ("empty, a file of 0 bytes", "not readable as sound", "truncated"), strict=True
     ):
-        assert f"{path.parent.name}/{path.name}: {reason}" in said
-    assert "--skip-corrupt" in said
-    assert CORRUPTED not in said
+        assert f"{path.parent.name}/{path.name}: {reason}" in output
+    assert "--skip-corrupt" in output
+    assert CORRUPTED not in output
 
 
 def test_a_machine_with_other_weights_than_the_study_began_with_runs_no_trial():

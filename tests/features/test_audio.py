@@ -83,7 +83,7 @@ def test_a_truncated_file_is_refused(tone, kept):
 
 
 @pytest.mark.parametrize(
-    ("sample_rate", "channels", "seconds", "said"),
+    ("sample_rate", "channels", "seconds", "length"),
     [
         (44_100, 2, 730, r"12\.2 min and 258 MB decoded"),
         (192_000, 8, 42, r"0\.7 min and 258 MB decoded"),
@@ -91,7 +91,7 @@ def test_a_truncated_file_is_refused(tone, kept):
     ],
 )
 def test_a_recording_among_the_clips_is_refused_before_it_is_decoded(
-    tmp_path, monkeypatch, sample_rate, channels, seconds, said
+    tmp_path, monkeypatch, sample_rate, channels, seconds, length
 ):
     path = tmp_path / "a.ogg"
     soundfile.write(path, np.zeros((1, channels), np.int16), sample_rate, format="WAV", subtype="PCM_U8")
@@ -99,7 +99,7 @@ def test_a_recording_among_the_clips_is_refused_before_it_is_decoded(
     content = bytearray(path.read_bytes()[:44])
     content[4:8], content[40:44] = (n_bytes + 36).to_bytes(4, "little"), n_bytes.to_bytes(4, "little")
     monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("decoded"))
-    with pytest.raises(ValueError, match=rf"clip: too long for a clip, {said}.* at most 60 min and 256 MB .*: cut"):
+    with pytest.raises(ValueError, match=rf"clip: too long for a clip, {length}.* at most 60 min and 256 MB .*: cut"):
         decode_bytes(bytes(content) + bytes(n_bytes), source="clip")
 
 
@@ -192,7 +192,7 @@ def sealed(page):
 @pytest.mark.parametrize("bit", [0, 3, 7])
 @pytest.mark.parametrize("number", [0, 1, 2, 3, -1])
 def test_a_page_with_a_changed_bit_is_refused_wherever_it_is(like_openmic, number, bit):
-    """Decoders drop such a page; without the first or the last one of sound a clip was shorter, and nobody told."""
+    """Decoders drop such a page; without the first or last one of sound, a clip would be shorter without an error."""
     pages = pages_in(like_openmic.read_bytes())
     start, damaged = len(b"".join(pages[:number])), bytearray(pages[number])
     damaged[len(damaged) // 2] ^= 1 << bit

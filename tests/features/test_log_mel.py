@@ -49,12 +49,12 @@ def test_a_short_clip_is_the_start_of_a_long_one_then_zeros():
     assert (short[198:] == 0).all()
 
 
-def test_what_comes_after_the_last_frame_is_not_heard():
+def test_samples_after_the_last_frame_change_nothing():
     long = noise(14)
-    heard = log_mel(long, 16000, FrontEnd())
+    mels = log_mel(long, 16000, FrontEnd())
     long[FrontEnd().clip_samples :] = 0
-    torch.testing.assert_close(heard, log_mel(long, 16000, FrontEnd()), rtol=0, atol=0)
-    assert (heard != 0).any(dim=1).all()
+    torch.testing.assert_close(mels, log_mel(long, 16000, FrontEnd()), rtol=0, atol=0)
+    assert (mels != 0).any(dim=1).all()
 
 
 @pytest.mark.parametrize("front_end", [FrontEnd(), NANO], ids=["ast", "nano"])
@@ -101,7 +101,7 @@ def resampled_log_mel(path):
     return kaldi.fbank(torch.from_numpy(mono)[None], num_mel_bins=128, **options)
 
 
-def test_without_detour_and_normalisation_it_hears_what_kaldi_hears(music):
+def test_without_detour_and_normalisation_it_equals_kaldi(music):
     ours = log_mel(*decode(music), FrontEnd())
     torch.testing.assert_close(ours[:998], resampled_log_mel(music), rtol=0, atol=5e-6)
     assert FRONT_END_VERSION == 5
@@ -109,10 +109,10 @@ def test_without_detour_and_normalisation_it_hears_what_kaldi_hears(music):
 
 @pytest.mark.parametrize("gain", [1e-4, 0.3, 2.0, 30.0])
 @pytest.mark.parametrize("front_end", [NORMALISED, AS_RELEASED], ids=["normalised", "as released"])
-def test_with_peak_normalisation_the_gain_of_a_clip_is_not_heard(music, gain, front_end):
+def test_with_peak_normalisation_the_gain_of_a_clip_changes_nothing(music, gain, front_end):
     samples, sample_rate = decode(music)
-    heard, louder = (log_mel(clip, sample_rate, front_end) for clip in (samples, np.float32(gain) * samples))
-    torch.testing.assert_close(heard, louder, rtol=0, atol=1e-2)
+    mels, louder = (log_mel(clip, sample_rate, front_end) for clip in (samples, np.float32(gain) * samples))
+    torch.testing.assert_close(mels, louder, rtol=0, atol=1e-2)
     as_it_is = log_mel(np.float32(gain) * samples, sample_rate, FrontEnd())
     assert not torch.allclose(as_it_is, log_mel(samples, sample_rate, FrontEnd()), rtol=0, atol=0.1)
 
@@ -127,7 +127,7 @@ def test_the_peak_is_that_of_the_mean_over_channels_at_the_rate_of_the_front_end
 
 @pytest.mark.parametrize("front_end", [VIA, NORMALISED, AS_RELEASED], ids=["via", "normalised", "as released"])
 @pytest.mark.parametrize("clip", ["zeros", "opposite channels"])
-def test_silence_stays_silence_however_it_is_heard(front_end, clip):
+def test_silence_stays_silence_with_every_front_end(front_end, clip):
     sound = noise(10, sample_rate=44100)
     samples = np.zeros((441_000, 2), np.float32) if clip == "zeros" else np.hstack([sound, -sound])
     mels = log_mel(samples, 44100, front_end)
@@ -149,7 +149,7 @@ def test_via_22050_hz_nothing_above_11_khz_comes_through():
     )
 
 
-def test_with_both_it_hears_what_the_released_recipe_hears(music):
+def test_with_both_it_equals_the_released_recipe(music):
     torch.testing.assert_close(log_mel(*decode(music), AS_RELEASED), released_front_end(music), rtol=0, atol=5e-3)
 
 
