@@ -58,7 +58,7 @@ def _decoded(kind: Any, value: Any) -> Any:
     if value is None:
         return None
     if is_dataclass(kind):
-        kinds = _field_kinds(kind)  # type: ignore[arg-type]
+        kinds = field_types(kind)  # type: ignore[arg-type]
         if unknown := sorted(set(value) - set(kinds)):
             raise ValueError(f"unknown fields {', '.join(unknown)}")
         return kind(**{name: _decoded(kinds[name], item) for name, item in value.items()})  # type: ignore[operator]
@@ -73,5 +73,6 @@ def _decoded(kind: Any, value: Any) -> Any:
 
 
 @cache
-def _field_kinds(kind: Any) -> Mapping[str, Any]:
+def field_types(kind: Any) -> Mapping[str, Any]:
+    """Return the type of each field of a dataclass, resolved once: a start builds hundreds of configurations."""
     return get_type_hints(kind)

@@ -8,8 +8,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import Any
 
+from harness.common.records import field_types
 from harness.common.registry import Registry
 from harness.config import components, recipe
 from harness.config.checks import of_type, one_of
@@ -151,12 +152,12 @@ class TrialConfig:
 def _built(part: str, values: dict[str, Any]) -> Any:
     kinds, where = _KINDS.get(part), ""
     if kinds is None:
-        made: type[Any] = get_type_hints(TrialConfig)[part]
+        made: Any = field_types(TrialConfig)[part]
     else:
         kind = values.pop("kind", next(iter(kinds)))
         one_of(f"{part}/kind", kind, kinds)
         made, where = kinds[kind].config, f" with {part}/kind={kind}"
-    known, types = [f.name for f in fields(made)], get_type_hints(made)
+    known, types = [f.name for f in fields(made)], field_types(made)
     for name, value in values.items():
         if name not in known:
             valid = ", ".join(f"{part}/{k}" for k in known) or "none"
