@@ -17,6 +17,12 @@ from tests.conftest import TINY
 GEOMETRY = replace(TINY, depth=6)
 
 
+@pytest.fixture(autouse=True)
+def _allocator_as_it_was(monkeypatch):
+    """Leave the C library's allocator alone: its setting would slow down all later tests of this process."""
+    monkeypatch.setattr(pieces, "_return_freed_memory", lambda: None)
+
+
 @pytest.fixture(scope="module")
 def backbone():
     with torch.random.fork_rng():
