@@ -65,7 +65,7 @@ def evaluate(
         )
     ]
     place = request.place
-    replace(next(iter(sources.values())), name=place.home.name)  # refuses a name that no study can have
+    replace(next(iter(sources.values())), name=request.name or place.home.name)  # refuses a name that no study can have
     began = datetime.now(UTC).isoformat(timespec="seconds")
     session = Session(began, request.seeds, request.top, request.by, tuple(candidate.key for candidate in chosen))
     with locked(place, is_new=not place.has_begun(), own_file=RUNS_FILE):

@@ -123,6 +123,12 @@ def test_a_request_without_a_study_of_the_evaluation_is_refused(study, unrun, tm
         evaluate(Request((study,), systems=("unet",), skips_corrupt=True, name="both"), console=StudyConsole())
 
 
+def test_a_name_that_no_study_can_have_is_refused_and_makes_no_folder(study, unrun):
+    with pytest.raises(ValueError, match="name='a/b': letters, digits"):
+        evaluated(study, name="a/b")
+    assert not (study.home.parent / "a").exists()
+
+
 def test_the_flag_decides_once_whether_the_runs_leave_out_an_unreadable_test_clip(study, unrun):
     with pytest.raises(ValueError, match=r"1 of 8 clips cannot be read: .* with --skip-corrupt"):
         evaluated(study)

@@ -159,7 +159,7 @@ def make_workshop(root: Path, *, n_clips: int = 40) -> Workshop:
     return Workshop(root)
 
 
-def wait_for(condition, *, seconds: float = 120, what: str = "it"):
+def wait_for(condition, *, seconds: float = 600, what: str = "it"):
     """Return the condition's first true value, asking ten times a second."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
