@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +12,10 @@ from harness.data.batches import Split, StudyData
 from harness.features.inputs import LogMel, Vggish
 from harness.models.backbones.ast import Ast, AstGeometry
 from harness.models.backbones.checkpoints import save_ast
+
+# a shell that starts pytest in the background makes it ignore Ctrl-C, and all commands of the drills with it
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 torch.set_num_threads(1)  # tiny models gain nothing by more, and threads that outnumber the cores wait for each other
 

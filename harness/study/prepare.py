@@ -89,7 +89,10 @@ def prepare_for(
         [
             ("clips", sizes),
             *([("fraction", _describe_fraction(spec.data, dataset))] if spec.data.fraction < 1 else []),
-            ("floor", f"macro-F1 {floor:.3f} on validation by always guessing each label's more frequent answer"),
+            (
+                "floor",
+                f"macro-F1 {floor:.3f} on validation by always guessing each label's more frequent answer in training",
+            ),
             *_one_sided(data),
         ]
     )

@@ -127,7 +127,8 @@ class Outcome:
         if self.is_interrupted:
             return EXIT_INTERRUPTED
         has_failed = any(row.state == "failed" for row in self.rows)
-        return EXIT_FAILURE if has_failed or all(row.macro_f1 is None for row in self.rows) else EXIT_OK
+        is_fruitless = not self.has_remaining_trials and all(row.macro_f1 is None for row in self.rows)
+        return EXIT_FAILURE if has_failed or is_fruitless else EXIT_OK
 
 
 def run(prepared: Prepared, resources: Resources, *, time_budget: float = float("inf")) -> Outcome:
@@ -170,7 +171,7 @@ def _conclude(prepared: Prepared, outcome: Outcome) -> None:
     if len(spec.objectives) > 1:
         front = sorted((row for row in rows if row.is_best), key=lambda row: row.params or 0)
         prepared.console.table("Pareto front: no finished trial scores higher with fewer parameters", front)
-    say(f"floor     {prepared.floor:.3f} by always guessing each label's more frequent answer")
+    say(f"floor     {prepared.floor:.3f} by always guessing each label's more frequent answer in training")
     say(f"results   {outcome.results}")
     for figure in outcome.figures:
         say(f"figure    {figure}")

@@ -2,12 +2,15 @@
 
 import io
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from harness.common.cli import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK
 from harness.study.console import Progress, StudyConsole, clock
 from harness.study.results import Row
+from harness.study.run import Outcome
 
 
 def row(number, macro_f1, params, state="done", *, is_constant=False):
@@ -79,3 +82,18 @@ def test_away_from_a_terminal_progress_is_repeated_now_and_then_only():
         console.show(Progress(3))
     console.stop()
     assert stream.getvalue().count("0/3 trials") == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "remains", "is_interrupted", "code"),
+    [
+        ([row(0, 0.5, 10)], False, False, EXIT_OK),
+        ([row(0, None, None)], False, False, EXIT_FAILURE),  # no figure at all
+        ([row(0, None, None, "interrupted")], True, False, EXIT_OK),  # the time budget ended it before an epoch
+        ([row(0, 0.5, 10), row(1, None, None, "failed")], False, False, EXIT_FAILURE),
+        ([row(0, 0.5, 10)], True, True, EXIT_INTERRUPTED),
+    ],
+)
+def test_the_exit_code_tells_failure_from_an_early_end(rows, remains, is_interrupted, code):
+    outcome = Outcome(rows, Path(), (), None, "", has_remaining_trials=remains, is_interrupted=is_interrupted)
+    assert outcome.code == code

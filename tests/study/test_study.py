@@ -157,7 +157,7 @@ def test_two_objectives_print_the_pareto_front(workshop):
 
 
 def test_a_spent_time_budget_keeps_what_there_is_and_lets_the_rest_go_on(workshop):
-    flags = ("--trials", "4", "--epochs", "400", "--scheduler", "none", "--time-budget", "30s")
+    flags = ("--trials", "4", "--epochs", "200", "--scheduler", "none", "--time-budget", "20s")
     said = workshop.run(workshop.new("timed", *flags))
     assert TrialState.RUNNING not in {t.state for t in workshop.trials("timed")}
     before = {row["number"]: row for row in workshop.results("timed")}
