@@ -60,13 +60,19 @@ The module takes the embedding and the backbone, and returns one logit a label.
 """
 
 AUGMENTATIONS = Registry(
-    "augmentations", {"none": Component(recipe.NoAugmentation), "specaugment": Component(recipe.SpecAugment)}
+    "augmentations",
+    {
+        "none": Component(recipe.NoAugmentation, "torch.nn:Identity"),
+        "specaugment": Component(recipe.SpecAugment, "harness.training.augmentation:build_spec_augment"),
+    },
 )
+"""Builders take the study's `inputs` and the config's fields by name: a function from a training batch to another."""
 
-TEACHERS = Registry("teachers", {"none": Component(recipe.NoTeacher), "mean": Component(recipe.MeanTeacher)})
+TEACHERS = {"none": Component(recipe.NoTeacher), "mean": Component(recipe.MeanTeacher)}
+"""All teachers; no package adds one, since the trainer knows each."""
 
 
-_KINDS: dict[str, Registry[Component]] = {
+_KINDS: dict[str, Mapping[str, Component]] = {
     "system": SYSTEMS,
     "reprogrammer": REPROGRAMMERS,
     "mapper": MAPPERS,

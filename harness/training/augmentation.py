@@ -1,4 +1,4 @@
-"""SpecAugment: silence in a random band of mels and a random span of time of every training clip.
+"""Augmentations of training batches, such as SpecAugment: silence in a random band of mels and a random span of time.
 
 Log-mel is masked before its normalisation, with the value of digital silence. Every normalisation works value by value,
 so masking after it, with its value for silence, gives the same.
@@ -8,12 +8,14 @@ Source: Park et al., "SpecAugment", Interspeech 2019, with one mask of each kind
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from harness.config.recipe import Augmentation, SpecAugment
+from harness.config.recipe import Augmentation
+from harness.config.trial import AUGMENTATIONS
 from harness.features.inputs import Input, LogMel
 
 SILENCE = math.log(torch.finfo(torch.float32).eps)
@@ -23,12 +25,16 @@ SILENCE = math.log(torch.finfo(torch.float32).eps)
 Spectrogram = Float[Tensor, "clip frame mel"]
 
 
-def build_augmentation(config: Augmentation, *, inputs: Input) -> Callable[[Spectrogram], Spectrogram]:
-    """Return the function that augments a training batch; only log-mel can be masked."""
-    if not isinstance(config, SpecAugment) or not isinstance(inputs, LogMel):
-        return lambda batch: batch
-    max_frames = max(1, round(config.max_seconds * 1000 / inputs.front_end.hop_ms))
-    return lambda log_mel: spec_augment(log_mel, max_mels=config.max_mels, max_frames=max_frames)
+def build_augmentation(config: Augmentation, *, inputs: Input) -> Callable[[Tensor], Tensor]:
+    """Return the function that augments a training batch."""
+    augment: Callable[[Tensor], Tensor] = AUGMENTATIONS[config.kind].builder(inputs=inputs, **asdict(config))
+    return augment
+
+
+def build_spec_augment(*, inputs: LogMel, max_mels: int, max_seconds: float) -> Callable[[Spectrogram], Spectrogram]:
+    """Return SpecAugment with its limits in frames of the front end."""
+    max_frames = max(1, round(max_seconds * 1000 / inputs.front_end.hop_ms))
+    return lambda log_mel: spec_augment(log_mel, max_mels=max_mels, max_frames=max_frames)
 
 
 def spec_augment(log_mel: Spectrogram, *, max_mels: int, max_frames: int) -> Spectrogram:
