@@ -124,7 +124,7 @@ def _fill(
     missing = [i for i in requested if i not in outcomes]
     if not missing:
         return outcomes
-    _make_room(store, len(requested) - len(stored))
+    _make_room(store, [requested[i] for i in missing])
     random.Random().shuffle(missing)  # not the seeded generator of the process
     _keep_freed_memory()
     with _threads(workers) as pool:
@@ -139,14 +139,20 @@ def _fill(
     return outcomes
 
 
-def _make_room(store: FeatureCache, n_arrays: int) -> None:
-    """Make the cache's folder, and refuse to begin if there is too little space for so many arrays.
+def _make_room(store: FeatureCache, paths: Sequence[Path]) -> None:
+    """Make the cache's folder, and refuse to begin if there is too little space for what it lacks of these files.
+
+    Where space is short, the files are hashed first, since the cache may have them under other paths.
 
     Raises:
         OSError: the message says how much is needed and how much is free.
     """
     store.prepare()
-    needed, free = n_arrays * store.file_bytes, shutil.disk_usage(store.place).free
+    free = shutil.disk_usage(store.place).free
+    if len(paths) * store.file_bytes <= free:
+        return
+    n_arrays = len({digest for digest in map(_digest, paths) if digest and not store.has(digest)})
+    needed = n_arrays * store.file_bytes
     if needed > free:
         raise OSError(
             f"{store.place}: the features of {n_arrays} clips need {filesize.decimal(needed)} and "
@@ -188,6 +194,13 @@ def _restore(
         store.prepare()
         store.write(found.digest, found.log_mel)
     return found.log_mel
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hex, "" if it cannot be opened."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    return ""
 
 
 def _read(path: Path) -> tuple[bytes | str, str]:
@@ -238,8 +251,8 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(n_torch_threads)
 
 
-Stamp = tuple[int, int, int]
-"""A file's size in bytes, and the times in ns at which its content and its entry last changed (mtime and ctime).
+Stamp = tuple[int, int, int, int]
+"""A file's inode, its size in bytes, and when its content and its entry last changed (mtime and ctime), in ns.
 
 The system sets the last one, and nobody can set it back.
 """
@@ -251,13 +264,16 @@ def stamp_of(path: Path) -> Stamp | None:
         status = path.stat()
     except OSError:  # the reader of the file will report it
         return None
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class Fingerprints:
-    """The SHA-256, in hex, of audio files, remembered until a file's size or times change.
+    """The SHA-256, in hex, of audio files, remembered until a file's inode, size or times change.
 
-        CACHE/features/audio-0123456789abcdef.json    the files of one folder
+        CACHE/features/audio-0123456789abcdef.json    the files of one folder, by name and inode
+
+    The inode tells files of equal size and mtime apart when their folders swap names. Machines that share the cache
+    may have each its own copy of the audio, hence one entry for each inode.
 
     Hashing OpenMIC-2018 takes seconds, and comparing sizes and times a tenth of one. Where this file is lost, such as
     by a kill before it is written, the audio is hashed again.
@@ -271,20 +287,22 @@ class Fingerprints:
     def get(self, path: Path, stamp: Stamp | None) -> str:
         """Return the SHA-256 of a file, or "" if it is unknown or the file has changed.
 
-        An older ctime is no change: machines that share the cache may have each its own copy of the audio.
+        An older ctime is no change: copies on two machines may share an inode.
         """
         folder = path.parent.absolute()
         if folder not in self._known:
             self._known[folder] = self._load(folder)
-        known = self._known[folder].get(path.name)
-        if known is None or stamp is None:
+        if stamp is None:
             return ""
-        size, modified, changed, digest = known
-        return digest if (size, modified) == stamp[:2] and stamp[2] <= changed else ""
+        inode, *size_and_mtime, ctime = stamp
+        *known, changed, digest = self._known[folder].get(_entry(path, inode), (0, 0, -1, ""))
+        return digest if known == size_and_mtime and ctime <= changed else ""
 
     def put(self, path: Path, stamp: Stamp, digest: str) -> None:
         """Remember the SHA-256 of a file whose stamp was taken before it was read."""
-        self._new.setdefault(path.parent.absolute(), {})[path.name] = (*stamp, digest)
+        inode, size, modified, changed = stamp
+        entry = _entry(path, inode)
+        self._new.setdefault(path.parent.absolute(), {})[entry] = (size, modified, changed, digest)
 
     def save(self) -> None:
         """Add what is new to the files, unless this process may not write there."""
@@ -302,3 +320,7 @@ class Fingerprints:
             return {name: (int(a), int(b), int(c), str(digest)) for name, (a, b, c, digest) in files.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}  # none yet, or damaged
+
+
+def _entry(path: Path, inode: int) -> str:
+    return f"{path.name}/{inode}"

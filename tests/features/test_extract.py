@@ -150,6 +150,29 @@ def test_a_touched_file_is_read_once_and_not_computed_again(paths, run, decoded,
     assert len(decoded) == 8
 
 
+def test_folders_that_swap_names_keep_their_features_apart_though_sizes_and_times_are_equal(tmp_path, run):
+    folders = tmp_path / "a", tmp_path / "b"
+    for folder, hertz in zip(folders, (300, 3000), strict=True):
+        folder.mkdir()
+        soundfile.write(folder / "0.wav", np.sin(np.arange(22_050) * hertz / 7000), 44_100)
+        os.utime(folder / "0.wav", ns=(10**18, 10**18))
+    files = [folder / "0.wav" for folder in folders]
+    assert len({file.stat().st_size for file in files}) == 1
+    first = run(files).digests
+    swap(*folders)
+    assert run(files).digests == first[::-1]
+    for _ in range(2):  # each file is known by then under both names
+        swap(*folders)
+    assert run(files).digests == first[::-1]
+
+
+def swap(one, other):
+    """Give two folders each other's names."""
+    one.rename(one.with_name("aside"))
+    other.rename(one)
+    one.with_name("aside").rename(other)
+
+
 def test_a_file_that_changes_while_it_is_read_is_noticed_the_next_time(paths, run, monkeypatch):
     read = extract_module._read
 
@@ -228,6 +251,23 @@ def test_a_disk_with_too_little_space_is_refused_before_anything_is_computed(run
     with pytest.raises(OSError, match=r"8 clips need 66\.6 kB and 10\.0 kB are free.*REPROGRAMMING_CACHE"):
         run()
     assert decoded == []
+
+
+def test_space_is_counted_for_the_clips_that_the_cache_lacks_and_no_others(paths, run, tmp_path, monkeypatch):
+    usage = shutil.disk_usage("/")
+    free = iter([usage.free, 20_000, usage.free, 0, 20_000])
+    monkeypatch.setattr(extract_module.shutil, "disk_usage", lambda _: usage._replace(free=next(free)))
+    run(tones(tmp_path / "others", seconds=0.7))  # of another data set
+    with pytest.raises(OSError, match=r"8 clips need 66\.6 kB and 20\.0 kB are free"):
+        run()
+    run()
+    paths[0].parent.rename(tmp_path / "moved")
+    there = [tmp_path / "moved" / path.name for path in paths]
+    assert run(there).n_computed == 0
+    for row in (2, 3, 4):
+        write_tone(there[row], hertz=3000 + row)
+    with pytest.raises(OSError, match=r"3 clips need 25\.0 kB and 20\.0 kB are free"):
+        run([*there, there[3]])
 
 
 def test_a_disk_that_fills_up_ends_it_and_keeps_what_was_stored(run, monkeypatch):
