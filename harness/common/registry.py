@@ -1,12 +1,15 @@
 """Registries: the built-in members of a kind, and those that installed packages add by entry points."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @cache
@@ -21,11 +24,13 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Entry points are loaded once in each process, at the first look-up that the built-in members do not answer. The
     driver and every worker therefore see the same members wherever the same packages are installed.
+
+    A name becomes part of paths and of MLflow's names. `reserved` are names that mean something else there.
     """
 
-    def __init__(self, group: str, members: Mapping[str, T]) -> None:
+    def __init__(self, group: str, members: Mapping[str, T], *, reserved: Collection[str] = ()) -> None:
         self.group = f"reprogramming_harness.{group}"
-        self._members, self._is_complete = dict(members), False
+        self._members, self._reserved, self._is_complete = dict(members), reserved, False
 
     def __getitem__(self, name: str) -> T:
         """Return a member.
@@ -50,9 +55,11 @@ class Registry(Mapping[str, T], Generic[T]):
         """Add a member to this process.
 
         Raises:
-            ValueError: the name is in use.
+            ValueError: the name is in use, or is none.
         """
-        if name in self._members:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{self.group}: {name!r} is no name; use lower-case letters, digits and _")
+        if name in self._members or name in self._reserved:
             raise ValueError(f"{self.group}: the name {name!r} is in use; choose another")
         self._members[name] = member
 
@@ -63,13 +70,20 @@ class Registry(Mapping[str, T], Generic[T]):
     def _load(self) -> None:
         if self._is_complete:
             return
-        self._is_complete = True
-        for point in entry_points(group=self.group):
-            try:
-                member = point.load()
-            except Exception as error:
-                raise ValueError(
-                    f"{self.group}: {point.name} = {point.value} cannot be loaded ({type(error).__name__}: {error}); "
-                    f"mend or uninstall the package {point.dist.name if point.dist else 'that declares it'}"
-                ) from error
-            self.add(point.name, member)
+        built_in, self._is_complete = dict(self._members), True  # at once, since a package may look members up
+        try:
+            for point in entry_points(group=self.group):
+                self.add(point.name, self._loaded(point))
+        except ValueError:  # the next look-up fails as well
+            self._members, self._is_complete = built_in, False
+            raise
+
+    def _loaded(self, point: EntryPoint) -> T:
+        try:
+            member: T = point.load()
+        except Exception as error:
+            raise ValueError(
+                f"{self.group}: {point.name} = {point.value} cannot be loaded ({type(error).__name__}: {error}); "
+                f"mend or uninstall the package {point.dist.name if point.dist else 'that declares it'}"
+            ) from error
+        return member

@@ -162,6 +162,19 @@ METRICS: Registry[Metric] = Registry(
         "positive_f1": Metric("positive F1", positive_f1_by_label),
         "map": Metric("mAP", precision_by_label),
     },
+    # beside the figures stand these in records, reports and MLflow
+    reserved=(
+        "epochs",
+        "f1_by_label",
+        "floor",
+        "is_constant",
+        "loss",
+        "n_clips",
+        "params",
+        "reads",
+        "seconds",
+        "trials",
+    ),
 )
 
 
