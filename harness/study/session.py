@@ -73,7 +73,7 @@ class Session:
         self._training = self._run()
         self._random_state: tuple[Any, ...] | None = None
 
-    def advance(self, answer: Tensor | None = None) -> Pass | Report | None:
+    def advance(self, answer: Tensor | Exception | None = None) -> Pass | Report | None:
         """Train to the next pass through the backbone or the next report; return None once the trial has ended.
 
         A trial that was cut off first reports its last epoch again: its driver may not have received that report. A
@@ -89,6 +89,8 @@ class Session:
         else:
             _set_random_state(self._random_state)
         try:
+            if isinstance(answer, Exception):
+                return self._training.throw(answer)
             return self._training.send(answer)
         except StopIteration:
             return None

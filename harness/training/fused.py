@@ -10,6 +10,7 @@ so each training gets the numbers that it gets alone, up to the rounding of larg
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -80,20 +81,25 @@ def complete(training: Generator[Pass, Any, R]) -> R:
 
 def mapped(training: Training[T], change: Callable[[T], R]) -> Training[R]:
     """Return the training with its results changed; its passes stay."""
-    answer: Tensor | None = None
+    step = partial(training.send, None)
     while True:
         try:
-            found = training.send(answer)
+            found = step()
         except StopIteration:
             return
-        answer = yield found if isinstance(found, Embed | Gradient) else change(found)
+        try:
+            answer = yield found if isinstance(found, Embed | Gradient) else change(found)
+        except Exception as error:  # of a pass, or of the change
+            step = partial(training.throw, error)
+        else:
+            step = partial(training.send, answer)
 
 
 class Member(Protocol[T_co]):
     """A training as a group sees it."""
 
-    def advance(self, answer: Tensor | None, /) -> Pass | T_co | None:
-        """Go on from the answer to the last pass; return the next pass or result, or None at the end."""
+    def advance(self, answer: Tensor | Exception | None, /) -> Pass | T_co | None:
+        """Go on from the last pass's answer or error; return the next pass or result, or None at the end."""
 
 
 class Group(Generic[T]):
@@ -117,16 +123,30 @@ class Group(Generic[T]):
                 yield from self._step(members)
 
     def _step(self, embeds: Mapping[Member[T], Embed]) -> Iterator[tuple[Member[T], T]]:
-        """Train each of these members on its batch."""
-        shared = _SharedPass(list(embeds.values()))
+        """Train each of these members on its batch. A pass that fails is tried apart, to find whose error it is."""
+        try:
+            shared = _SharedPass(list(embeds.values()))
+        except Exception as error:
+            if len(embeds) > 1:
+                for member, embed in embeds.items():
+                    yield from self._step({member: embed})
+            else:
+                for member in embeds:
+                    yield from self._advance(member, error)
+            return
         for member, embedding in zip(embeds, shared.embeddings, strict=True):
             yield from self._advance(member, embedding)
         wanted = [self._gradients.pop(member, None) for member in embeds]
-        for member, gradient in zip(embeds, shared.gradients(wanted), strict=True):
-            if gradient is not None:
-                yield from self._advance(member, gradient)
+        answers: Sequence[Tensor | Exception | None]
+        try:
+            answers = shared.gradients(wanted)
+        except Exception as error:
+            answers = [None if gradient is None else error for gradient in wanted]
+        for member, answer in zip(embeds, answers, strict=True):
+            if answer is not None:
+                yield from self._advance(member, answer)
 
-    def _advance(self, member: Member[T], answer: Tensor | None) -> Iterator[tuple[Member[T], T]]:
+    def _advance(self, member: Member[T], answer: Tensor | Exception | None) -> Iterator[tuple[Member[T], T]]:
         """Advance a member to its next pass, result or end; yield a result."""
         if member not in self.members:
             return

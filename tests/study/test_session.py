@@ -197,6 +197,16 @@ def test_sessions_in_turns_come_to_the_same_bits_as_each_alone(tmp_path, on_tiny
         assert torch.equal(one["trainer"]["rng"], other["trainer"]["rng"])
 
 
+def test_an_error_in_the_backbone_fails_the_trial_with_its_reason(tmp_path, on_tiny, tiny_backbone, monkeypatch):
+    def refuse(_clips):
+        raise ValueError("out of luck")
+
+    monkeypatch.setattr(tiny_backbone, "embed", refuse)
+    (found,) = reports(task(tmp_path))
+    assert found.reason == "ValueError: out of luck"
+    assert "out of luck" in (tmp_path / "trials/000/error.txt").read_text()
+
+
 def test_a_session_that_fails_leaves_the_others_going(tmp_path, on_tiny):
     found = []
     tasks = [task(tmp_path, number=0, **{"optimiser/lr": 1e30}), task(tmp_path, number=1)]

@@ -28,7 +28,11 @@ class Member:
         self.training, self.passes, self.results = self.trainer.train(), 0, []
 
     def advance(self, answer):
-        found = next(self.training, None) if answer is None else self.training.send(answer)
+        try:
+            go_on = self.training.throw if isinstance(answer, Exception) else self.training.send
+            found = go_on(answer)
+        except StopIteration:
+            found = None
         self.passes += isinstance(found, Embed)
         return found
 
@@ -81,7 +85,7 @@ def test_a_member_that_learns_nothing_before_the_backbone_needs_no_gradient(tiny
     assert isinstance(member.advance(embedding), Embed)  # of the next batch
 
 
-@pytest.mark.parametrize("fault", ["nan", "error"])
+@pytest.mark.parametrize("fault", ["nan", "error", "shape"])
 def test_a_fault_in_one_member_leaves_the_others_bit_for_bit(tiny_backbone, fault):
     def three():
         return [Member(tiny_backbone, seed=seed, **FOUR[0]) for seed in range(3)]
@@ -91,8 +95,10 @@ def test_a_fault_in_one_member_leaves_the_others_bit_for_bit(tiny_backbone, faul
     if fault == "nan":
         with torch.no_grad():
             next(model.reprogrammer.parameters()).fill_(torch.nan)
-    else:
+    elif fault == "error":
         model.mapper.register_forward_hook(lambda *_: 1 / 0)
+    else:  # the backbone refuses it in a pass that it shares with the others
+        model.reprogrammer.register_forward_hook(lambda _module, _inputs, clips: clips[:, :-1])
     run(*whole)
     failed = []
     advance = faulty[1].advance
