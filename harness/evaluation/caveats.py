@@ -31,6 +31,7 @@ def caveats(result: EvaluationResult) -> list[str]:
         if seed.reads > 1
     ]
     lines += [f"{name} failed: {seed.reason}" for name, seed in seeds if seed.state == "failed"]
+    lines += _constant(result)
     lines += _unreadable_clips(result)
     lines += [
         f"{c.title}: its seeds were tested on different clips, so their mean is of no single test set"
@@ -40,6 +41,18 @@ def caveats(result: EvaluationResult) -> list[str]:
     lines += [*_unpaired(result), *_one_sided(result)]
     lines += [_ONE_SEED] if any(len(c.finished) == 1 for c in configurations) else []
     return lines + _coverage(result)
+
+
+def _constant(result: EvaluationResult) -> list[str]:
+    """Name the configurations whose predictions ignore the clip."""
+    counts = [
+        (c, sum((seed.test or {}).get("is_constant", False) for seed in c.finished)) for c in result.configurations
+    ]
+    return [
+        f"{c.title}: constant in {n} of {plural(len(c.finished), 'seed')}, each label gets one answer on all test clips"
+        for c, n in counts
+        if n
+    ]
 
 
 def _unreadable_clips(result: EvaluationResult) -> list[str]:

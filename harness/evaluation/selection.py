@@ -58,6 +58,8 @@ def check_comparable(sources: Mapping[str, StudySpec]) -> None:
 def candidates(place: StudyPlace, spec: StudySpec) -> list[Candidate]:
     """Return the configurations of a study's finished trials, each once, with its mean over the trials that tried it.
 
+    The figures are those that all of its trials have, since a metric may be newer than some of them.
+
     Raises:
         ValueError: no trial has finished.
     """
@@ -73,7 +75,8 @@ def candidates(place: StudyPlace, spec: StudySpec) -> list[Candidate]:
         found.setdefault(candidate.digest, []).append(candidate)
     merged = []
     for tried in found.values():
-        figures = {name: fmean(candidate.figures[name] for candidate in tried) for name in tried[0].figures}
+        names = [name for name in tried[0].figures if all(name in candidate.figures for candidate in tried)]
+        figures = {name: fmean(candidate.figures[name] for candidate in tried) for name in names}
         merged.append(replace(tried[0], figures=figures, n_trials=len(tried)))
     return merged
 

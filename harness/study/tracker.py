@@ -98,21 +98,22 @@ class Tracker:
     ) -> str:
         """End the study's run, and for now those of waiting trials; return a note on what was not delivered.
 
-        Delivery gets a few seconds more. `metrics` are by default the best macro-F1 on validation and the number of
-        trials that ended.
+        Delivery gets a few seconds more. `metrics` are by default the best macro-F1 on validation, if a trial has one,
+        and the number of trials that ended.
         """
         self.finish_ended()
         trials = self._study.get_trials(deepcopy=False)
         for trial in trials:
             if trial.state == TrialState.WAITING:
                 self._finish(trial)
-        best = max((max(TrialRecord.of(t).values.values(), default=0.0) for t in trials), default=0.0)
+        values = [value for t in trials for value in TrialRecord.of(t).values.values()]
+        best = {"macro_f1": max(values)} if values else {}
         ended = sum(t.state.is_finished() for t in trials)
         self._outbox.add(
             records.finish_study(
                 self._outbox.study_key,
                 status="FINISHED" if is_finished else "KILLED",
-                metrics=metrics if metrics is not None else {"macro_f1": best, "trials": ended},
+                metrics=metrics if metrics is not None else {**best, "trials": ended},
                 artifacts={"figures": figures, "report": reports},
             )
         )

@@ -87,6 +87,7 @@ def test_one_seed_gives_no_interval(place):
 
 
 ONE_SIDED = {"one_sided": ["cello"]}
+CONSTANT = {"is_constant": True}
 LEFT_OUT = {"n_clips": 5, "clips": "a", "n_left_out": 2}
 
 
@@ -103,6 +104,12 @@ LEFT_OUT = {"n_clips": 5, "clips": "a", "n_left_out": 2}
         ({"first": LEFT_OUT}, "2 of 7 annotated test clips are unreadable and in no figure of s trial 2", True),
         ({"first": LEFT_OUT, "second": LEFT_OUT}, "in no figure of s trial 1, s trial 2", True),
         ({}, "unreadable", False),
+        (
+            {"first": CONSTANT},
+            "s trial 2: constant in 2 of 2 seeds, each label gets one answer on all test clips",
+            True,
+        ),
+        ({"first": {"is_constant": False}}, "each label gets one answer", False),
         ({}, "s trial 2: chosen by the mean of 2 trials of this configuration", True),
     ],
 )

@@ -30,6 +30,14 @@ def test_a_configuration_that_was_tried_several_times_counts_by_its_mean(place):
     assert [(c.trial, c.n_trials) for c in chosen_in(place) if c.system == "unet"] == [(0, 1)]
 
 
+def test_trials_of_one_configuration_count_by_the_metrics_that_all_of_them_have(place):
+    study = optuna.load_study(study_name="s", storage=open_storage(place.home))
+    add_trial(study, {"reprogrammer/kind": "unet", "optimiser/lr": 0.1}, macro_f1=0.6, lacks=("map",))
+    unet = chosen_in(place)[0]
+    assert (unet.trial, unet.n_trials) == (2, 3)
+    assert unet.figures == pytest.approx({"macro_f1": 0.65, "positive_f1": 0.4})
+
+
 def test_another_figure_of_validation_may_choose(place):
     assert [c.trial for c in chosen_in(place, by="map") if c.system == "unet"] == [0]
 

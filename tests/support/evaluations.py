@@ -36,8 +36,11 @@ def make_spec(name, **changes):
     return replace(spec, **changes)
 
 
-def add_trial(study, paths, *, macro_f1=0.5, mean_precision=0.5, state=TrialState.COMPLETE):
+def add_trial(study, paths, *, macro_f1=0.5, mean_precision=0.5, state=TrialState.COMPLETE, lacks=()):
     report = make_report(0, 3, macro_f1, map=mean_precision, f1_by_label=dict.fromkeys(LABELS, 0.5))
+    kept = {name: value for name, value in report.best.figures.items() if name not in lacks}
+    best = replace(report.best, figures=kept)
+    report = replace(report, best=best, last=best)
     attributes = TrialRecord(paths=paths, report=report).attributes()
     value = macro_f1 if state == TrialState.COMPLETE else None
     study.add_trial(optuna.trial.create_trial(state=state, value=value, user_attrs=attributes))

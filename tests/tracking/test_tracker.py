@@ -49,6 +49,9 @@ class Notebook:
     def has_ended(self, _number):
         return False
 
+    def close(self):
+        return ""
+
     def params_of(self, number):
         (record,) = [r for r in self.records if r.op == "params" and r.key == trial_key(self.study_key, number)]
         return record.body["values"]
@@ -156,3 +159,16 @@ def test_a_ceiling_is_named_as_one_where_it_is_evaluated(tmp_path):
         "cnn-ceiling",
         "random_forest-ceiling",
     }
+
+
+@pytest.mark.parametrize(("values", "expected"), [({}, {"trials": 1}), ({3: 0.4}, {"macro_f1": 0.4, "trials": 1})])
+def test_a_study_reports_its_best_figure_only_if_a_trial_has_one(tmp_path, monkeypatch, values, expected):
+    monkeypatch.setattr("harness.study.tracker.load_mlflow", lambda: None)
+    monkeypatch.setattr("harness.study.tracker.Outbox", Notebook)
+    study, spec = optuna.create_study(), make_spec("s", trials=1)
+    record = TrialRecord(paths={"reprogrammer/kind": "unet"}, values=values)
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=record.attributes()))
+    tracker = Tracker(study, spec, StudyPlace.of(str(tmp_path), "s"), plan=study_plan(spec), labels=("banjo",))
+    tracker.close(is_finished=True)
+    (final,) = [r for r in tracker._outbox.records if (r.op, r.key) == ("metrics", "s")]
+    assert final.body["values"] == expected
