@@ -21,7 +21,7 @@ from harness.common.cli import (
 from harness.config.literature import SYSTEMS, describe_systems
 from harness.config.study import Resources, StudyPlace, check_machine
 from harness.evaluation.request import Request
-from tracking.uris import checked_uri
+from tracking.uris import chosen_uri
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -46,14 +46,12 @@ def main(
     gpus_per_trial: flags.GpusPerTrial = None,
     cpus_per_trial: flags.CpusPerTrial = None,
     address: flags.Address = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow store. [the first study's]", envvar="MLFLOW_TRACKING_URI")
-    ] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store. [the first study's]")] = None,
 ) -> None:
     """Check the flags, evaluate, print the tables and exit."""
     with running(lambda: "type the same command again to continue", address=address):
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
-        tracking_uri = tracking_uri and checked_uri(tracking_uri)
+        tracking_uri = chosen_uri(tracking_uri, is_new=False)
         check_storage(storage)
         check_machine(resources)
         request = Request(

@@ -1,6 +1,7 @@
 """Reproduce the paper, all eight systems of it, with its table and figures: `python -m harness.reproduce`."""
 
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ from harness.common.cli import (
 from harness.config.literature import SYSTEMS, describe_systems
 from harness.config.study import DataSpec, Resources, check_machine
 from harness.reproduction.spec import Reproduction
-from tracking.uris import checked_uri
+from tracking.uris import chosen_uri
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -82,9 +83,11 @@ def main(
             seed=seed,
             precision=precision,
             storage=storage,
-            tracking_uri=tracking_uri and checked_uri(tracking_uri),
+            tracking_uri=chosen_uri(tracking_uri, is_new=False),
             name=name,
         )
+        if not reproduction.has_begun:
+            reproduction = replace(reproduction, tracking_uri=chosen_uri(tracking_uri, is_new=True))
         check_data(reproduction.data.source)
         announce(f"reproduction {reproduction.name}")
         # Ray reads the environment when it is imported

@@ -1,5 +1,6 @@
 """Tracking URIs: an SQLite file of any path, a server, or a database server; never a password."""
 
+import os
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -55,6 +56,18 @@ def checked_uri(uri: str) -> str:
         place = of_server if scheme.startswith("http") else "PGPASSWORD or ~/.pgpass (your database's equivalent)"
         raise ValueError(f"tracking-uri: leave the password out of {scheme}://{parts.hostname}; give it in {place}")
     return uri
+
+
+def chosen_uri(flag: str | None, *, is_new: bool) -> str | None:
+    """Return the store that `--tracking-uri` names, else MLFLOW_TRACKING_URI if the study is new; None for neither.
+
+    A study that has begun keeps its own store, whatever the environment says.
+
+    Raises:
+        ValueError: MLflow does not take the URI, or it holds a password.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") if flag is None and is_new else flag
+    return uri and checked_uri(uri)
 
 
 def relative_uri(uri: str, study_dir: Path) -> str:

@@ -194,7 +194,7 @@ CpusPerTrial = Annotated[int | None, typer.Option(help="CPU cores of each that r
 Storage = Annotated[str, typer.Option(help="Directory or URI of the studies and their results.")]
 
 TrackingUri = Annotated[
-    str | None, typer.Option(help="MLflow store. [SQLite beside the results]", envvar="MLFLOW_TRACKING_URI")
+    str | None, typer.Option(help="MLflow store. [MLFLOW_TRACKING_URI, or SQLite beside the results]")
 ]
 
 

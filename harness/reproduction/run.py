@@ -13,7 +13,7 @@ from harness.common.ray_start import cpu_count
 from harness.common.records import read_record, write_record
 from harness.config.literature import LABEL_COUNTS, describe_systems
 from harness.config.space import papers_within
-from harness.config.study import STUDY_FILE, Resources, StudyPlace, StudySpec, terms_of_all
+from harness.config.study import Resources, StudyPlace, StudySpec, terms_of_all
 from harness.data.check import count_labels
 from harness.data.dataset import ClipDataset
 from harness.evaluation.caveats import caveats
@@ -28,7 +28,7 @@ from harness.reproduction.report import (
     systems_table,
     write_paper_report,
 )
-from harness.reproduction.spec import CEILING, VGGISH_SYSTEMS, Reproduction, describe_conditions
+from harness.reproduction.spec import CEILING, SETTINGS, VGGISH_SYSTEMS, Reproduction, describe_conditions
 from harness.study.console import StudyConsole, clock
 from harness.study.driver import connected
 from harness.study.heldout import floor_on_test
@@ -41,8 +41,6 @@ from harness.synthetic.openmic_sized import is_stand_in
 from search_spaces import load
 from tracking import records
 from tracking.outbox import Outbox
-
-SETTINGS = "reproduction.json"
 
 _INTERRUPTED = "interrupted; type the same command again to continue"
 
@@ -77,10 +75,9 @@ def reproduce(reproduction: Reproduction, resources: Resources) -> int:
 
 def _settle(reproduction: Reproduction) -> Reproduction:
     """Return the reproduction with the systems that began here, and write its settings."""
-    file = reproduction.place.home / SETTINGS
-    if file.exists() and any(file.parent.parent.glob(f"{reproduction.name}.*/{STUDY_FILE}")):
-        reproduction = reproduction.grown_from(read_record(Reproduction, file))
-    write_record(file, reproduction)
+    if reproduction.has_begun:
+        reproduction = reproduction.grown_from(read_record(Reproduction, reproduction.file))
+    write_record(reproduction.file, reproduction)
     return reproduction
 
 

@@ -14,10 +14,12 @@ from typing import Any
 
 from harness.config.literature import PAPER_BACKBONE, SYSTEMS
 from harness.config.settings import settings_of
-from harness.config.study import DataSpec, StudyPlace, StudySpec
+from harness.config.study import STUDY_FILE, DataSpec, StudyPlace, StudySpec
 from search_spaces import PRESETS, load
 
 CEILING = "ceiling"
+
+SETTINGS = "reproduction.json"
 
 _VGGISH_EPOCHS = {"mean_teacher": 100, "random_forest": 1}  # as published; a forest has no epochs
 
@@ -105,6 +107,16 @@ class Reproduction:
         """Return the place of the report."""
         return StudyPlace.of(self.storage, self.name)
 
+    @property
+    def file(self) -> Path:
+        """Return the file that holds these settings."""
+        return self.place.home / SETTINGS
+
+    @property
+    def has_begun(self) -> bool:
+        """Return whether a reproduction of this name has written its settings and begun a study."""
+        return self.file.exists() and any(self.file.parent.parent.glob(f"{self.name}.*/{STUDY_FILE}"))
+
     def place_of(self, part: str) -> StudyPlace:
         """Return the place of the study of a system, or of another part."""
         return StudyPlace.of(self.storage, f"{self.name}.{part}")
@@ -142,6 +154,8 @@ class Reproduction:
     def grown_from(self, before: "Reproduction") -> "Reproduction":
         """Return this with the systems that it had `before`, since its report holds all of them.
 
+        It keeps its tracking store unless this names another.
+
         `--skip-corrupt` may come later. It then applies to the test clips, which the studies did not read.
 
         Raises:
@@ -158,7 +172,9 @@ class Reproduction:
                 f"{was[flag]!r}; give another --name"
             )
         return replace(
-            reproduction, systems=tuple(name for name in SYSTEMS if name in (*before.systems, *self.systems))
+            reproduction,
+            systems=tuple(name for name in SYSTEMS if name in (*before.systems, *self.systems)),
+            tracking_uri=self.tracking_uri or before.tracking_uri,
         )
 
     def _held(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from harness.config.settings import settings_of
 from harness.config.space import hold_fixed, papers_within
 from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, check_machine, claim_name, parse_seconds
 from search_spaces import PRESETS, Space, load, names
-from tracking.uris import checked_uri
+from tracking.uris import chosen_uri
 
 DEFAULT_TRIALS, DEFAULT_EPOCHS = 12, 6
 
@@ -83,7 +83,7 @@ def main(
         _refuse_ignored(context)
         resources = Resources(address, concurrent, gpus_per_trial, cpus_per_trial)
         budget = parse_seconds(time_budget) if time_budget is not None else float("inf")
-        tracking_uri = tracking_uri and checked_uri(tracking_uri)
+        tracking_uri = chosen_uri(tracking_uri, is_new=resume is None)
         check_storage(storage)
         check_machine(resources)
         if resume is not None:

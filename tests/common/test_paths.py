@@ -6,8 +6,8 @@ from harness.common.files import unfinished, write_whole
 from harness.common.records import to_json
 from harness.config.study import STUDY_FILE, DataSpec, StudyPlace
 from harness.evaluation.plan import RUNS_FILE, RunList, read_runs
-from harness.reproduction.run import SETTINGS, _settle
-from harness.reproduction.spec import Reproduction
+from harness.reproduction.run import _settle
+from harness.reproduction.spec import SETTINGS, Reproduction
 from harness.study.run import locked
 from tests.support.evaluations import chosen_in, extended, make_spec, make_study
 
