@@ -1,9 +1,10 @@
 """Checkpoints that describe themselves: weights, and a header with all else that a prediction needs.
 
 A checkpoint is a safetensors file: loading one runs no code of its own, and needs no study beside it. The header is
-JSON under one key of the file's metadata.
+JSON under one key of the file's metadata; another key has the SHA-256 of the tensors.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,10 +22,10 @@ from harness.models.backbones import Backbone, backbone_digest, load_backbone
 from harness.models.build import Target
 from harness.training.learner import Predictor, make_predictor
 
-VERSION = 1
+VERSION = 2
 """The version of the format. A file of another one is refused."""
 
-_KEY, _VERSION_KEY = "checkpoint", "checkpoint_version"
+_KEY, _VERSION_KEY, _DIGEST_KEY = "checkpoint", "checkpoint_version", "checkpoint_tensors_sha256"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,18 @@ class Checkpoint:
 def save_checkpoint(header: CheckpointHeader, weights: Mapping[str, Tensor]) -> bytes:
     """Return the content of a checkpoint file."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    return bytes(save(tensors, metadata={_VERSION_KEY: str(VERSION), _KEY: json.dumps(asdict(header))}))
+    digest = tensors_digest(tensors)
+    metadata = {_VERSION_KEY: str(VERSION), _DIGEST_KEY: digest, _KEY: json.dumps(asdict(header))}
+    return bytes(save(tensors, metadata=metadata))
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names and the values of tensors on the CPU, as hex."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)  # NumPy lacks bfloat16
+    return digest.hexdigest()
 
 
 def read_header(source: Path | bytes) -> CheckpointHeader:
@@ -74,7 +86,11 @@ def read_header(source: Path | bytes) -> CheckpointHeader:
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, or of another version.
     """
-    where, content = _opened(source)
+    return _read_header(*_opened(source))[0]
+
+
+def _read_header(where: str, content: bytes) -> tuple[CheckpointHeader, str]:
+    """Return the header, and the digest that the tensors have."""
     try:
         size = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + size])["__metadata__"]
@@ -86,7 +102,7 @@ def read_header(source: Path | bytes) -> CheckpointHeader:
     known = {field.name for field in fields(CheckpointHeader)}
     if values.keys() != known:
         raise ValueError(f"{where}: its header lacks or adds {', '.join(sorted(values.keys() ^ known))}")
-    return CheckpointHeader(**{**values, "labels": tuple(values["labels"])})
+    return CheckpointHeader(**{**values, "labels": tuple(values["labels"])}), metadata.get(_DIGEST_KEY, "none")
 
 
 def load_checkpoint(
@@ -100,22 +116,32 @@ def load_checkpoint(
         FileNotFoundError: there is no such file, or no such backbone.
         ValueError: it is no checkpoint, of another version, or damaged, or the backbone has other weights.
     """
-    header, device = read_header(source), device or torch.device("cpu")
     where, content = _opened(source)
+    (header, expected), device = _read_header(where, content), device or torch.device("cpu")
+    try:
+        weights = load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{where}: its weights are damaged ({error})") from error
+    if (digest := tensors_digest(weights)) != expected:
+        raise ValueError(
+            f"{where}: its weights are damaged: their SHA-256 is {digest[:12]}, its header has {expected[:12]}"
+        )
     config = TrialConfig.from_paths(header.config)
     if isinstance(config.mapper, ManyToOneMapper):  # the file holds the assignment; measuring it takes training clips
         config = replace(config, mapper=replace(config.mapper, assignment="contiguous"))
     found = _checked_backbone(header, backbone, device) if header.backbone else None
     target = Target(header.labels, header.mean, header.std)
     try:
-        predict = make_predictor(config, load(content), backbone=found, target=target, device=device)
-    except (SafetensorError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{where}: its weights are damaged, or not those of its configuration ({error})") from error
+        predict = make_predictor(config, weights, backbone=found, target=target, device=device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{where}: its weights are not those of its configuration ({error})") from error
     return Checkpoint(header, predict)
 
 
 def _opened(source: Path | bytes) -> tuple[str, bytes]:
     """Return a source's name in messages, and its content."""
+    if isinstance(source, Path) and source.is_dir():
+        raise ValueError(f"{source}: is a directory; give the checkpoint file in it")
     return (str(source), source.read_bytes()) if isinstance(source, Path) else ("checkpoint", source)
 
 

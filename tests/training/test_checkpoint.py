@@ -19,7 +19,7 @@ from harness.models.backbones.ast import Ast
 from harness.models.backbones.checkpoints import save_ast
 from harness.study.files import BEST, TrialFiles
 from harness.study.session import Session, TrialTask
-from harness.training.checkpoint import load_checkpoint, read_header
+from harness.training.checkpoint import load_checkpoint, read_header, tensors_digest
 from harness.training.metrics import score
 from tests.conftest import LABELS, TINY
 from tests.support.evaluations import make_spec
@@ -74,11 +74,13 @@ def trained(train, tmp_path):
     return copied
 
 
-def rewrite(file, *, version="1", header=None, weights=None):
+def rewrite(file, *, version="2", header=None, weights=None):
     """Write a checkpoint with another version, header or tensors."""
     values = json.dumps(header or asdict(read_header(file)))
     tensors = load(file.read_bytes()) if weights is None else weights
-    file.write_bytes(save(tensors, {"checkpoint_version": version, "checkpoint": values}))
+    digest = tensors_digest(tensors)
+    metadata = {"checkpoint_version": version, "checkpoint_tensors_sha256": digest, "checkpoint": values}
+    file.write_bytes(save(tensors, metadata))
 
 
 def test_its_header_says_what_it_holds_and_where_it_comes_from(trained, backbone_file):
@@ -154,12 +156,16 @@ def test_the_same_backbone_may_lie_elsewhere(trained, tmp_path, backbone_file):
     assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize("damage", ["cut", "another version", "no header", "a pickle", "a missing tensor"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "a flipped bit", "another version", "no header", "a pickle", "a missing tensor"]
+)
 def test_a_file_that_is_no_whole_checkpoint_of_this_version_is_refused(trained, damage):
     file, _, _ = trained("cnn")
     content = file.read_bytes()
     if damage == "cut":
         file.write_bytes(content[:-9])
+    elif damage == "a flipped bit":
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif damage == "another version":
         rewrite(file, version="7")
     elif damage == "no header":
@@ -170,6 +176,11 @@ def test_a_file_that_is_no_whole_checkpoint_of_this_version_is_refused(trained, 
         rewrite(file, weights=dict([*load(content).items()][1:]))
     with pytest.raises(ValueError, match=BEST):
         load_checkpoint(file)
+
+
+def test_a_directory_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: is a directory; give the checkpoint file"):
+        load_checkpoint(tmp_path)
 
 
 def test_a_study_in_an_object_store_has_checkpoints_too(trained, tmp_path):
