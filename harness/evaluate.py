@@ -21,6 +21,7 @@ from harness.common.cli import (
 from harness.config.literature import SYSTEMS, describe_systems
 from harness.config.study import Resources, StudyPlace, check_machine
 from harness.evaluation.request import Request
+from harness.training.metrics import METRICS, OF_RECORD
 from tracking.uris import chosen_uri
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -34,9 +35,7 @@ def main(
     systems: Annotated[
         str | None, typer.Option(help=f"Systems to evaluate, some of {describe_systems(SYSTEMS)}, with commas. [all]")
     ] = None,
-    by: Annotated[
-        str, typer.Option(help="Figure on validation to choose by: macro_f1, positive_f1 or map.")
-    ] = "macro_f1",
+    by: Annotated[str, typer.Option(help=f"Figure on validation to choose by: {', '.join(METRICS)}.")] = OF_RECORD,
     name: Annotated[
         str | None, typer.Option(help="Name of the evaluation. [the studies' names, with .evaluation]")
     ] = None,

@@ -170,9 +170,9 @@ def check_same_test_clips(trials: Iterable[FrozenTrial], provenance: Mapping[str
     """Refuse to test further runs on other clips than the finished runs."""
     reports = [TrialRecord.of(trial).report for trial in trials]
     tests = [report.test for report in reports if report and report.test]
-    for inputs in ("log_mel", "vggish"):
-        now = provenance.get(f"{inputs}_test_digest")
-        n_other = sum(now is not None and test.get(f"{inputs}_digest", now) != now for test in tests)
+    ends = "_test_digest"
+    for inputs, now in ((key.removesuffix(ends), value) for key, value in provenance.items() if key.endswith(ends)):
+        n_other = sum(test.get(f"{inputs}_digest", now) != now for test in tests)
         if n_other:
             raise ValueError(
                 f"name={name}: the test clips are not what {n_other} of its {len(tests)} runs were tested on, by their "

@@ -3,13 +3,23 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import optuna
 import pytest
 
 from harness.config.study import DataSpec
 from harness.config.trial import TrialConfig
 from harness.evaluation.caveats import heldout_usage
-from harness.evaluation.plan import RunList, check_unchanged, evaluation_plan, read_runs, terms_of
+from harness.evaluation.plan import (
+    RunList,
+    check_same_test_clips,
+    check_unchanged,
+    evaluation_plan,
+    read_runs,
+    terms_of,
+)
+from harness.study.records import TrialRecord
 from tests.support.evaluations import DIGESTS, LABELS, chosen_in, extended, make_spec, make_study, place_beside, session
+from tests.support.records import make_report
 
 
 @pytest.fixture
@@ -164,3 +174,13 @@ def test_data_or_a_backbone_that_changed_since_the_choice_is_named():
     for digest, chosen in (("data_digest", "on other data"), ("backbone_digest", "with another backbone")):
         with pytest.raises(ValueError, match=f"study=s: {digest} is c, the study began with .*were chosen {chosen}$"):
             check_unchanged(source, {**DIGESTS, digest: "c"})
+
+
+@pytest.mark.parametrize("inputs", ["log_mel", "vggish", "embedding"])
+def test_other_test_clips_than_those_of_the_finished_runs_are_refused(inputs):
+    test = {f"{inputs}_digest": "a"}
+    attributes = TrialRecord(paths={}, report=make_report(0, 3, 0.5, test=test)).attributes()
+    trial = optuna.trial.create_trial(value=0.5, user_attrs=attributes)
+    check_same_test_clips([trial], {f"{inputs}_test_digest": "a", "other_test_digest": "b"}, name="e")
+    with pytest.raises(ValueError, match="name=e: the test clips are not what 1 of its 1 runs were tested on"):
+        check_same_test_clips([trial], {f"{inputs}_test_digest": "b"}, name="e")

@@ -139,7 +139,7 @@ def test_configurations_with_other_test_clips_are_not_compared(place):
         assert not any("not paired" in line for line in caveats(result))
 
 
-@pytest.mark.parametrize("differing", ["n_clips", "clips", "log_mel_digest", "vggish_digest"])
+@pytest.mark.parametrize("differing", ["n_clips", "clips", "log_mel_digest", "embedding_digest"])
 def test_seeds_with_other_test_clips_are_reported(place, differing):
     result = result_of(place)
     first, other = result.configurations

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from importlib import reload
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from harness import evaluate as command
 from harness.evaluation.request import Request, default_name
+from harness.training.metrics import METRICS
 from tests.support.evaluations import make_study, place_beside
 
 
@@ -70,3 +73,13 @@ def test_checking_a_request_loads_neither_torch_nor_ray():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True)
     assert json.loads(done.stdout) == []
+
+
+def test_the_help_names_every_metric_of_the_registry():
+    METRICS.add("toy", METRICS["map"])
+    try:
+        (by,) = (p for p in get_command(reload(command).app).params if p.name == "by")
+    finally:
+        METRICS.remove("toy")
+        reload(command)
+    assert by.help == "Figure on validation to choose by: macro_f1, positive_f1, map, toy."

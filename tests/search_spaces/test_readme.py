@@ -30,6 +30,13 @@ def test_the_space_in_the_readme_is_the_file():
     assert code_of(shown) == code_of((ROOT / "search_spaces/noise.py").read_text())
 
 
+def test_the_manual_names_the_entry_point_group_of_every_registry():
+    sources = "\n".join(file.read_text() for file in (ROOT / "harness").rglob("*.py"))
+    groups = set(re.findall(r'= Registry\(\s*"(\w+)"', sources))
+    (listed,) = re.findall(r"The groups are `reprogramming_harness.` and (.*?)\. ", MANUAL, flags=re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", listed)) == {*groups, "search_spaces"}
+
+
 @pytest.mark.drill
 def test_the_package_in_the_manual_is_installed_and_studied(tmp_path):
     from tests.support.studies import make_workshop
