@@ -1,5 +1,6 @@
 import pytest
 
+from harness.training.metrics import METRICS, OF_RECORD
 from tracking import names
 
 # The public name rules of MLflow 3.17, by its own check.
@@ -37,3 +38,7 @@ def test_every_system_has_one_colour_and_the_known_ones_differ():
 
 def test_an_experiment_name_has_no_slash():
     assert "/" not in names.experiment_name("data/of/mine", "MIT/ast")
+
+
+def test_the_copies_of_the_metrics_are_those_of_the_registry():
+    assert (OF_RECORD, tuple(METRICS)) == (names.MACRO_F1, names.METRICS)
