@@ -88,7 +88,7 @@ def main(
         )
         if not reproduction.has_begun:
             reproduction = replace(reproduction, tracking_uri=chosen_uri(tracking_uri, is_new=True))
-        check_data(reproduction.data.source)
+        check_data(reproduction.data.source, demo_clips)
         announce(f"reproduction {reproduction.name}")
         # Ray reads the environment when it is imported
         from harness.reproduction.run import reproduce  # noqa: PLC0415

@@ -22,6 +22,9 @@ DEFAULT_STORAGE = "studies"
 EXIT_OK, EXIT_FAILURE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 130
 """Exit codes. A command that refuses its flags, or the files they name, changes nothing."""
 
+MIN_DEMO_CLIPS = 200
+"""The smallest multiple of the 20 instruments with which, by default, validation has an answer for each of them."""
+
 _RESERVED = ("demo", "openmic", "ast-nano", "ast-base384")
 
 _TRACEBACK = "REPROGRAMMING_TRACEBACK"
@@ -138,12 +141,15 @@ def absolute_place(place: str, *, flag: str) -> str:
     return (found[1] or "") + absolute_place(found[2], flag=flag) + (found[3] or "")
 
 
-def check_data(source: str) -> None:
-    """Check that a data set's directory exists.
+def check_data(source: str, demo_clips: int | None) -> None:
+    """Check that a data set's directory exists, and that the demo set is not too small.
 
     Raises:
-        FileNotFoundError: it does not.
+        FileNotFoundError: the directory does not exist.
+        ValueError: the demo set is too small.
     """
+    if demo_clips is not None and demo_clips < MIN_DEMO_CLIPS:
+        raise ValueError(f"demo-clips={demo_clips}: must be at least {MIN_DEMO_CLIPS}")
     if source not in _RESERVED and not Path(source).is_dir():
         what = "is not a directory" if Path(source).exists() else "no such directory"
         raise FileNotFoundError(f"data={source}: {what}; give demo, openmic or a directory with clips")
@@ -153,8 +159,10 @@ def check_storage(storage: str) -> None:
     """Check that a local storage can be made and written; a URI is checked when it is opened.
 
     Raises:
-        ValueError: a parent is no directory, or this process may not write there.
+        ValueError: it is empty, a parent is no directory, or this process may not write there.
     """
+    if not storage:
+        raise ValueError("storage='': must not be empty; give a directory or a URI, or leave --storage out")
     if "://" in storage:
         return
     place = Path(storage).expanduser().absolute()
@@ -167,7 +175,7 @@ def check_storage(storage: str) -> None:
 
 Data = Annotated[str, typer.Option(help="demo, openmic, or a directory in OpenMIC-2018's layout.")]
 
-DemoClips = Annotated[int | None, typer.Option(help="Size of the demo set.")]
+DemoClips = Annotated[int | None, typer.Option(help=f"Size of the demo set, at least {MIN_DEMO_CLIPS}.")]
 
 Split = Annotated[str, typer.Option(help="Validation split: random, public or artist.")]
 

@@ -40,6 +40,16 @@ def check_split(kind: str, validation_fraction: float) -> None:
         raise ValueError(f"validation-fraction={validation_fraction}: must lie between 0 and 1")
 
 
+def check_name(name: str, *, flag: str) -> None:
+    """Check the name of a study, which is that of its directory, too.
+
+    Raises:
+        ValueError: it is empty, or has another character.
+    """
+    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+        raise ValueError(f"{flag}={name!r}: letters, digits, '-', '_' and '.' only, no '.' first")
+
+
 def _describe_data(study: "StudySpec") -> str:
     return f"{Path(study.data.source).name}-{study.provenance['data_digest'][:6]}"
 
@@ -93,8 +103,6 @@ class DataSpec:
         check_split(self.split, self.validation_fraction)
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction={self.fraction}: must be above 0 and at most 1")
-        if self.demo_clips is not None and self.demo_clips < 1:
-            raise ValueError(f"demo-clips={self.demo_clips}: must be at least 1")
         if self.reveals_all and self.source != "demo":
             raise ValueError(f"data={self.source!r}: reveals_all needs the true instruments, which only demo has")
 
@@ -129,8 +137,7 @@ class StudySpec:
     provenance: Mapping[str, str] = setting(factory=dict)  # its digests are settings, see DIGESTS
 
     def __post_init__(self) -> None:
-        if not self.name or not all(c.isalnum() or c in "-_." for c in self.name) or self.name.startswith("."):
-            raise ValueError(f"name={self.name!r}: letters, digits, '-', '_' and '.' only, no '.' first")
+        check_name(self.name, flag="name")
         for flag in ("trials", "epochs"):
             if getattr(self, flag) < 1:
                 raise ValueError(f"{flag}={getattr(self, flag)}: must be at least 1")
@@ -224,6 +231,18 @@ class StudyPlace:
         if not self.spec_file.exists():
             raise FileNotFoundError(f"resume={self.home.name}: no study in {self.home}")
         return read_record(StudySpec, self.spec_file)
+
+    def check_is_free(self) -> None:
+        """Check that no study has begun here.
+
+        Raises:
+            ValueError: one has.
+        """
+        if self.spec_file.exists():
+            name = self.home.name
+            raise ValueError(
+                f"name={name}: this study exists in {self.home}; resume it by --resume {name}, or choose another --name"
+            )
 
     def write_spec(self, spec: StudySpec) -> None:
         """Write the specification of the study here."""

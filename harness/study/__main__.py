@@ -19,7 +19,16 @@ from harness.common.cli import (
 from harness.config.literature import describe_systems
 from harness.config.settings import settings_of
 from harness.config.space import hold_fixed, papers_within
-from harness.config.study import DataSpec, Resources, StudyPlace, StudySpec, check_machine, claim_name, parse_seconds
+from harness.config.study import (
+    DataSpec,
+    Resources,
+    StudyPlace,
+    StudySpec,
+    check_machine,
+    check_name,
+    claim_name,
+    parse_seconds,
+)
 from search_spaces import PRESETS, Space, load, names
 from tracking.uris import chosen_uri
 
@@ -87,6 +96,7 @@ def main(
         check_storage(storage)
         check_machine(resources)
         if resume is not None:
+            check_name(resume, flag="resume")
             place = StudyPlace.of(storage, resume)
             # a directory of studies may have moved since
             spec = replace(place.read_spec().extended(trials=trials, tracking_uri=tracking_uri), storage=storage)
@@ -117,10 +127,11 @@ def main(
                 precision=precision,
                 tracking_uri=tracking_uri,
             )
-            check_data(spec.data.source)
+            check_data(spec.data.source, demo_clips)
             hold_fixed(spec, fix or [])
             spec = spec if name else replace(spec, name=claim_name(storage, space))
             place = StudyPlace.of(storage, spec.name)
+            place.check_is_free()
         announce(f"study {spec.name}")
         # Ray reads the environment when it is imported
         from harness.study.run import run_study  # noqa: PLC0415

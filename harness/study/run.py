@@ -47,11 +47,8 @@ def locked(place: StudyPlace, *, is_new: bool, own_file: str = STUDY_FILE) -> It
         raise ValueError(f"name={name}: {place.home} holds something else; choose another --name")
     try:
         with FileLock(place.home / _LOCK, timeout=0):
-            if is_new and is_own and own_file == STUDY_FILE:
-                raise ValueError(
-                    f"name={name}: this study exists in {place.home}; resume it by "
-                    f"--resume {name}, or choose another --name"
-                )
+            if is_new and own_file == STUDY_FILE:
+                place.check_is_free()
             leftover.unlink(missing_ok=True)
             try:
                 yield

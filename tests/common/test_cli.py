@@ -130,6 +130,8 @@ def test_a_stream_that_is_not_utf_8_takes_every_character(monkeypatch, encoding)
 def test_a_storage_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     check_storage(str(tmp_path / "new" / "studies"))
     check_storage("s3://bucket/studies")
+    with pytest.raises(ValueError, match="storage='': must not be empty"):
+        check_storage("")
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ValueError, match=r"storage=.*cannot be written"):
         check_storage(str(tmp_path))

@@ -6,12 +6,16 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
+from typer.testing import CliRunner
 
 from harness.common.ray_start import delayed_interrupts
 from harness.config.study import StudyPlace, claim_name, make_study_directory
+from harness.study import __main__ as study_command
 from harness.study.run import locked
+from tests.support.evaluations import make_study
 
 
 def test_studies_that_start_at_once_take_different_names(tmp_path):
@@ -31,6 +35,16 @@ def test_a_storage_that_is_a_file_is_refused_by_its_flag(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="storage="):
         make_study_directory(tmp_path / "file" / "s")
+
+
+def test_the_name_of_a_study_that_exists_is_refused_before_the_frameworks_load(tmp_path, monkeypatch):
+    place = make_study(tmp_path)
+    monkeypatch.setattr(study_command, "announce", lambda _: pytest.fail("the frameworks load"))
+    monkeypatch.setattr(study_command, "running", lambda *_, **__: nullcontext())
+    flags = ["--space", "noise", "--storage", str(tmp_path), "--name", place.home.name]
+    refused = CliRunner().invoke(study_command.app, flags).exception
+    assert isinstance(refused, ValueError)
+    assert "name=s: this study exists in" in str(refused)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

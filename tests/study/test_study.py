@@ -114,7 +114,7 @@ def test_resume_with_more_trials_extends_a_study(workshop, first):
         (("--space", "noise", "--objective", "loss"), "objective='loss': must be one of f1, f1,params"),
         (
             ("--space", "noise", "--data", "/no/such/place"),
-            "data='/no/such/place': must be demo, openmic or a directory",
+            "data=/no/such/place: no such directory; give demo, openmic or a directory",
         ),
         (("--space", "noise", "--backbone", "ast-huge"), "backbone='ast-huge': must be one of"),
         (("--space", "noise", "--time-budget", "soon"), "time-budget='soon': must be a duration"),
@@ -128,6 +128,9 @@ def test_resume_with_more_trials_extends_a_study(workshop, first):
         (("--resume", "x", "--fraction", "0.5"), "resume: cannot go with --fraction"),
         (("--resume", "never-begun"), "resume=never-begun: no study in"),
         (("--resume", "x", "--space", "noise", "--seed", "1"), "resume: cannot go with --seed, --space"),
+        (("--space", "noise", "--demo-clips", "199"), "demo-clips=199: must be at least 200"),
+        (("--resume", ""), "resume='': letters, digits"),
+        (("--resume", "../x"), "resume='../x': letters, digits"),
         (("--space", "noise", "--data", ".", "--demo-clips", "9"), "data: cannot go with --demo-clips"),
         (("--space", "noise", "--split", "public", "--validation-fraction", "0.2"), "split=public: cannot go with"),
     ],

@@ -4,14 +4,17 @@ import multiprocessing
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
+from harness.common.cli import MIN_DEMO_CLIPS
 from harness.common.progress import quiet
 from harness.config.study import DataSpec
 from harness.data import openmic
+from harness.data.splits import random_validation
 from harness.features.inputs import LogMel, Vggish
 from harness.features.log_mel import FrontEnd
 from harness.study.heldout import open_test_split
@@ -254,3 +257,15 @@ def test_too_small_a_set_is_refused(tmp_path):
 def test_a_rendering_process_needs_no_torch():
     code = "import sys, harness.synthetic.demo; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_least_size_of_the_flag_is_the_smallest_that_the_default_split_and_seed_suit():
+    def is_suitable(n_clips):
+        plans = plan_clips(n_clips, seed=0)
+        train = np.flatnonzero([not plan.artist.is_test for plan in plans])
+        observed = annotate(plans, seed=0).observed
+        split = random_validation(SimpleNamespace(train=train), DataSpec.validation_fraction, seed=0)
+        return all(observed[rows].any(axis=0).all() for rows in (split, np.setdiff1d(train, split)))
+
+    sizes = range(MIN_CLIPS, MIN_DEMO_CLIPS + 1, len(LABELS))
+    assert [n_clips for n_clips in sizes if is_suitable(n_clips)] == [MIN_DEMO_CLIPS]
