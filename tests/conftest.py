@@ -38,6 +38,9 @@ def pytest_collection_modifyitems(config, items):
     deselected = [item for item in items if hidden & {mark.name for mark in item.iter_markers()}]
     items[:] = [item for item in items if item not in deselected]
     config.hook.pytest_deselected(items=deselected)
+    for item in items:
+        if item.get_closest_marker("drill"):  # they wait for progress, which a busy machine makes slowly
+            item.add_marker(pytest.mark.timeout(1800))
 
 
 @pytest.fixture(autouse=True)
