@@ -24,12 +24,12 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from harness.common.files import cache_dir
+from harness.common.files import cache_dir, sha256_of
 from harness.common.progress import track
 from harness.models.backbones.ast import GEOMETRIES, Ast
 from harness.models.backbones.checkpoints import load_ast, save_ast
 from harness.models.normalisations import AUDIOSET_MEAN, AUDIOSET_STD
-from harness.synthetic.corpus import SHARD_CLIPS, Corpus, Split, prepare_corpus, sha256_of
+from harness.synthetic.corpus import SHARD_CLIPS, Corpus, Split, prepare_corpus
 from harness.synthetic.general_midi import TAGS
 
 NAME = "ast-nano"

@@ -7,10 +7,10 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
+from harness.common.files import write_atomically
 from harness.common.text import summarise
 from harness.data.dataset import ClipDataset
 from harness.data.openmic import CORRUPTED_TRACKS
-from harness.features.cache import write_atomically
 from harness.features.extract import Extracted
 
 logger = logging.getLogger(__name__)

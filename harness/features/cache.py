@@ -22,7 +22,6 @@ import json
 import logging
 import os
 import time
-import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +31,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from harness.common.files import PART, write_atomically
 from harness.common.text import summarise
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 6
 """Goes up when the layout of the files changes."""
 ARRAY, REASON, SILENT = ".npy", ".txt", ".silent"
-_RECIPE, _PART = "recipe.json", ".part"
+_RECIPE = "recipe.json"
 _CHECKSUM_BYTES = 4
 _AT_ONCE = 16
 _STALE_SECONDS = 86_400
@@ -112,7 +112,7 @@ class FeatureCache:
                 self.place.mkdir(parents=True, exist_ok=True)
                 content = json.dumps({"format": FORMAT, **asdict(self.recipe)}, indent=1)
                 write_atomically(self.place / _RECIPE, content.encode())
-            for part in self.place.glob(f"*{_PART}"):
+            for part in self.place.glob(f"*{PART}"):
                 with suppress(OSError):  # its writer may have just renamed it
                     if time.time() - part.stat().st_mtime > _STALE_SECONDS:
                         part.unlink()
@@ -234,24 +234,6 @@ class CachedRows:
             copies[position] = self._restore(row)
         self._is_checked[np.delete(rows, failed) if failed else rows] = True
         self._is_checked[rows[failed]] = False
-
-
-def write_atomically(file: Path, *contents: bytes | memoryview) -> None:
-    """Write a file whole or not at all, also under kills and when other processes write the same file.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    part = file.with_name(f"{file.name}.{uuid.uuid4().hex}{_PART}")
-    try:
-        with part.open("xb") as stream:
-            for content in contents:
-                stream.write(content)
-        part.replace(file)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
 
 
 def _npy_header(recipe: Recipe) -> bytes:

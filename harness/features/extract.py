@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float16
 from rich import filesize
 
+from harness.common.files import sha256_of, write_atomically
 from harness.common.progress import Progress, quiet
 from harness.features.audio import FRONT_END_VERSION, decode_bytes, mixes_to_silence, why_too_large, why_unopened
-from harness.features.cache import ARRAY, REASON, SILENT, CachedRows, FeatureCache, Recipe, write_atomically
+from harness.features.cache import ARRAY, REASON, SILENT, CachedRows, FeatureCache, Recipe
 from harness.features.log_mel import FrontEnd, log_mel
 
 
@@ -198,16 +199,15 @@ def _restore(
 
 def _digest(path: Path) -> str:
     """Return the SHA-256 of a file in hex, "" if it cannot be opened."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with contextlib.suppress(OSError):
+        return sha256_of(path)
     return ""
 
 
 def _read(path: Path) -> tuple[bytes | str, str]:
     """Return a file's content, or why it is too large to be read whole; and its SHA-256 in hex."""
     if too_large := why_too_large(path.stat().st_size):
-        with path.open("rb") as file:
-            return too_large, hashlib.file_digest(file, "sha256").hexdigest()
+        return too_large, sha256_of(path)
     content = path.read_bytes()
     return content, hashlib.sha256(content).hexdigest()
 
@@ -272,7 +272,7 @@ class Fingerprints:
 
         CACHE/features/audio-0123456789abcdef.json    the files of one folder, by name and inode
 
-    The inode tells files of equal size and mtime apart when their folders swap names. Machines that share the cache
+    The inode distinguishes files of equal size and mtime whose folders swap names. Machines that share the cache
     may have each its own copy of the audio, hence one entry for each inode.
 
     Hashing OpenMIC-2018 takes seconds, and comparing sizes and times a tenth of one. Where this file is lost, such as

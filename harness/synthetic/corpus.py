@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from harness.common.files import sha256_of
 from harness.common.progress import Progress
 from harness.features.audio import FRONT_END_VERSION
 from harness.features.log_mel import FrontEnd, log_mel
@@ -92,12 +93,6 @@ def draw_clip(rng: np.random.Generator) -> tuple[Piece, UInt8[np.ndarray, " tag"
     tags = np.zeros(len(TAGS), np.uint8)
     tags[[voice.program for voice in voices]] = 1
     return compose(rng, voices), tags
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_shard(index: int, *, soundfont: Path, front_end: FrontEnd, split: Split, seed: int, folder: Path) -> None:

@@ -19,7 +19,7 @@ from harness.config.components import RandomForest
 from harness.config.trial import TrialConfig
 from harness.data.batches import Split, StudyData
 from harness.data.dataset import POSITIVE
-from harness.training.fused import Training
+from harness.training.fused import Training, run_alone
 from harness.training.losses import binarised, masked_bce
 from harness.training.metrics import score
 from harness.training.trainer import EpochResult
@@ -113,6 +113,10 @@ class ForestLearner:
 
     def run(self) -> Iterator[EpochResult]:
         """Fit and yield the only epoch, unless that is done."""
+        return run_alone(self.train())
+
+    def train(self) -> Training[EpochResult]:
+        """Do as `run` does: a forest asks for no pass through a backbone."""
         if self.epoch == self.epochs:
             return
         started = time.perf_counter()
@@ -128,10 +132,6 @@ class ForestLearner:
             scores=score(probabilities, validation.targets, observed=validation.observed, labels=self.data.labels),
             seconds=time.perf_counter() - started,
         )
-
-    def train(self) -> Training[EpochResult]:
-        """Do as `run` does: a forest needs no backbone."""
-        yield from self.run()
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs."""

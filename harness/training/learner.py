@@ -1,6 +1,6 @@
 """Learners of a trial: networks that a `Trainer` trains, and forests."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,11 +26,8 @@ class Learner(Protocol):
     A learner of a package also has a static method `predictor(weights)`, which returns a `Predictor`.
     """
 
-    def run(self) -> Iterator[EpochResult]:
-        """Train and yield the remaining epochs."""
-
     def train(self) -> Training[EpochResult]:
-        """Train as `run` does; the caller answers the passes through the frozen backbone."""
+        """Train and yield the remaining epochs; the caller answers the passes through the frozen backbone."""
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs: tensors, numbers and strings only."""

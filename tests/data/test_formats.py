@@ -65,7 +65,7 @@ def test_a_trial_learns_the_clips_of_an_added_format(folders, tiny_file, tmp_pat
     task = TrialTask(number=0, paths=paths, study=study, seed=0, shared=str(tmp_path / "study"), threads=1)
     *_, last = Session(task)
     assert set(last.best.f1_by_label) == {"high", "low"}
-    assert last.best.figures["macro_f1"] == 1  # two tones are easily told apart
+    assert last.best.figures["macro_f1"] == 1  # two tones are easy to separate
 
 
 def test_an_added_format_s_problems_are_raised_by_a_study_and_listed_by_a_check(folders):

@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from harness import pretrain
+from harness.common.files import sha256_of
 from harness.common.progress import quiet
 from harness.models.backbones import load_backbone
 from harness.models.backbones.ast import GEOMETRIES, Ast
@@ -165,7 +166,7 @@ def test_the_command_writes_weights_with_their_provenance(soundfont, tmp_path):
     assert result.exit_code == 0
     assert "held-out mAP" in result.stdout
     metadata = metadata_of(output)
-    assert metadata["soundfont_sha256"] == pretraining.sha256_of(soundfont)
+    assert metadata["soundfont_sha256"] == sha256_of(soundfont)
     assert "--soundfont test.sf2 --clips 2" in metadata["command"]
     assert metadata["epochs_done"] == "1"
     assert metadata["tags"].splitlines() == list(TAGS)

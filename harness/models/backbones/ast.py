@@ -14,7 +14,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.common.records import field_types
 from harness.config.checks import above_zero, at_least, of_type
 from harness.features.log_mel import FrontEnd
 from harness.models.checkpointing import clip_by_clip, is_large_on_cpu, recompute_in_backward
@@ -54,7 +55,7 @@ class AstGeometry:
     head_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(AstGeometry).items():
+        for name, kind in field_types(AstGeometry).items():
             value = getattr(self, name)
             of_type(name, value, kind)
             above_zero(name, value)

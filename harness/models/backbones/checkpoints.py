@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness.common.files import sha256_of
 from harness.common.text import summarise
 from harness.models.backbones.ast import GEOMETRIES, Ast, AstGeometry, refitted
 from harness.models.backbones.formats import from_hugging_face, from_release, is_hugging_face, read_config, read_state
-from harness.models.backbones.hub import CHECKPOINTS, CONFIG, PICKLED, WEIGHTS, fetch, sha256_of
+from harness.models.backbones.hub import CHECKPOINTS, CONFIG, PICKLED, WEIGHTS, fetch
 
 BUILT_IN = ("ast-nano",)
 

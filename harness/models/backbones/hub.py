@@ -10,13 +10,13 @@ study records their commit and checksum.
 """
 
 import contextlib
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
+from harness.common.files import sha256_of
 from harness.common.text import first_line
 
 WEIGHTS, PICKLED, CONFIG = "model.safetensors", "pytorch_model.bin", "config.json"
@@ -80,12 +80,6 @@ def fetch(name: str, checkpoint: Checkpoint) -> Path:
             "the file and try again"
         )
     return place
-
-
-def sha256_of(file: Path) -> str:
-    """Return a file's SHA-256 as hex."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _first_of(names: tuple[str, ...], repo: str, *, commit: str) -> Path:
